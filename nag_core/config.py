@@ -1,0 +1,286 @@
+"""The one table of user-facing fields, and the settings of a job parsed from what a host hands over.
+
+The accordion, the API, infotext, schema and XYZ all read `FIELDS`; no name, range or default stands anywhere
+else. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nag_core import presets
+from nag_core.schedule import Window
+
+METHODS = ("NAG", "NASA", "No normalisation", "No refinement")
+HIRES_BOTH, HIRES_FIRST, HIRES_ONLY = "Both", "First pass", "Hires only"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One setting. `kind` is bool, float, choice or text; `infotext` is the key in a picture's parameters."""
+
+    name: str
+    label: str
+    kind: str
+    default: bool | float | str
+    infotext: str
+    help: str
+    minimum: float = 0.0
+    maximum: float = 1.0
+    step: float = 0.05
+    choices: tuple[str, ...] = ()
+
+
+# The order is the positional API: never reordered, never shortened.
+FIELDS: tuple[Field, ...] = (
+    Field("enabled", "NAG", "bool", False, "NAG enabled", "Turn NAG on for this job."),
+    Field(
+        "preset",
+        "Preset",
+        "choice",
+        presets.AUTO,
+        "NAG preset",
+        "Auto takes the paper's values for the loaded model; Custom takes the sliders.",
+        choices=presets.CHOICES,
+    ),
+    Field(
+        "scale",
+        "Scale (φ)",
+        "float",
+        4.0,
+        "NAG scale",
+        "How hard to push away from the negative prompt; 0 is off. ComfyUI's nag_scale is this + 1.",
+        maximum=20.0,
+        step=0.25,
+    ),
+    Field(
+        "tau",
+        "Tau (τ)",
+        "float",
+        2.5,
+        "NAG tau",
+        "Largest growth of a token's attention output; what exceeds it is scaled back.",
+        minimum=1.0,
+        maximum=10.0,
+        step=0.1,
+    ),
+    Field(
+        "alpha",
+        "Alpha (α)",
+        "float",
+        0.25,
+        "NAG alpha",
+        "Share of the guided result in the mix; 0 is off, 1 is all.",
+        step=0.025,
+    ),
+    Field("start", "Start", "float", 0.0, "NAG start", "Begin at this fraction of the steps."),
+    Field(
+        "end",
+        "End",
+        "float",
+        1.0,
+        "NAG end",
+        "Stop at this fraction of the steps; 0.25 keeps most of the effect on few-step models.",
+    ),
+    Field(
+        "negative",
+        "NAG negative prompt",
+        "text",
+        "",
+        "NAG negative",
+        "What to steer away from; empty takes the main negative prompt.",
+    ),
+    Field(
+        "method",
+        "Method",
+        "choice",
+        METHODS[0],
+        "NAG method",
+        "NAG, or what the paper compares it with.",
+        choices=METHODS,
+    ),
+    Field(
+        "hires",
+        "Hires pass",
+        "choice",
+        HIRES_BOTH,
+        "NAG hires",
+        "Which pass of a hires job is guided.",
+        choices=(HIRES_BOTH, HIRES_FIRST, HIRES_ONLY),
+    ),
+    Field(
+        "hires_scale",
+        "Hires scale (φ)",
+        "float",
+        0.0,
+        "NAG hires scale",
+        "Another scale for the hires pass; 0 keeps the first pass's.",
+        maximum=20.0,
+        step=0.25,
+    ),
+)
+FIELD = {field.name: field for field in FIELDS}
+OVERRIDES_SLOT = len(FIELDS)
+
+# phi and the official code's nag_scale are accepted in the dict form; nag_scale counts 1 as off.
+_ALIASES = {
+    "phi": ("scale", 0.0),
+    "nag_scale": ("scale", -1.0),
+    "nag_tau": ("tau", 0.0),
+    "nag_alpha": ("alpha", 0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one job asked for. `explicit`: the fields given by dict or overrides; they win over a preset."""
+
+    enabled: bool = FIELD["enabled"].default
+    preset: str = FIELD["preset"].default
+    scale: float = FIELD["scale"].default
+    tau: float = FIELD["tau"].default
+    alpha: float = FIELD["alpha"].default
+    start: float = FIELD["start"].default
+    end: float = FIELD["end"].default
+    negative: str = FIELD["negative"].default
+    method: str = FIELD["method"].default
+    hires: str = FIELD["hires"].default
+    hires_scale: float = FIELD["hires_scale"].default
+    explicit: frozenset[str] = frozenset()
+
+    @property
+    def window(self) -> Window:
+        return Window(self.start, self.end)
+
+    def strength(self, family: str, mechanism: str = "cross") -> presets.Strength:
+        """phi, tau, alpha for a model family: the sliders under Custom, else the preset's row and what was
+        explicit.
+        """
+        own = presets.Strength(self.scale, self.tau, self.alpha)
+        if self.preset == presets.CUSTOM:
+            return own
+        row = presets.TABLE_5[presets.auto(family, mechanism) if self.preset == presets.AUTO else self.preset]
+        return presets.Strength(
+            own.phi if "scale" in self.explicit else row.phi,
+            own.tau if "tau" in self.explicit else row.tau,
+            own.alpha if "alpha" in self.explicit else row.alpha,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Parsed settings and what had to be said about the input (clamped, unknown, unreadable)."""
+
+    settings: Settings
+    notes: tuple[str, ...] = ()
+
+
+def parse(args: Sequence[Any]) -> Request:
+    """Settings from a script's argument slots; never raises, whatever the slots hold.
+
+    Precedence: overrides slot > dict (slot 0, or slot 1 after a bool) > positional values > preset. A dict
+        without "enabled" means on. Missing slots take the defaults, slots after the overrides are ignored.
+    """
+    notes: list[str] = []
+    slots = list(args)[: OVERRIDES_SLOT + 1]
+    given: dict[str, Any] = {}
+    for index in (0, 1):
+        if len(slots) > index and isinstance(slots[index], Mapping):
+            given.update({"enabled": True} if index == 0 else {})
+            given.update((key, value) for key, value in slots[index].items() if value is not None)
+            slots[index] = None
+    positional = dict(zip(FIELD, slots, strict=False))
+    overrides = _read_overrides(slots[OVERRIDES_SLOT] if len(slots) > OVERRIDES_SLOT else None, notes)
+    values = {name: _coerce(FIELD[name], value, notes) for name, value in positional.items()}
+    explicit: dict[str, Any] = {}
+    for source in (given, overrides):
+        explicit.update(_named(source, notes))
+    values.update(explicit)
+    settings = replace(Settings(**values), explicit=frozenset(explicit) - {"enabled"})
+    return Request(settings, tuple(dict.fromkeys(notes)))
+
+
+def _named(source: Mapping[Any, Any], notes: list[str]) -> dict[str, Any]:
+    """Coerced values by field name; unknown names and None are left out, unknown names with a note."""
+    values: dict[str, Any] = {}
+    for key, value in source.items():
+        name, shift = _ALIASES.get(key, (key, 0.0)) if isinstance(key, str) else (key, 0.0)
+        if name not in FIELD:
+            notes.append(f"unknown setting {_short(key)} ignored")
+        elif value is not None:
+            number = _number(value) if shift else None
+            values[name] = _coerce(FIELD[name], value if number is None else number + shift, notes)
+    return values
+
+
+def _read_overrides(slot: Any, notes: list[str]) -> Mapping[Any, Any]:
+    """The hidden overrides slot: a JSON object as text (what XYZ writes), or a dict."""
+    if isinstance(slot, Mapping):
+        return slot
+    if slot is None or slot == "":
+        return {}
+    try:
+        value = json.loads(slot) if isinstance(slot, str) else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, Mapping):
+        notes.append(f"overrides {_short(slot)} is not a JSON object, ignored")
+        return {}
+    return value
+
+
+def _coerce(field: Field, value: Any, notes: list[str]) -> Any:
+    """`value` as the field's type within its range; None and unreadable values become the default, with a
+    note.
+    """
+    if value is None:
+        return field.default
+    reader = {"bool": _boolean, "float": _number, "choice": _choice(field), "text": _text}[field.kind]
+    read = reader(value)
+    if read is None:
+        notes.append(f"{field.name} {_short(value)} not understood, {field.default!r} used")
+        return field.default
+    if field.kind != "float":
+        return read
+    held = min(max(read, field.minimum), field.maximum)
+    if held != read:
+        notes.append(f"{field.name} {read:g} is outside {field.minimum:g}–{field.maximum:g}, {held:g} used")
+    return held
+
+
+_WORDS = dict.fromkeys(("true", "on", "yes", "1"), True) | dict.fromkeys(("false", "off", "no", "0"), False)
+
+
+def _boolean(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return _WORDS.get(value.strip().lower()) if value.strip() else False
+    return bool(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _choice(field: Field):
+    known = {choice.lower(): choice for choice in field.choices}
+    return lambda value: known.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+
+
+def _short(value: Any) -> str:
+    """`value` as a quotation of bounded length for a message."""
+    text = repr(value) if not isinstance(value, (list, dict, tuple)) else f"of type {type(value).__name__}"
+    return text if len(text) <= 40 else text[:37] + "..."

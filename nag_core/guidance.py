@@ -1,0 +1,102 @@
+"""The guidance rule: eq. 5 and 7-10 of arXiv 2505.21179 on two attention outputs. Torch only, no state."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Norms and extrapolation run on values scaled by this power of two. The scaling is exact, and with it neither
+# (1 + phi) * z nor the sum over a row can overflow fp32, whatever finite bf16 or fp32 values come in.
+HEADROOM = 2.0**-24
+
+
+class Method(str, Enum):
+    """How the positive and the negative attention output are combined."""
+
+    NAG = "NAG"
+    NASA = "NASA"
+    NO_NORMALISATION = "No normalisation"
+    NO_REFINEMENT = "No refinement"
+
+
+class Guided(NamedTuple):
+    """`out`: the guided attention output. `clipped`: 0-dim int64, how many tokens tau shrank (still on the
+    device).
+    """
+
+    out: Tensor
+    clipped: Tensor
+
+
+def extrapolate(pos: Tensor, neg: Tensor, phi: float) -> Tensor:
+    """z~ = z+ + phi (z+ - z-), eq. 7. Any shape; `phi` = 0 gives the values of `pos`."""
+    return pos + phi * (pos - neg)
+
+
+def l1_norm(z: Tensor) -> Tensor:
+    """L1 norm over the last dim, kept as size 1, accumulated in at least fp32.
+
+    `abs().sum()` and not `linalg.vector_norm`: on the CPU the latter has five times the error (no cascade
+    sum).
+    """
+    return z.abs().sum(dim=-1, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32))
+
+
+def growth_cap(pos: Tensor, guided: Tensor, tau: float) -> Tensor:
+    """min(R, tau) / R of eq. 8-9 as one clamped quotient, shape (..., 1): 1 where a token grew less than
+    `tau` times.
+
+    A zero token (`pos` = 0) has the cap 0 and stays zero; no division by zero, no NaN.
+    """
+    norm = l1_norm(guided)
+    return (tau * l1_norm(pos) / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
+
+
+def guide(
+    pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method = Method.NAG
+) -> Guided:
+    """Normalized attention guidance of `pos` away from `neg`.
+
+    pos, neg: (B, N, C) attention outputs of the same queries under the positive / negative text, heads
+        concatenated,
+        before the output projection; C is the full hidden dim. Any float dtype; the result has the dtype of
+        `pos`.
+    phi: strength of the extrapolation (the paper's; 0 returns `pos` itself). Official code and ComfyUI: phi +
+        1.
+    tau: largest growth of a token's L1 norm, eq. 8-9.
+    alpha: share of the guided result in the blend, eq. 10; 0 returns `pos` itself.
+    method: NASA is eq. 5, z+ - phi z-, and uses neither tau nor alpha; the two ablations leave out eq. 8-9 or
+        eq. 10.
+
+    Finite inputs give a finite result: values beyond the dtype's range are held at its limit.
+    """
+    if phi == 0 or (alpha == 0 and method in (Method.NAG, Method.NO_NORMALISATION)):
+        return Guided(pos, torch.zeros((), dtype=torch.int64, device=pos.device))
+    work = torch.promote_types(pos.dtype, torch.float32)
+    pos_, neg_ = pos.to(work) * HEADROOM, neg.to(work) * HEADROOM
+    out, clipped = _combine(pos_, neg_, phi, tau, alpha, method)
+    limit = torch.finfo(pos.dtype).max
+    # Clamped before the headroom is taken back: afterwards it could already be infinite.
+    out = out.clamp_(-limit * HEADROOM, limit * HEADROOM).div_(HEADROOM)
+    return Guided(out.to(pos.dtype), clipped)
+
+
+def _combine(
+    pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method
+) -> tuple[Tensor, Tensor]:
+    """The rule itself, on values that cannot overflow; returns a fresh tensor and the count of clipped
+    tokens.
+    """
+    none_clipped = torch.zeros((), dtype=torch.int64, device=pos.device)
+    if method is Method.NASA:
+        return pos - phi * neg, none_clipped
+    guided = extrapolate(pos, neg, phi)
+    if method is Method.NO_NORMALISATION:
+        return torch.lerp(pos, guided, alpha), none_clipped
+    cap = growth_cap(pos, guided, tau)
+    clipped = (cap < 1).sum()
+    guided = guided.mul_(cap)
+    return (guided if method is Method.NO_REFINEMENT else torch.lerp(pos, guided, alpha)), clipped

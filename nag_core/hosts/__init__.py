@@ -1,0 +1,18 @@
+"""Adapters to the WebUI generations. Host packages are imported inside functions only, never at import."""
+
+from __future__ import annotations
+
+from nag_core.hosts.base import Host, UnsupportedHost
+
+
+def detect() -> Host:
+    """The adapter for the WebUI this process runs in, by what can be imported; `UnsupportedHost` with the
+    reason.
+    """
+    from nag_core.hosts import forge, ldm_patched
+
+    for adapter in (forge, ldm_patched):
+        host = adapter.probe()
+        if host is not None:
+            return host
+    raise UnsupportedHost("this WebUI has no UNet patcher (Forge's backend or ldm_patched)")

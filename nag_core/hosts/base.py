@@ -1,0 +1,173 @@
+"""What NAG needs from a WebUI, and the part that every host with a UNet patcher does alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2
+from nag_core.session import Progress, Session
+
+
+class UnsupportedHost(RuntimeError):  # noqa: N818 - a reason to stand aside, not a fault
+    """This WebUI, or its loaded model, offers nothing to hook; the message is one readable sentence."""
+
+
+class Host(Protocol):
+    """The differences between WebUI generations. `p` is the host's StableDiffusionProcessing throughout."""
+
+    name: str
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        """The host's own attention, heads not split, so that the user's choice of backend is honoured."""
+
+    @property
+    def attention_name(self) -> str:
+        """The backend behind `attention`, for the report."""
+
+    def weights(self, model: Any) -> Hashable:
+        """Changes whenever the patched weights (LoRA) of the model in the denoiser change."""
+
+    def after_encoding(self, unet: Any, x: Tensor) -> None:
+        """Called when a text was encoded in the middle of sampling: the UNet may have been moved off the
+        device.
+        """
+
+
+def family(sd_model: Any) -> str:
+    """The architecture as presets name it; "unknown" where the host does not say."""
+    for flag, name in (("is_sdxl", "SDXL"), ("is_sd3", "SD3.5"), ("is_sd2", "SD2"), ("is_sd1", "SD1.5")):
+        if getattr(sd_model, flag, False):
+            return name
+    return "unknown"
+
+
+def unet_patcher(sd_model: Any) -> Any:
+    """The model's UNet patcher; `UnsupportedHost` where it or the conditioning modifier is missing."""
+    unet = getattr(getattr(sd_model, "forge_objects", None), "unet", None)
+    if unet is None or not hasattr(unet, "add_conditioning_modifier"):
+        raise UnsupportedHost("this WebUI's UNet patcher has no conditioning modifier to hook")
+    return unet
+
+
+def check_model(sd_model: Any) -> int:
+    """How many cross-attention layers NAG would guide; `UnsupportedHost` for a model that has none."""
+    layers = cross_attention_layers(unet_patcher(sd_model).model.diffusion_model)
+    if not layers:
+        kind = type(unet_patcher(sd_model).model.diffusion_model).__name__
+        raise UnsupportedHost(f"the loaded model ({kind}) has no UNet cross-attention")
+    return len(layers)
+
+
+def sampler_progress(p: Any) -> Callable[[], Progress]:
+    """Reads the pass's position from its CFG denoiser, which counts model calls: img2img strength, hires and
+    two-call samplers come out right. Looked up at every call, since hosts make the sampler anew for each
+    pass.
+    """
+
+    def progress() -> Progress:
+        denoiser = p.sampler.model_wrap_cfg
+        return Progress(int(denoiser.step), int(denoiser.total_steps))
+
+    return progress
+
+
+def install(sd_model: Any, host: Host, session: Session) -> None:
+    """Clones the UNet patcher, adds the session's conditioning modifier, writes the clone back.
+
+    Idempotent: a modifier of ours that is already on the patcher is replaced (Forge main runs the hook twice
+        in the hires pass, processing.py:1510 and 1522). The host drops the clone before its next pass, so
+        nothing is removed.
+    """
+    unet = unet_patcher(sd_model).clone()
+    others = [m for m in unet.model_options.get("conditioning_modifiers", []) if _session_of(m) is None]
+    unet.model_options["conditioning_modifiers"] = others
+    unet.add_conditioning_modifier(_conditioning_modifier(host, session))
+    sd_model.forge_objects.unet = unet
+
+
+def installed(sd_model: Any, session: Session) -> bool:
+    """Whether the session's modifier is on the model's current patcher (the refiner loads another model)."""
+    modifiers = unet_patcher(sd_model).model_options.get("conditioning_modifiers", [])
+    return any(_session_of(modifier) is session for modifier in modifiers)
+
+
+def _session_of(modifier: Any) -> Session | None:
+    return getattr(modifier, "nag_session", None)
+
+
+def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]:
+    """Called once per denoiser call, after every other extension has patched the unet, with this step's
+    options.
+    """
+    layers: dict[int, dict[tuple, nn.Module]] = {}
+
+    def modifier(model, x, timestep, uncond, cond, cond_scale, model_options, seed):
+        try:
+            model_options = _options_for_call(host, session, layers, model, x, model_options)
+        except Exception as error:  # the picture goes on without NAG, and the report says why
+            session.problem(f"could not be installed ({type(error).__name__}: {str(error)[:120]})", error)
+        return model, x, timestep, uncond, cond, cond_scale, model_options, seed
+
+    modifier.nag_session = session
+    return modifier
+
+
+def _options_for_call(
+    host: Host, session: Session, layers: dict, model: Any, x: Tensor, options: dict
+) -> dict:
+    progress = session.begin_call()
+    if progress is None:
+        return options
+    network = model.diffusion_model
+    if id(network) not in layers:
+        layers.clear()
+        layers[id(network)] = cross_attention_layers(network)
+    if not layers[id(network)]:
+        session.problem(f"the loaded model ({type(network).__name__}) has no UNet cross-attention")
+        return options
+    entries = session.negative.at(progress.call)
+    if len(entries) != x.shape[0]:
+        session.problem(f"{len(entries)} negatives for {x.shape[0]} images")
+        return options
+    patches = options.get("transformer_options", {}).get("patches", {})
+    call = Call(
+        session,
+        entries,
+        weights=(id(network), host.weights(model)),
+        tiled=bool(options.get("tiled_diffusion")),
+        regional=bool(patches.get("attn2_patch")),
+    )
+    session.guided_calls += 1
+    return patch_attn2(options, layers[id(network)], call)
+
+
+def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[tuple[int, Any]]]:
+    """The schedules of `texts` (one per image) from the host's own encoder, with its full prompt syntax.
+
+    Through the host's caching path, but into `cache` ([None, None], ours): the host's key ignores
+    is_negative_prompt. Sizes, steps and network data are those the host takes for the negative of this pass
+    (Forge main, processing.py:475-504 and 1575-1592).
+    """
+    from modules import prompt_parser, sd_samplers
+
+    width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
+    known = inspect.signature(prompt_parser.SdConditioning.__init__).parameters
+    distilled = getattr(p, "hr_distilled_cfg" if hires else "distilled_cfg_scale", None)
+    more = {"distilled_cfg_scale": distilled} if "distilled_cfg_scale" in known else {}
+    conditioning = prompt_parser.SdConditioning(
+        list(texts), is_negative_prompt=True, width=width, height=height, **more
+    )
+    first_steps = getattr(p, "firstpass_steps", None) or p.steps
+    hires_steps = None
+    if hires:
+        config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+        steps = p.hr_second_pass_steps or p.steps
+        hires_steps = config.total_steps(steps) if config else steps
+    networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
+    return p.get_conds_with_caching(
+        prompt_parser.get_learned_conditioning, conditioning, first_steps, [cache], networks, hires_steps
+    )

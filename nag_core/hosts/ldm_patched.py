@@ -1,0 +1,47 @@
+"""The `ldm_patched` generation: reForge, Forge Classic, Forge before August 2024."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Hashable
+from typing import Any
+
+from torch import Tensor
+
+
+def probe() -> LdmPatched | None:
+    """The adapter where ldm_patched's attention is importable, else None."""
+    try:
+        found = importlib.util.find_spec("ldm_patched.ldm.modules.attention") is not None
+    except (ImportError, ValueError):
+        return None
+    return LdmPatched() if found else None
+
+
+class LdmPatched:
+    """reForge, Classic, old Forge: attention from ldm_patched, LoRA identity from the patcher's uuid
+    (reForge).
+    """
+
+    name = "ldm_patched"
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        from ldm_patched.ldm.modules import attention
+
+        # reForge only; None but for SD2.x, which needs fp32. The older functions have no such parameter.
+        precision = {"attn_precision": extra["attn_precision"]} if "attn_precision" in extra else {}
+        return attention.optimized_attention(q, k, v, extra["n_heads"], **precision)
+
+    @property
+    def attention_name(self) -> str:
+        from ldm_patched.ldm.modules import attention
+
+        return getattr(attention.optimized_attention, "__name__", "attention")
+
+    def weights(self, model: Any) -> Hashable:
+        return str(getattr(model, "current_weight_patches_uuid", None))
+
+    def after_encoding(self, unet: Any, x: Tensor) -> None:
+        from ldm_patched.modules import model_management
+
+        model_management.load_models_gpu([unet])

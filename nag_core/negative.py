@@ -1,0 +1,128 @@
+"""The negative's text conditioning by image, step and length, and the keys and values made from it in one
+pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """One schedule entry's cross-attention context, shape (tokens, channels). Compared by identity, never by
+    value.
+    """
+
+    context: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.context.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """`entry` is valid up to and including sampler step `end_at_step` (the hosts'
+    ScheduledPromptConditioning).
+    """
+
+    end_at_step: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """The negative prompt of every image of a batch; None where the image's negative is empty and NAG stands
+    aside.
+
+    Own resolver instead of the hosts' `reconstruct_cond_batch`: that one writes every image and every
+    schedule entry into one tensor and raises when `[a:b:0.5]` changes the number of 77-token chunks.
+    """
+
+    images: tuple[tuple[Scheduled, ...] | None, ...]
+
+    @property
+    def guided_images(self) -> int:
+        return sum(schedule is not None for schedule in self.images)
+
+    def at(self, step: int) -> tuple[Entry | None, ...]:
+        """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
+        first.
+
+        The wrap past the end is the hosts' own rule (modules/prompt_parser.py: target_index stays 0).
+        """
+        return tuple(None if schedule is None else _entry_at(schedule, step) for schedule in self.images)
+
+
+def _entry_at(schedule: Sequence[Scheduled], step: int) -> Entry:
+    return next((part.entry for part in schedule if step <= part.end_at_step), schedule[0].entry)
+
+
+def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[str]) -> Negative:
+    """A `Negative` from the host's per-image lists of (end_at_step, cond); images whose text is blank get
+    None.
+
+    cond: tensor (tokens, channels), or a dict with such a "crossattn" (SDXL). Images that share a schedule,
+        as the hosts let equal prompts do, share their entries and so their keys and values.
+    """
+    shared: dict[int, tuple[Scheduled, ...]] = {}
+    images = []
+    for schedule, text in zip(schedules, texts, strict=True):
+        if not text.strip():
+            images.append(None)
+            continue
+        if id(schedule) not in shared:
+            shared[id(schedule)] = tuple(
+                Scheduled(end, Entry(_cross_attention(cond))) for end, cond in schedule
+            )
+        images.append(shared[id(schedule)])
+    return Negative(tuple(images))
+
+
+def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:
+    return cond["crossattn"] if isinstance(cond, dict) else cond
+
+
+@dataclass(slots=True)
+class KeyValueCache:
+    """K- and V- of the negative per attention layer, made at first use in the pass and constant over its
+    steps.
+
+    Made at first use because only then the weights are loaded and LoRA-patched. Keyed by layer, schedule
+    entries, device, dtype and the host's weight-patch identity. Size: layers x distinct batches of entries x
+    tokens x 2 x channels (SDXL, one 77-token negative, fp16: 28 MB); `clear` at the end of the pass.
+    """
+
+    made: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def get(
+        self,
+        layer: Hashable,
+        module: nn.Module,
+        entries: tuple[Entry, ...],
+        like: Tensor,
+        weights: Hashable,
+    ) -> tuple[Tensor, Tensor]:
+        """K, V of shape (len(entries), tokens, channels) in the device and dtype of `like`; all entries
+        equally long.
+
+        Each entry is projected on its own, so that a row does not depend on what else is in the batch.
+        """
+        key = (layer, entries, like.device, like.dtype, weights)
+        if key not in self.made:
+            self.made[key] = self._assemble(layer, module, entries, like, weights)
+        return self.made[key]
+
+    def _assemble(self, layer, module, entries, like, weights) -> tuple[Tensor, Tensor]:
+        if len(entries) > 1:
+            rows = [self.get(layer, module, (entry,), like, weights) for entry in entries]
+            return torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])
+        context = entries[0].context.to(device=like.device, dtype=like.dtype)[None]
+        return module.to_k(context), module.to_v(context)
+
+    def clear(self) -> None:
+        self.made.clear()

@@ -1,0 +1,82 @@
+"""What a pass did, in one sentence for the log, the picture's comment and the infotext. No host imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nag_core.presets import Strength
+from nag_core.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """What NAG did in one sampling pass; `reason` is set when it stood aside altogether."""
+
+    pass_name: str
+    reason: str = ""
+    layers: int = 0
+    guided_calls: int = 0
+    total_calls: int = 0
+    clipped_share: float | None = None
+    attention: str = ""
+    strength: Strength | None = None
+    images: tuple[int, int] = (0, 0)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def applied(self) -> bool:
+        return self.layers > 0
+
+    def sentence(self) -> str:
+        """ "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch", or why nothing was
+        applied.
+        """
+        if not self.applied:
+            reasons = [reason for reason in (self.reason, *self.problems) if reason]
+            return f"not applied: {'; '.join(reasons) or 'no step inside the window was sampled'}"
+        parts = [f"{self.layers} layers × {self.guided_calls}/{self.total_calls} steps"]
+        if self.clipped_share is not None:
+            parts.append(f"{_percent(self.clipped_share)} of tokens clipped by τ")
+        parts.append(self.attention)
+        guided, total = self.images
+        if guided < total:
+            parts.append(f"{guided} of {total} images (the others' negative is empty)")
+        return ", ".join([*parts, *self.problems])
+
+
+def aside(pass_name: str, reason: str) -> PassReport:
+    """The report of a pass in which NAG was asked for and stood aside."""
+    return PassReport(pass_name, reason=reason)
+
+
+def of_session(session: Session, images: tuple[int, int]) -> PassReport:
+    """The report of a pass that has ended. `images`: how many of how many images had a negative. Reads the
+    device.
+    """
+    return PassReport(
+        session.pass_name,
+        layers=len(session.layers),
+        guided_calls=session.guided_calls,
+        total_calls=session.total_calls,
+        clipped_share=session.clipped_share,
+        attention=session.attention_name,
+        strength=session.strength,
+        images=images,
+        problems=tuple(session.problems),
+    )
+
+
+def summary(reports: list[PassReport]) -> str:
+    """The sentence of the job: one pass bare, several named."""
+    if len(reports) == 1:
+        return reports[0].sentence()
+    return "; ".join(f"{report.pass_name}: {report.sentence()}" for report in reports)
+
+
+def _percent(share: float) -> str:
+    """Whole percents, but never "0 %" for something and never "100 %" for less than all."""
+    if 0 < share < 0.005:
+        return "under 1 %"
+    if 0.995 <= share < 1:
+        return "over 99 %"
+    return f"{share * 100:.0f} %"

@@ -1,0 +1,1 @@
+"""The WebUI side: arguments to job, job to sampling passes, report back into infotext and comments."""

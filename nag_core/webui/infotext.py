@@ -1,0 +1,76 @@
+"""A job's settings into the picture's parameters, and back into the accordion when they are pasted.
+
+The readers are module-level functions on purpose: the hosts match a field of one tab with the same field of
+the other by equality, and the same function object in both tabs is what lets "Send to img2img" carry NAG
+while pasting a picture without NAG still switches it off (webui-conventions 1.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nag_core import presets
+from nag_core.config import FIELDS, Field, Settings
+
+REPORT = "NAG report"
+# What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
+_CORE = ("scale", "tau", "alpha")
+
+
+def clear(parameters: dict[str, Any]) -> None:
+    """Removes our keys: XYZ cells share one dict, a neighbour's values would end up in this picture."""
+    for key in (REPORT, *(field.infotext for field in FIELDS)):
+        parameters.pop(key, None)
+
+
+def write(parameters: dict[str, Any], settings: Settings, strength: presets.Strength) -> None:
+    """Records an enabled job. Auto is recorded as its values, so that a picture does not depend on what Auto
+    was.
+    """
+    core = {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
+    for field in FIELDS:
+        value = core.get(field.name, getattr(settings, field.name))
+        if field.name in _CORE or (field.name not in ("enabled", "preset") and value != field.default):
+            parameters[field.infotext] = (
+                int(value) if isinstance(value, float) and value.is_integer() else value
+            )
+    if settings.preset in presets.TABLE_5 and strength == presets.TABLE_5[settings.preset]:
+        parameters["NAG preset"] = settings.preset
+
+
+def present(parameters: dict[str, Any]) -> bool:
+    """Whether the picture was made with NAG on."""
+    return any(f"NAG {name}" in parameters for name in _CORE)
+
+
+def _read(field: Field, parameters: dict[str, Any]) -> Any:
+    """The field's value for the accordion; what was not written was at its default. None leaves the control
+    alone.
+    """
+    if field.name == "enabled":
+        return present(parameters)
+    if not present(parameters):
+        return None
+    value = parameters.get(field.infotext)
+    if field.name == "preset":
+        return value if value in field.choices else presets.CUSTOM
+    if field.kind == "choice":
+        return value if value in field.choices else field.default
+    if field.kind == "float":
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return field.default
+    return field.default if value is None else str(value)
+
+
+def _reader(field: Field) -> Callable[[dict[str, Any]], Any]:
+    def read(parameters: dict[str, Any]) -> Any:
+        return _read(field, parameters)
+
+    read.__name__ = read.__qualname__ = f"nag_{field.name}"
+    return read
+
+
+READERS: dict[str, Callable[[dict[str, Any]], Any]] = {field.name: _reader(field) for field in FIELDS}

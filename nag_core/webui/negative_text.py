@@ -1,0 +1,49 @@
+"""Which negative text each image of a batch gets, prepared the way the host prepares its own negative box."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def negative_texts(p: Any, own: str, hires: bool, notes: list[str]) -> list[str]:
+    """One negative per image: the NAG box if it is filled, else the main negative of this pass (styles
+    applied).
+    """
+    main = _main_negatives(p, hires)
+    if not own.strip():
+        return main
+    return [_prepared(own, p, notes)] * len(main)
+
+
+def _main_negatives(p: Any, hires: bool) -> list[str]:
+    """The current batch's slice of the main negatives (a batch of one, where the host has not made the
+    slices).
+    """
+    texts = getattr(p, "hr_negative_prompts" if hires else "negative_prompts", None)
+    if not texts:
+        texts = [getattr(p, "negative_prompt", "") or ""] * int(getattr(p, "batch_size", 1))
+    return [str(text) for text in texts]
+
+
+def _prepared(text: str, p: Any, notes: list[str]) -> str:
+    """`text` with the job's styles, without comments and without extra-network tags (no host reads them in a
+    negative: they would be tokenised as words).
+    """
+    from modules import extra_networks, shared
+
+    text = shared.prompt_styles.apply_negative_styles_to_prompt(text, getattr(p, "styles", None) or [])
+    text = _without_comments(text)
+    stripped, networks = extra_networks.parse_prompts([text])
+    if networks:
+        notes.append(
+            "LoRA tags in the NAG negative are ignored (hosts read them in the positive prompt only)"
+        )
+    return stripped[0]
+
+
+def _without_comments(text: str) -> str:
+    try:
+        from modules.processing_scripts.comments import strip_comments
+    except ImportError:
+        return text
+    return strip_comments(text)

@@ -1,0 +1,151 @@
+"""The argument contract: frozen payloads of every release, tolerance, ranges, precedence."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nag_core import config, presets
+from nag_core.config import FIELD, FIELDS, Settings, parse
+
+PAYLOADS = [
+    pytest.param(case["args"], case["settings"], id=f"{file.stem}: {case['about']}")
+    for file in sorted(Path(__file__).parents[1].glob("payloads/*.json"))
+    for case in json.loads(file.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize(("args", "expected"), PAYLOADS)
+def test_stored_payloads_keep_their_meaning(args, expected):
+    settings = parse(args).settings
+    for name, value in expected.items():
+        found = sorted(settings.explicit) if name == "explicit" else getattr(settings, name)
+        assert found == value, name
+
+
+def test_the_positional_order_is_frozen():
+    """Clients send lists by position: names may only be added, and never before the overrides slot."""
+    assert [field.name for field in FIELDS] == [
+        "enabled", "preset", "scale", "tau", "alpha", "start", "end", "negative", "method", "hires",
+        "hires_scale",
+    ]  # fmt: skip
+    assert config.OVERRIDES_SLOT == 11
+
+
+def test_tokens_and_ranges_are_frozen():
+    assert FIELD["method"].choices == ("NAG", "NASA", "No normalisation", "No refinement")
+    assert FIELD["hires"].choices == ("Both", "First pass", "Hires only")
+    assert set(FIELD["preset"].choices) == {"Auto", "Custom", *presets.TABLE_5}
+    ranges = {f.name: (f.minimum, f.maximum) for f in FIELDS if f.kind == "float"}
+    assert ranges == {
+        "scale": (0, 20), "tau": (1, 10), "alpha": (0, 1), "start": (0, 1), "end": (0, 1),
+        "hires_scale": (0, 20),
+    }  # fmt: skip
+
+
+def test_infotext_keys_and_labels_are_unique_and_follow_the_hosts_grammar():
+    import re
+
+    keys = [field.infotext for field in FIELDS]
+    assert len(set(keys)) == len(keys)
+    assert len({field.label for field in FIELDS}) == len(FIELDS)
+    assert all(re.fullmatch(r"\w[\w \-/]+", key) for key in keys)
+
+
+def test_off_by_default():
+    assert not Settings().enabled
+    assert not parse([]).settings.enabled
+
+
+@pytest.mark.parametrize(
+    ("given_value", "held", "word"),
+    [
+        ({"scale": 99}, 20.0, "20"),
+        ({"tau": 0.2}, 1.0, "1"),
+        ({"alpha": -3}, 0.0, "0"),
+        ({"end": 1.5}, 1.0, "1"),
+    ],
+)
+def test_values_out_of_range_are_clamped_and_said_so(given_value, held, word):
+    request = parse([given_value])
+    (name,) = given_value
+    assert getattr(request.settings, name) == held
+    assert len(request.notes) == 1
+    assert name in request.notes[0]
+    assert f"{word} used" in request.notes[0]
+
+
+@pytest.mark.parametrize("value", ["abc", [1], {"a": 1}, True, float("nan"), float("inf"), "nan", "1e999"])
+def test_unreadable_numbers_fall_back_to_the_default_and_are_said(value):
+    request = parse([{"scale": value}])
+    assert request.settings.scale == FIELD["scale"].default
+    assert any("scale" in note for note in request.notes)
+
+
+def test_unknown_fields_are_ignored_and_said():
+    request = parse([{"scale": 3, "strenght": 5}])
+    assert request.settings.scale == 3
+    assert any("strenght" in note for note in request.notes)
+
+
+@pytest.mark.parametrize("slot", ["{", "[1]", "3", "null", 7, "[" * 100_000])
+def test_overrides_that_are_no_json_object_are_ignored_and_said(slot):
+    args = [True, *(field.default for field in FIELDS[1:]), slot]
+    request = parse(args)
+    assert request.settings.enabled
+    assert any("overrides" in note for note in request.notes)
+
+
+def test_a_preset_supplies_the_strength_and_the_sliders_are_ignored():
+    settings = parse([True, "SD1.5", 9, 9, 0.9]).settings
+    assert settings.strength("SDXL") == presets.TABLE_5["SD1.5"]
+
+
+def test_custom_takes_the_sliders():
+    settings = parse([True, "Custom", 9, 5, 0.9]).settings
+    assert settings.strength("SDXL") == presets.Strength(9, 5, 0.9)
+
+
+def test_what_a_dict_gives_wins_over_the_preset_and_the_rest_stays_the_presets():
+    settings = parse([{"scale": 4}]).settings
+    assert settings.strength("SD1.5") == presets.Strength(4.0, 2.5, 0.375)
+    assert settings.strength("SDXL") == presets.Strength(4.0, 2.5, 0.5)
+
+
+def test_auto_takes_table_5_of_the_paper():
+    table = {
+        "Flux": (4, 2.5, 0.25), "SD3.5": (4, 2.5, 0.125), "SANA": (4, 2.5, 0.375),
+        "PixArt-Sigma": (4, 2.5, 0.375),
+        "Wan2.1": (4, 2.5, 0.25), "SDXL": (2, 2.5, 0.5), "Playground": (2, 2.5, 0.5),
+        "SD1.5": (2, 2.5, 0.375),
+    }  # fmt: skip
+    for family, row in table.items():
+        assert parse([{}]).settings.strength(family) == presets.Strength(*row)
+
+
+def test_auto_for_an_unknown_model_takes_the_row_of_its_mechanism():
+    assert presets.auto("unknown") == "SDXL"
+    assert presets.auto("unknown", "joint") == "Flux"
+    assert presets.auto("SD2") == "SD1.5"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from([*FIELD, "phi", "nag_scale", "x", ""]), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.lists(JSON, max_size=15))
+def test_no_payload_raises_and_every_result_is_in_range(args):
+    settings = parse(args).settings
+    for field in FIELDS:
+        value = getattr(settings, field.name)
+        assert type(value) is type(field.default)
+        if field.kind == "float":
+            assert field.minimum <= value <= field.maximum
+        if field.kind == "choice":
+            assert value in field.choices

@@ -1,0 +1,86 @@
+"""Every setting into the picture's parameters and back, also for pictures without NAG."""
+
+import pytest
+
+from nag_core import presets
+from nag_core.config import FIELDS, Settings, parse
+from nag_core.webui import infotext
+
+
+def written(settings, family="SDXL"):
+    parameters = {}
+    infotext.write(parameters, settings, settings.strength(family))
+    return {key: str(value) for key, value in parameters.items()}
+
+
+def read(parameters):
+    return {name: reader(parameters) for name, reader in infotext.READERS.items()}
+
+
+FULL = Settings(
+    True, "Custom", 3.5, 2.0, 0.4, 0.1, 0.9, 'a "quoted", text: with\nlines', "NASA", "Hires only", 6.0
+)
+
+
+def test_every_field_survives_the_round_trip():
+    back = read(written(FULL))
+    for field in FIELDS:
+        assert back[field.name] == getattr(FULL, field.name), field.name
+
+
+def test_a_field_that_was_at_its_default_is_set_back_to_it():
+    """With plain string keys an absent key leaves the previous picture's value standing in the control."""
+    back = read(written(Settings(True, "Custom", 3.5, 2.0, 0.4)))
+    for field in FIELDS:
+        if field.name not in ("enabled", "preset", "scale", "tau", "alpha"):
+            assert back[field.name] == field.default, field.name
+
+
+def test_a_picture_without_nag_switches_nag_off_and_leaves_the_rest():
+    back = read({"Steps": "4"})
+    assert back.pop("enabled") is False
+    assert set(back.values()) == {None}
+
+
+def test_auto_is_recorded_as_its_values():
+    back = read(written(Settings(True), "SD1.5"))
+    assert back["preset"] == presets.CUSTOM
+    assert (back["scale"], back["tau"], back["alpha"]) == (2.0, 2.5, 0.375)
+
+
+def test_a_named_preset_comes_back_by_name():
+    assert read(written(Settings(True, "Flux")))["preset"] == "Flux"
+
+
+def test_a_named_preset_with_another_scale_comes_back_as_values():
+    back = read(written(parse([{"preset": "Flux", "scale": 7}]).settings))
+    assert back["preset"] == presets.CUSTOM
+    assert back["scale"] == 7
+
+
+def test_both_tabs_get_the_same_function_objects_so_that_send_to_carries_them():
+    assert infotext.READERS["scale"] is infotext.READERS["scale"]
+    assert len(set(infotext.READERS.values())) == len(FIELDS)
+
+
+@pytest.mark.parametrize("junk", ["abc", "", "1;2", None])
+def test_damaged_values_fall_back_to_the_default(junk):
+    back = read({"NAG scale": junk, "NAG method": junk, "NAG hires": junk, "NAG end": junk})
+    assert back["enabled"] is True
+    assert back["scale"] == 4.0
+    assert back["method"] == "NAG"
+    assert back["end"] == 1.0
+
+
+def test_clear_removes_everything_that_was_written_and_nothing_else():
+    parameters = {"Steps": 4, infotext.REPORT: "x"}
+    infotext.write(parameters, FULL, FULL.strength("SDXL"))
+    infotext.clear(parameters)
+    assert parameters == {"Steps": 4}
+
+
+def test_values_survive_the_hosts_quoting():
+    """The host reads 3x4 as two numbers; nothing we write may look like that."""
+    import re
+
+    assert not any(re.fullmatch(r"\d+x\d+", str(value)) for value in written(FULL).values())

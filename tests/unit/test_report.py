@@ -1,0 +1,78 @@
+"""The sentence users read after a job."""
+
+import torch
+
+from nag_core import report
+from nag_core.guidance import Method
+from nag_core.negative import Negative
+from nag_core.presets import Strength
+from nag_core.schedule import Window
+from nag_core.session import Progress, Session
+
+WHOLE = Window()
+
+
+def session(total=4, window=WHOLE):
+    calls = iter(range(100))
+    return Session(
+        Strength(4, 2.5, 0.5), Method.NAG, window, Negative(()), lambda: Progress(next(calls), total), None,
+        "attention_pytorch",
+    )  # fmt: skip
+
+
+def test_what_was_applied():
+    used = session()
+    for _ in range(4):
+        used.begin_call()
+        used.guided_calls += 1
+        for layer in range(70):
+            used.count(layer, 100, torch.tensor(12))
+    sentence = report.of_session(used, (1, 1)).sentence()
+    assert sentence == "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch"
+
+
+def test_the_counters_stay_readable_after_the_pass():
+    used = session()
+    used.begin_call()
+    used.count("layer", 4, torch.tensor(1))
+    used.close()
+    used.close()
+    assert used.clipped_share == 0.25
+
+
+def test_why_nothing_was_applied():
+    assert report.aside("first pass", "scale φ is 0").sentence() == "not applied: scale φ is 0"
+
+
+def test_a_pass_interrupted_before_its_window():
+    used = session(total=4, window=Window(0.5, 1))
+    assert used.begin_call() is None
+    assert "no step inside the window" in report.of_session(used, (1, 1)).sentence()
+
+
+def test_problems_are_part_of_the_sentence_once():
+    used = session()
+    used.begin_call()
+    used.problem("a batch layout nobody knows")
+    used.problem("a batch layout nobody knows")
+    assert report.of_session(used, (1, 1)).sentence() == "not applied: a batch layout nobody knows"
+
+
+def test_images_left_out_are_named():
+    used = session()
+    used.begin_call()
+    used.count("layer", 4, torch.tensor(0))
+    assert "2 of 3 images" in report.of_session(used, (2, 3)).sentence()
+
+
+def test_several_passes_are_named():
+    reports = [report.aside("first pass", "a"), report.aside("hires pass", "b")]
+    assert report.summary(reports) == "first pass: not applied: a; hires pass: not applied: b"
+
+
+def test_shares_never_read_0_or_100_percent_for_what_is_not():
+    for clipped, text in ((0, "0 %"), (1, "under 1 %"), (999, "over 99 %"), (1000, "100 %")):
+        used = session()
+        used.begin_call()
+        used.count("layer", 1000, torch.tensor(clipped))
+        assert f", {text} of tokens" in report.of_session(used, (1, 1)).sentence()

@@ -1,0 +1,117 @@
+"""The borders of the tree: who may import what, and what a host trips over."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = [*ROOT.glob("nag_core/**/*.py"), *ROOT.glob("scripts/*.py"), ROOT / "install.py"]
+SOURCES = [path for path in OURS if "sandbox" not in path.parts]
+STDLIB = sys.stdlib_module_names
+HOST = {"modules", "backend", "ldm_patched"}
+
+
+def imports(path):
+    """Top-level package names a file imports anywhere, and the nag_core modules among them."""
+    names, inner = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        found = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        names |= {name.split(".")[0] for name in found}
+        inner |= {name for name in found if name.startswith("nag_core.")}
+    return names, inner
+
+
+def allowed(path):
+    relative = path.relative_to(ROOT).as_posix()
+    if relative in ("nag_core/config.py", "nag_core/presets.py", "nag_core/schedule.py", "install.py"):
+        return {"nag_core"}
+    if relative.startswith(("nag_core/webui/", "scripts/")):
+        return {"nag_core", "torch", "gradio", *HOST}
+    if relative.startswith("nag_core/hosts/"):
+        return {"nag_core", "torch", *HOST}
+    return {"nag_core", "torch"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_each_file_imports_only_what_its_layer_may(path):
+    names, _ = imports(path)
+    assert names - STDLIB <= allowed(path)
+
+
+LAYERS = [
+    "guidance",
+    "schedule",
+    "presets",
+    "config",
+    "negative",
+    "session",
+    "report",
+    "attention",
+    "hosts",
+    "webui",
+]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_arrows_between_layers_point_one_way(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[0] != "nag_core" or parts[1] not in LAYERS:
+        return
+    own = LAYERS.index(parts[1])
+    for name in imports(path)[1]:
+        layer = name.split(".")[1]
+        assert layer not in LAYERS or LAYERS.index(layer) <= own, f"{path.name} imports {name}"
+
+
+def test_the_script_base_class_is_never_imported_by_name():
+    """`from modules.scripts import Script` registers the base class and breaks every API call of every
+    extension.
+    """
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "modules.scripts":
+                assert "Script" not in [alias.name for alias in node.names]
+
+
+def test_importing_the_package_needs_no_host_and_no_gradio():
+    code = (
+        "import sys, nag_core.attention.cross, nag_core.config, nag_core.hosts, nag_core.webui.job;"
+        "import nag_core.webui.panel, nag_core.webui.infotext;"
+        "assert not {'gradio', 'modules', 'backend', 'ldm_patched'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_install_installs_nothing_and_is_silent_where_all_is_there():
+    result = subprocess.run(
+        [sys.executable, "install.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == result.stderr == ""
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_functions_keep_to_the_house_sizes(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < 41, node.name
+
+
+def test_the_top_level_is_what_was_agreed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: nothing tells which files belong to the project")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    agreed = {
+        "scripts", "nag_core", "javascript", "tests", "install.py", "README.md", "LICENSE", "CHANGELOG.md",
+        "pyproject.toml",
+    }  # fmt: skip
+    assert {name for name in top if not name.startswith(".")} <= agreed
