@@ -1,0 +1,262 @@
+"""Runs the scripts of one tab: builds their controls and calls their hooks.
+
+A hook that raises is reported as `*** Error running <hook>: <file>` and the job goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+
+from modules import errors, scripts
+from modules.api import models as api_models
+from modules.script_base import AlwaysVisible, OnComponent, Script
+
+INFO_FIELDS = ("value", "minimum", "maximum", "step")
+
+
+class ScriptRunner:
+    """Scripts of one tab; `inputs` is the flat list of their controls, the Script dropdown first."""
+
+    def __init__(self) -> None:
+        self.scripts: list[Script] = []
+        self.alwayson_scripts: list[Script] = []
+        self.selectable_scripts: list[Script] = []
+        self.titles: list[str] = []
+        self.title_map: dict[str, Script] = {}
+        self.infotext_fields: list[Any] = []
+        self.paste_field_names: list[Any] = []
+        self.inputs: list[Any] = [None]
+        self.on_before_component_elem_id: dict[str, list[Any]] = {}
+        self.on_after_component_elem_id: dict[str, list[Any]] = {}
+
+    # Building the page
+
+    def initialize_scripts(self, is_img2img: bool) -> None:
+        """Make this tab's instance of every loaded script and ask it where it wants to be shown."""
+        self.scripts.clear()
+        self.alwayson_scripts.clear()
+        self.selectable_scripts.clear()
+        for data in scripts.scripts_data:
+            try:
+                script = data.script_class()
+            except Exception:
+                errors.report(f"Error # failed to initialize Script {data.module}: ", exc_info=True)
+                continue
+            script.filename = data.path
+            script.is_img2img, script.is_txt2img = is_img2img, not is_img2img
+            script.tabname = "img2img" if is_img2img else "txt2img"
+            shown = script.show(is_img2img)
+            script.alwayson = shown is AlwaysVisible
+            if shown:
+                self.scripts.append(script)
+                (self.alwayson_scripts if script.alwayson else self.selectable_scripts).append(script)
+        self._collect_component_callbacks()
+
+    def _collect_component_callbacks(self) -> None:
+        for script in self.scripts:
+            for name in ("on_before_component_elem_id", "on_after_component_elem_id"):
+                for elem_id, callback in getattr(script, name) or []:
+                    getattr(self, name).setdefault(elem_id, []).append((callback, script))
+                setattr(script, name, [])
+
+    def prepare_ui(self) -> None:
+        """Forget the controls of an earlier page."""
+        self.inputs = [None]
+        self.infotext_fields, self.paste_field_names = [], []
+
+    def setup_ui(self) -> list[Any]:
+        """Create the controls of every script that has no section of its own, and the Script dropdown."""
+        self.title_map = {self._title(script).lower(): script for script in self.scripts}
+        self.titles = [self._title(script) for script in self.selectable_scripts]
+        self.setup_ui_for_section(None)
+        dropdown = gr.Dropdown(
+            label="Script", elem_id="script_list", choices=["None", *self.titles], value="None", type="index"
+        )
+        self.inputs[0] = dropdown
+        self.setup_ui_for_section(None, self.selectable_scripts)
+        groups = [script.group for script in self.selectable_scripts]
+        dropdown.change(
+            lambda index: [gr.update(visible=number == (index or 0)) for number in range(1, len(groups) + 1)],
+            [dropdown],
+            groups,
+        )
+        self.infotext_fields.append((dropdown, lambda params: params.get("Script", "None")))
+        self._collect_component_callbacks()
+        return self.inputs
+
+    def setup_ui_for_section(self, section: str | None, scriptlist: list[Script] | None = None) -> None:
+        """Create the controls of the scripts that belong to one section of the page."""
+        chosen = self.alwayson_scripts if scriptlist is None else scriptlist
+        for script in sorted(chosen, key=lambda script: script.sorting_priority):
+            if script.alwayson and script.section != section:
+                continue
+            if script.create_group:
+                with gr.Group(visible=script.alwayson) as script.group:
+                    self.create_script_ui(script)
+            else:
+                self.create_script_ui(script)
+
+    def create_script_ui(self, script: Script) -> None:
+        """Create one script's controls; a script whose `ui` fails keeps an empty slice of arguments."""
+        script.args_from = script.args_to = len(self.inputs)
+        try:
+            controls = script.ui(script.is_img2img)
+        except Exception:
+            errors.report(f"Error calling: {script.filename}/ui", exc_info=True)
+            controls = None
+        script.controls = controls
+        if controls is None:
+            return
+        script.name = self._title(script).lower()
+        for control in controls:
+            control.custom_script_source = os.path.basename(script.filename)
+        script.api_info = api_models.ScriptInfo(
+            name=script.name,
+            is_img2img=script.is_img2img,
+            is_alwayson=script.alwayson,
+            args=list(map(_describe, controls)),
+        )
+        self.infotext_fields += script.infotext_fields or []
+        self.paste_field_names += script.paste_field_names or []
+        self.inputs += controls
+        script.args_to = len(self.inputs)
+
+    def _title(self, script: Script) -> str:
+        try:
+            return script.title()
+        except Exception:
+            errors.report(f"Error calling: {script.filename}/title", exc_info=True)
+            return script.filename
+
+    def script(self, title: str) -> Script | None:
+        """The script with this title, in any case."""
+        return self.title_map.get(title.lower())
+
+    # Running a job
+
+    def run(self, p: Any, *args: Any) -> Any:
+        """Let the selected script do the job; None when none is selected."""
+        if not args[0]:
+            return None
+        script = self.selectable_scripts[args[0] - 1]
+        return script.run(p, *args[script.args_from : script.args_to])
+
+    def _call(self, hook: str, p: Any, *leading: Any, **kwargs: Any) -> None:
+        for script in self.alwayson_scripts:
+            if getattr(type(script), hook, None) is getattr(Script, hook, None):
+                continue
+            try:
+                arguments = p.script_args[script.args_from : script.args_to]
+                getattr(script, hook)(p, *leading, *arguments, **kwargs)
+            except Exception:
+                errors.report(f"Error running {hook}: {script.filename}", exc_info=True)
+
+    def setup_scrips(self, p: Any, *, is_ui: bool = True) -> None:
+        """Call `setup`. The host's own spelling of the name."""
+        for script in self.alwayson_scripts:
+            if not is_ui and script.setup_for_ui_only:
+                continue
+            try:
+                script.setup(p, *p.script_args[script.args_from : script.args_to])
+            except Exception:
+                errors.report(f"Error running setup: {script.filename}", exc_info=True)
+
+    def before_process(self, p: Any) -> None:
+        """Call the hook of this name."""
+        self._call("before_process", p)
+
+    def process(self, p: Any) -> None:
+        """Call the hook of this name."""
+        self._call("process", p)
+
+    def before_process_batch(self, p: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("before_process_batch", p, **kwargs)
+
+    def after_extra_networks_activate(self, p: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("after_extra_networks_activate", p, **kwargs)
+
+    def process_batch(self, p: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("process_batch", p, **kwargs)
+
+    def process_before_every_sampling(self, p: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("process_before_every_sampling", p, **kwargs)
+
+    def before_process_init_images(self, p: Any, pp: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("before_process_init_images", p, pp, **kwargs)
+
+    def before_hr(self, p: Any) -> None:
+        """Call the hook of this name."""
+        self._call("before_hr", p)
+
+    def on_mask_blend(self, p: Any, mba: Any) -> None:
+        """Call the hook of this name."""
+        self._call("on_mask_blend", p, mba)
+
+    def post_sample(self, p: Any, ps: Any) -> None:
+        """Call the hook of this name."""
+        self._call("post_sample", p, ps)
+
+    def postprocess_batch(self, p: Any, images: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_batch", p, images=images, **kwargs)
+
+    def postprocess_batch_list(self, p: Any, pp: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_batch_list", p, pp, **kwargs)
+
+    def postprocess_image(self, p: Any, pp: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_image", p, pp)
+
+    def postprocess_maskoverlay(self, p: Any, ppmo: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_maskoverlay", p, ppmo)
+
+    def postprocess_image_after_composite(self, p: Any, pp: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_image_after_composite", p, pp)
+
+    def postprocess(self, p: Any, processed: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess", p, processed)
+
+    # Called by modules.gradio_extensions for every control that is made
+
+    def before_component(self, component: Any, **kwargs: Any) -> None:
+        """Tell the scripts that a control is about to exist."""
+        self._announce("before", component, kwargs.get("elem_id"), kwargs)
+
+    def after_component(self, component: Any, **kwargs: Any) -> None:
+        """Tell the scripts that a control exists."""
+        self._announce("after", component, getattr(component, "elem_id", None), kwargs)
+
+    def _announce(self, when: str, component: Any, elem_id: str | None, kwargs: dict[str, Any]) -> None:
+        listeners = getattr(self, f"on_{when}_component_elem_id").get(elem_id, [])
+        calls = [(script, callback, (OnComponent(component),), {}) for callback, script in listeners]
+        hook = f"{when}_component"
+        calls += [
+            (script, getattr(script, hook), (component,), kwargs)
+            for script in self.scripts
+            if getattr(type(script), hook) is not getattr(Script, hook)
+        ]
+        for script, callback, args, keywords in calls:
+            try:
+                callback(*args, **keywords)
+            except Exception:
+                errors.report(f"Error running {hook}: {script.filename}", exc_info=True)
+
+
+def _describe(control: Any) -> api_models.ScriptArg:
+    known = {name: getattr(control, name, None) for name in INFO_FIELDS}
+    choices = getattr(control, "choices", None)
+    if choices is not None:
+        choices = [choice[0] if isinstance(choice, tuple) else choice for choice in choices]
+    return api_models.ScriptArg(label=control.label or "", choices=choices, **known)

@@ -1,0 +1,21 @@
+"""Command line flags as scripts read them; the sandbox's own parser fills them in before anything loads."""
+
+from argparse import Namespace
+
+cmd_opts = Namespace(
+    api=True,
+    api_auth=None,
+    nowebui=False,
+    port=7860,
+    server_name="127.0.0.1",
+    data_dir=None,
+    scripts_dir=None,
+    no_prompt_history=False,
+    hide_ui_dir_config=False,
+    freeze_settings=False,
+    api_log=False,
+    always_cpu=True,
+    enable_insecure_extension_access=False,
+    gradio_auth=None,
+    subpath=None,
+)

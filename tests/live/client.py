@@ -1,0 +1,71 @@
+"""A WebUI over HTTP, as an API user sees it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from PIL import Image
+
+PROMPT, NEGATIVE = "a circle", "red"
+
+
+@dataclass
+class Result:
+    """A finished job: PNG bytes and the infotext of every picture."""
+
+    pngs: list[bytes]
+    infotexts: list[str] = field(default_factory=list)
+
+    @property
+    def pixels(self) -> list[bytes]:
+        return [Image.open(io.BytesIO(png)).convert("RGB").tobytes() for png in self.pngs]
+
+    def report(self, index: int = 0) -> str:
+        """The text behind "NAG report:", empty if there is none."""
+        _, found, rest = self.infotexts[index].partition("NAG report: ")
+        if not found:
+            return ""
+        return rest[1:].partition('"')[0] if rest.startswith('"') else rest.partition(",")[0]
+
+
+class WebUI:
+    """`txt2img(nag=[...], **payload)` and the raw routes."""
+
+    def __init__(self, url: str, checkpoint: str | None = None) -> None:
+        # No keep-alive: after an exception uvicorn resets the connection under the next request.
+        self.http = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
+        self.checkpoint = checkpoint
+
+    def payload(self, nag: Any = None, **more: Any) -> dict[str, Any]:
+        """A small deterministic job; `nag` is the extension's argument list, None sends no script at all."""
+        job = {
+            "prompt": PROMPT, "negative_prompt": NEGATIVE, "seed": 1, "steps": 4, "width": 64, "height": 64,
+            "cfg_scale": 1, "sampler_name": "Euler", "batch_size": 1, "override_settings": {},
+        }  # fmt: skip
+        if self.checkpoint:
+            job["override_settings"]["sd_model_checkpoint"] = self.checkpoint
+            job["override_settings_restore_afterwards"] = False
+        if nag is not None:
+            job["alwayson_scripts"] = {"NAG": {"args": nag}}
+        return job | more
+
+    def post(self, route: str, payload: dict[str, Any]) -> httpx.Response:
+        return self.http.post(f"/sdapi/v1/{route}", json=payload)
+
+    def txt2img(self, nag: Any = None, route: str = "txt2img", **more: Any) -> Result:
+        response = self.post(route, self.payload(nag, **more))
+        assert response.status_code == 200, response.text[:2000]
+        pngs = [base64.b64decode(image) for image in response.json()["images"]]
+        return Result(pngs, [Image.open(io.BytesIO(png)).info.get("parameters", "") for png in pngs])
+
+    def in_background(self, *args: Any, **more: Any) -> tuple[threading.Thread, list[Result]]:
+        """Starts txt2img in a thread; the result is appended to the list when it has ended."""
+        results: list[Result] = []
+        thread = threading.Thread(target=lambda: results.append(self.txt2img(*args, **more)))
+        thread.start()
+        return thread, results
