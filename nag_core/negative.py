@@ -45,10 +45,6 @@ class Negative:
 
     images: tuple[tuple[Scheduled, ...] | None, ...]
 
-    @property
-    def guided_images(self) -> int:
-        return sum(schedule is not None for schedule in self.images)
-
     def at(self, step: int) -> tuple[Entry | None, ...]:
         """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
         first.

@@ -33,7 +33,8 @@ class PassReport:
         """
         if not self.applied:
             reasons = [reason for reason in (self.reason, *self.problems) if reason]
-            return f"not applied: {'; '.join(reasons) or 'no step inside the window was sampled'}"
+            sampled = "no step inside the window was sampled" if self.total_calls else "no step was sampled"
+            return f"not applied: {'; '.join(reasons) or sampled}"
         parts = [f"{self.layers} layers × {self.guided_calls}/{self.total_calls} steps"]
         if self.clipped_share is not None:
             parts.append(f"{_percent(self.clipped_share)} of tokens clipped by τ")

@@ -63,7 +63,7 @@ def keep_installed(params) -> None:
     for script in getattr(getattr(denoiser.p, "scripts", None), "alwayson_scripts", None) or ():
         job = script.jobs.of(denoiser.p) if isinstance(script, NagScript) else None
         if job is not None:
-            job.keep_installed(denoiser.inner_model.inner_model, params.x)
+            job.keep_installed(denoiser.p, denoiser.inner_model.inner_model, params.x)
 
 
 script_callbacks.on_cfg_denoiser(keep_installed)

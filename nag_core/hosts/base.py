@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
@@ -65,11 +66,12 @@ def check_model(sd_model: Any) -> int:
 def sampler_progress(p: Any) -> Callable[[], Progress]:
     """Reads the pass's position from its CFG denoiser, which counts model calls: img2img strength, hires and
     two-call samplers come out right. Looked up at every call, since hosts make the sampler anew for each
-    pass.
+    pass. Refers to `p` weakly: after an error the host keeps our clone, and through it this, for a while.
     """
+    job = weakref.ref(p)
 
     def progress() -> Progress:
-        denoiser = p.sampler.model_wrap_cfg
+        denoiser = job().sampler.model_wrap_cfg
         return Progress(int(denoiser.step), int(denoiser.total_steps))
 
     return progress

@@ -120,10 +120,10 @@ class Tab:
             self._slider("height", "Height", 64, 512, 32, 256)
         with gr.Row():
             self._slider("n_iter", "Batch count", 1, 8, 1, 1, "batch_count")
-            self._slider("batch_size", "Batch size", 1, 8, 1, 1)
+            self._slider("batch_size", "Batch size", 1, 8, 1, 2 if self.name == "txt2img" else 1)
         with gr.Row():
             cfg = self._slider("cfg_scale", "CFG Scale", 1.0, 30.0, 0.1, 1.0)
-            self._add("seed", gr.Number(1, label="Seed", precision=0, elem_id=f"{self.name}_seed"))
+            self._add("seed", gr.Number(5, label="Seed", precision=0, elem_id=f"{self.name}_seed"))
         if self.is_img2img:
             self._slider("denoising_strength", "Denoising strength", 0.0, 1.0, 0.01, 0.6)
         cfg.change(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +24,15 @@ FIRST, HIRES = "first pass", "hires pass"
 
 @dataclass(slots=True)
 class Pass:
-    """A sampling pass under way: its session, how many images it guides, how to encode its negative anew."""
+    """A sampling pass under way: its session, and each image's negative text should it be encoded anew."""
 
     session: Session
-    images: tuple[int, int]
-    encode: Callable[[], Negative] | None
+    texts: list[str]
+
+    @property
+    def images(self) -> tuple[int, int]:
+        """How many of how many images have a negative."""
+        return sum(bool(text.strip()) for text in self.texts), len(self.texts)
 
 
 @dataclass(slots=True)
@@ -82,29 +85,27 @@ class Job:
         if reason:
             return report.aside(name, reason)
         base.check_model(p.sd_model)
-        hires = name == HIRES
-        texts = negative_texts(p, self.settings.negative, hires, self.notes)
+        texts = negative_texts(p, self.settings.negative, name == HIRES, self.notes)
         if not any(text.strip() for text in texts):
             return report.aside(name, "the negative prompt is empty")
         own = bool(self.settings.negative.strip()) or not uc
-
-        def encoded() -> Negative:
-            cache = self.caches.setdefault(name, [None, None])
-            return negative_from_schedules(base.encode(p, texts, cache, hires), texts)
-
-        negative = encoded() if own else negative_from_schedules(uc, texts)
+        negative = self._encode(p, texts, name) if own else negative_from_schedules(uc, texts)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
             self.host.attention, self.host.attention_name, name,
         )  # fmt: skip
         base.install(p.sd_model, self.host, session)
-        return Pass(session, (negative.guided_images, len(texts)), encoded)
+        return Pass(session, texts)
 
-    def keep_installed(self, sd_model: Any, x: Any) -> None:
+    def _encode(self, p: Any, texts: list[str], name: str) -> Negative:
+        cache = self.caches.setdefault(name, [None, None])
+        return negative_from_schedules(base.encode(p, texts, cache, name == HIRES), texts)
+
+    def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
         """Puts NAG back after the refiner has swapped the model in the middle of a pass (no script hook
         fires).
         """
-        for current in self.passes.values():
+        for name, current in self.passes.items():
             if not isinstance(current, Pass) or current.session.closed:
                 continue
             session = current.session
@@ -115,7 +116,7 @@ class Job:
                 self.caches.clear()
                 session.cache.clear()
                 # The refiner has another text encoder: the old model's conditioning means nothing to it.
-                session.negative = current.encode()
+                session.negative = self._encode(p, current.texts, name)
                 base.install(sd_model, self.host, session)
                 self.host.after_encoding(base.unet_patcher(sd_model), x)
             except Exception as error:
@@ -144,7 +145,6 @@ class Job:
         current = self.passes.get(name)
         if isinstance(current, Pass):
             current.session.close()
-            current.encode = None
 
 
 def _why_not(settings: Settings, strength: Strength, name: str) -> str:

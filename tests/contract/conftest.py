@@ -1,0 +1,49 @@
+"""The sandbox's host inside the test process, so that a test can look at the unet, the script and the job.
+
+Its `modules` and `backend` are on sys.path for these tests only; nothing of nag_core imports them by itself.
+"""
+
+import sys
+from contextlib import closing
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def host():
+    from nag_core.sandbox.app import create_app
+
+    create_app({"nowebui": True})
+    import modules.processing
+    import modules.scripts
+
+    yield modules
+    for name in [name for name in sys.modules if name.split(".")[0] in ("modules", "backend")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def script(host):
+    (found,) = [s for s in host.scripts.scripts_txt2img.alwayson_scripts if s.title() == "NAG"]
+    yield found
+    found.jobs._jobs.clear()
+
+
+@pytest.fixture
+def job(host, script):
+    """`job(nag_args, **fields)` runs a txt2img and returns (p, processed)."""
+
+    def run(nag=(), **fields):
+        runner = host.scripts.scripts_txt2img
+        fields = {
+            "prompt": "a circle", "negative_prompt": "red", "seed": 1, "steps": 4, "width": 64, "height": 64,
+            "cfg_scale": 1, "sampler_name": "Euler", "do_not_save_grid": True, **fields,
+        }  # fmt: skip
+        with closing(host.processing.StableDiffusionProcessingTxt2Img(**fields)) as p:
+            p.scripts = runner
+            values = [0, *(control.value for control in runner.inputs[1:])]
+            values[script.args_from : script.args_from + len(nag)] = nag
+            p.script_args = tuple(values)
+            return p, host.processing.process_images(p)
+
+    return run
