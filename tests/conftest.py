@@ -1,4 +1,24 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and what needs the sandbox."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+SANDBOX = importlib.metadata.version("gradio").startswith("4.")
+
+
+def pytest_collection_modifyitems(config, items):
+    """The sandbox is built with gradio 4: under the webui3 extra its tests are left out, and it says so."""
+    if SANDBOX:
+        return
+    skip = pytest.mark.skip(
+        reason="the sandbox needs gradio 4 (the webui4 extra); give --webui-url for tests/live"
+    )
+    for item in items:
+        folder = Path(item.path).parent.name
+        if folder == "contract" or (folder == "live" and not config.getoption("--webui-url")):
+            item.add_marker(skip)
 
 
 def pytest_addoption(parser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import os
 import socket
@@ -10,6 +11,7 @@ import sys
 from typing import NoReturn
 
 NEEDED = ("torch", "numpy", "PIL", "gradio", "fastapi", "uvicorn", "safetensors")
+INSTALL = "pip install -e '.[webui4]'"
 BAD_USE, BAD_PORT = 2, 1
 
 
@@ -73,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        return _fail(f"missing packages: {', '.join(missing)}; pip install -e '.[webui4]'", BAD_USE)
+        return _fail(f"missing packages: {', '.join(missing)}; {INSTALL}", BAD_USE)
+    if not importlib.metadata.version("gradio").startswith("4."):
+        return _fail(f"the page is built with gradio 4.40, this is another version; {INSTALL}", BAD_USE)
     problem = _port_error(args.host, args.port)
     if problem:
         return _fail(problem, BAD_PORT)
