@@ -5,7 +5,7 @@ from __future__ import annotations
 from modules import script_callbacks, scripts
 
 from nag_core import config
-from nag_core.webui import infotext, panel
+from nag_core.webui import foreign_infotext, infotext, panel
 from nag_core.webui.job import Job, Jobs
 from nag_core.webui.log import get_logger
 
@@ -67,3 +67,4 @@ def keep_installed(params) -> None:
 
 
 script_callbacks.on_cfg_denoiser(keep_installed)
+script_callbacks.on_infotext_pasted(foreign_infotext.translate)
