@@ -51,7 +51,7 @@ FIELDS: tuple[Field, ...] = (
         "scale",
         "Scale (φ)",
         "float",
-        4.0,
+        2.0,
         "NAG scale",
         "How hard to push away from the negative prompt; 0 is off. ComfyUI's nag_scale is this + 1.",
         maximum=20.0,
@@ -72,7 +72,7 @@ FIELDS: tuple[Field, ...] = (
         "alpha",
         "Alpha (α)",
         "float",
-        0.25,
+        0.5,
         "NAG alpha",
         "Share of the guided result in the mix; 0 is off, 1 is all.",
         step=0.025,
@@ -124,7 +124,8 @@ FIELDS: tuple[Field, ...] = (
     ),
 )
 FIELD = {field.name: field for field in FIELDS}
-OVERRIDES_SLOT = len(FIELDS)
+# The hidden overrides slot stands here for good; a field that is added later takes the slot behind it.
+OVERRIDES_SLOT = 11
 
 # phi and the official code's nag_scale are accepted in the dict form; nag_scale counts 1 as off.
 _ALIASES = {
@@ -157,18 +158,13 @@ class Settings:
         return Window(self.start, self.end)
 
     def strength(self, family: str, mechanism: str = "cross") -> presets.Strength:
-        """phi, tau, alpha for a model family: the sliders under Custom, else the preset's row and what was
-        explicit.
+        """phi, tau, alpha for a model family: what was explicit, else the preset's, else the own values (the
+        sliders under Custom; under a user preset `parse` has put its values there).
         """
-        own = presets.Strength(self.scale, self.tau, self.alpha)
-        if self.preset == presets.CUSTOM:
-            return own
-        row = presets.TABLE_5[presets.auto(family, mechanism) if self.preset == presets.AUTO else self.preset]
-        return presets.Strength(
-            own.phi if "scale" in self.explicit else row.phi,
-            own.tau if "tau" in self.explicit else row.tau,
-            own.alpha if "alpha" in self.explicit else row.alpha,
-        )
+        row = presets.values(self.preset, family or "unknown", mechanism)
+        own = {name: getattr(self, name) for name in ("scale", "tau", "alpha")}
+        row = {name: own[name] if name in self.explicit else row.get(name, own[name]) for name in own}
+        return presets.Strength(row["scale"], row["tau"], row["alpha"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +175,16 @@ class Request:
     notes: tuple[str, ...] = ()
 
 
-def parse(args: Sequence[Any]) -> Request:
+def parse(args: Sequence[Any], user_presets: Mapping[str, Mapping[str, Any]] | None = None) -> Request:
     """Settings from a script's argument slots; never raises, whatever the slots hold.
 
-    Precedence: overrides slot > dict (slot 0, or slot 1 after a bool) > positional values > preset. A dict
-        without "enabled" means on. Missing slots take the defaults, slots after the overrides are ignored.
+    Precedence: overrides slot > dict (slot 0, or slot 1 after a bool) > positional values > preset, except
+    that what a preset sets wins over the sliders. A dict without "enabled" means on. Missing slots take the
+    defaults, slots after the overrides are ignored. `user_presets`: values by field name, by preset name.
     """
     notes: list[str] = []
+    own = user_presets or {}
+    fields = {**FIELD, "preset": replace(FIELD["preset"], choices=(*FIELD["preset"].choices, *own))}
     slots = list(args)[: OVERRIDES_SLOT + 1]
     given: dict[str, Any] = {}
     for index in (0, 1):
@@ -193,27 +192,29 @@ def parse(args: Sequence[Any]) -> Request:
             given.update({"enabled": True} if index == 0 else {})
             given.update((key, value) for key, value in slots[index].items() if value is not None)
             slots[index] = None
-    positional = dict(zip(FIELD, slots, strict=False))
+    positional = dict(zip(FIELD, slots[:OVERRIDES_SLOT], strict=False))
     overrides = _read_overrides(slots[OVERRIDES_SLOT] if len(slots) > OVERRIDES_SLOT else None, notes)
-    values = {name: _coerce(FIELD[name], value, notes) for name, value in positional.items()}
+    values = {name: _coerce(fields[name], value, notes) for name, value in positional.items()}
     explicit: dict[str, Any] = {}
     for source in (given, overrides):
-        explicit.update(_named(source, notes))
+        explicit.update(named(source, notes, fields))
     values.update(explicit)
+    preset = values.get("preset", presets.AUTO)
+    values.update({**presets.values(preset), **named(own.get(preset, {}), notes), **explicit})
     settings = replace(Settings(**values), explicit=frozenset(explicit) - {"enabled"})
     return Request(settings, tuple(dict.fromkeys(notes)))
 
 
-def _named(source: Mapping[Any, Any], notes: list[str]) -> dict[str, Any]:
+def named(source: Mapping[Any, Any], notes: list[str], fields: Mapping[str, Field] = FIELD) -> dict[str, Any]:
     """Coerced values by field name; unknown names and None are left out, unknown names with a note."""
     values: dict[str, Any] = {}
     for key, value in source.items():
         name, shift = _ALIASES.get(key, (key, 0.0)) if isinstance(key, str) else (key, 0.0)
-        if name not in FIELD:
+        if name not in fields:
             notes.append(f"unknown setting {_short(key)} ignored")
         elif value is not None:
             number = _number(value) if shift else None
-            values[name] = _coerce(FIELD[name], value if number is None else number + shift, notes)
+            values[name] = _coerce(fields[name], value if number is None else number + shift, notes)
     return values
 
 
@@ -277,10 +278,20 @@ def _choice(field: Field):
 
 
 def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    try:
+        text = str(value)
+    except ValueError:  # an integer of more digits than Python converts
+        return None
+    # A lone surrogate is legal JSON, and no host can write it into a file.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _short(value: Any) -> str:
     """`value` as a quotation of bounded length for a message."""
-    text = repr(value) if not isinstance(value, (list, dict, tuple)) else f"of type {type(value).__name__}"
+    try:
+        text = repr(value) if isinstance(value, (str, int, float)) else f"of type {type(value).__name__}"
+    except ValueError:
+        text = "of very many digits"
     return text if len(text) <= 40 else text[:37] + "..."

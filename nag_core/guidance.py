@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Norms and extrapolation run on values scaled by this power of two. The scaling is exact, and with it neither
-# (1 + phi) * z nor the sum over a row can overflow fp32, whatever finite bf16 or fp32 values come in.
+# Norms and extrapolation run on values scaled by this power of two: neither (1 + phi) * z nor the sum over a
+# row can overflow fp32 then, whatever finite bf16 or fp32 values come in. Exact, but for values below 1e-31.
 HEADROOM = 2.0**-24
+# Elements worked on at a time, 32 MB of fp32 for each temporary: a large picture needs no large copies.
+CHUNK = 2**23
 
 
 class Method(str, Enum):
@@ -20,6 +22,14 @@ class Method(str, Enum):
     NASA = "NASA"
     NO_NORMALISATION = "No normalisation"
     NO_REFINEMENT = "No refinement"
+
+    def inert(self, phi: float, alpha: float) -> str:
+        """Why these strengths change nothing, empty if they do."""
+        if phi == 0:
+            return "scale φ is 0"
+        if alpha == 0 and self in (Method.NAG, Method.NO_NORMALISATION):
+            return "alpha is 0"
+        return ""
 
 
 class Guided(NamedTuple):
@@ -45,14 +55,15 @@ def l1_norm(z: Tensor) -> Tensor:
     return z.abs().sum(dim=-1, keepdim=True, dtype=torch.promote_types(z.dtype, torch.float32))
 
 
-def growth_cap(pos: Tensor, guided: Tensor, tau: float) -> Tensor:
-    """min(R, tau) / R of eq. 8-9 as one clamped quotient, shape (..., 1): 1 where a token grew less than
-    `tau` times.
+def growth_cap(pos: Tensor, guided: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """min(R, tau) / R of eq. 8-9 as one clamped quotient, shape (..., 1), and how many tokens it shrinks.
 
-    A zero token (`pos` = 0) has the cap 0 and stays zero; no division by zero, no NaN.
+    1 where a token grew less than `tau` times. A zero token (`pos` = 0) has the cap 0 and stays zero; no
+    division by zero, no NaN.
     """
-    norm = l1_norm(guided)
-    return (tau * l1_norm(pos) / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
+    limit, norm = tau * l1_norm(pos), l1_norm(guided)
+    cap = (limit / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
+    return cap, (norm > limit).sum()
 
 
 def guide(
@@ -73,30 +84,40 @@ def guide(
 
     Finite inputs give a finite result: values beyond the dtype's range are held at its limit.
     """
-    if phi == 0 or (alpha == 0 and method in (Method.NAG, Method.NO_NORMALISATION)):
+    if method.inert(phi, alpha):
         return Guided(pos, torch.zeros((), dtype=torch.int64, device=pos.device))
+    tokens, neg_tokens = pos.reshape(-1, pos.shape[-1]), neg.reshape(-1, neg.shape[-1])
+    out = torch.empty_like(tokens)
+    clipped = []
+    size = max(1, CHUNK // tokens.shape[-1])
+    for first in range(0, len(tokens), size):
+        part = slice(first, first + size)
+        out[part], count = _guide_chunk(tokens[part], neg_tokens[part], phi, tau, alpha, method)
+        clipped.append(count)
+    return Guided(out.view(pos.shape), clipped[0] if len(clipped) == 1 else torch.stack(clipped).sum())
+
+
+def _guide_chunk(
+    pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method
+) -> tuple[Tensor, Tensor]:
+    """The rule on tokens (N, C), in at least fp32; the result within the range of `pos`' dtype."""
     work = torch.promote_types(pos.dtype, torch.float32)
-    pos_, neg_ = pos.to(work) * HEADROOM, neg.to(work) * HEADROOM
-    out, clipped = _combine(pos_, neg_, phi, tau, alpha, method)
-    limit = torch.finfo(pos.dtype).max
+    out, clipped = _combine(pos.to(work) * HEADROOM, neg.to(work) * HEADROOM, phi, tau, alpha, method)
     # Clamped before the headroom is taken back: afterwards it could already be infinite.
-    out = out.clamp_(-limit * HEADROOM, limit * HEADROOM).div_(HEADROOM)
-    return Guided(out.to(pos.dtype), clipped)
+    limit = torch.finfo(pos.dtype).max
+    return out.clamp_(-limit * HEADROOM, limit * HEADROOM).div_(HEADROOM), clipped
 
 
 def _combine(
     pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method
 ) -> tuple[Tensor, Tensor]:
-    """The rule itself, on values that cannot overflow; returns a fresh tensor and the count of clipped
-    tokens.
-    """
+    """The rule itself, on values that cannot overflow; a fresh tensor and the count of clipped tokens."""
     none_clipped = torch.zeros((), dtype=torch.int64, device=pos.device)
     if method is Method.NASA:
         return pos - phi * neg, none_clipped
     guided = extrapolate(pos, neg, phi)
     if method is Method.NO_NORMALISATION:
         return torch.lerp(pos, guided, alpha), none_clipped
-    cap = growth_cap(pos, guided, tau)
-    clipped = (cap < 1).sum()
+    cap, clipped = growth_cap(pos, guided, tau)
     guided = guided.mul_(cap)
     return (guided if method is Method.NO_REFINEMENT else torch.lerp(pos, guided, alpha)), clipped

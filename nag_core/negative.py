@@ -27,11 +27,11 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Scheduled:
     """`entry` is valid up to and including sampler step `end_at_step` (the hosts'
-    ScheduledPromptConditioning).
+    ScheduledPromptConditioning); None where the text of that part is blank.
     """
 
     end_at_step: int
-    entry: Entry
+    entry: Entry | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +54,26 @@ class Negative:
         return tuple(None if schedule is None else _entry_at(schedule, step) for schedule in self.images)
 
 
-def _entry_at(schedule: Sequence[Scheduled], step: int) -> Entry:
+def _entry_at(schedule: Sequence[Scheduled], step: int) -> Entry | None:
     return next((part.entry for part in schedule if step <= part.end_at_step), schedule[0].entry)
 
 
-def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[str]) -> Negative:
-    """A `Negative` from the host's per-image lists of (end_at_step, cond); images whose text is blank get
-    None.
+def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Sequence[str]]) -> Negative:
+    """A `Negative` from the host's per-image lists of (end_at_step, cond) and the text behind each of them.
 
-    cond: tensor (tokens, channels), or a dict with such a "crossattn" (SDXL). Images that share a schedule,
-        as the hosts let equal prompts do, share their entries and so their keys and values.
+    cond: tensor (tokens, channels), or a dict with such a "crossattn" (SDXL). A blank text has nothing to
+    steer away from (and SDXL hosts zero its cond: NAG would merely scale z+). Images that share a schedule,
+    as the hosts let equal prompts do, share their entries and so their keys and values.
     """
-    shared: dict[int, tuple[Scheduled, ...]] = {}
+    shared: dict[int, tuple[Scheduled, ...] | None] = {}
     images = []
-    for schedule, text in zip(schedules, texts, strict=True):
-        if not text.strip():
-            images.append(None)
-            continue
+    for schedule, parts in zip(schedules, texts, strict=True):
         if id(schedule) not in shared:
-            shared[id(schedule)] = tuple(
-                Scheduled(end, Entry(_cross_attention(cond))) for end, cond in schedule
+            scheduled = tuple(
+                Scheduled(end, Entry(_cross_attention(cond)) if text.strip() else None)
+                for (end, cond), text in zip(schedule, parts, strict=True)
             )
+            shared[id(schedule)] = scheduled if any(part.entry for part in scheduled) else None
         images.append(shared[id(schedule)])
     return Negative(tuple(images))
 
@@ -94,6 +93,7 @@ class KeyValueCache:
     """
 
     made: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    contexts: dict[Hashable, Tensor] = field(default_factory=dict)
 
     def get(
         self,
@@ -117,8 +117,16 @@ class KeyValueCache:
         if len(entries) > 1:
             rows = [self.get(layer, module, (entry,), like, weights) for entry in entries]
             return torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])
-        context = entries[0].context.to(device=like.device, dtype=like.dtype)[None]
+        context = self._context(entries[0], like)
         return module.to_k(context), module.to_v(context)
+
+    def _context(self, entry: Entry, like: Tensor) -> Tensor:
+        """The entry's context (1, tokens, channels), brought to the device once and not once per layer."""
+        key = (entry, like.device, like.dtype)
+        if key not in self.contexts:
+            self.contexts[key] = entry.context.to(device=like.device, dtype=like.dtype)[None]
+        return self.contexts[key]
 
     def clear(self) -> None:
         self.made.clear()
+        self.contexts.clear()

@@ -1,7 +1,10 @@
-"""Strengths per model family (paper, Table 5) and which of them Auto takes. Standard library only."""
+"""The built-in presets: strengths per model family (paper, Table 5), variants of them, and which row Auto
+takes. Standard library only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 AUTO = "Auto"
@@ -29,7 +32,25 @@ TABLE_5: dict[str, Strength] = {
     "Wan2.1": Strength(4.0, 2.5, 0.25),
 }
 
-CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5)
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A named deviation from a family's row; `family` Auto takes the row of the loaded model."""
+
+    family: str
+    values: Mapping[str, float]
+
+
+VARIANTS: dict[str, Variant] = {
+    # Table 9, theta = 0.25: few-step models keep nearly the whole effect at less than half of the extra cost.
+    "Few-step": Variant(AUTO, {"end": 0.25}),
+    # The authors in ComfyUI-NAG#10: nag_scale above 6, that is phi above 5, for SDXL at 20 steps and more.
+    "SDXL 20+ steps": Variant("SDXL", {"scale": 6.0}),
+    # The authors again: tau 2.5 and alpha 0.125 for v-prediction SDXL, which high strengths wreck.
+    "SDXL v-pred": Variant("SDXL", {"alpha": 0.125}),
+}
+
+CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5, *VARIANTS)
 
 # Families without a row of their own: the paper gives no value, so the nearest relative's is taken.
 _RELATIVES: dict[str, str] = {"SD2": "SD1.5", "SDXL refiner": "SDXL", "SD3": "SD3.5", "Chroma": "Flux"}
@@ -43,3 +64,16 @@ def auto(family: str, mechanism: str = "cross") -> str:
     if family in TABLE_5:
         return family
     return _RELATIVES.get(family) or _NEAREST[mechanism]
+
+
+def values(name: str, family: str = "", mechanism: str = "cross") -> dict[str, float]:
+    """What a built-in preset sets, by field name; empty for every other name. Without a `family` what depends
+    on the loaded model is left out.
+    """
+    variant = VARIANTS.get(name)
+    row_name = variant.family if variant else name
+    if row_name == AUTO:
+        row_name = auto(family, mechanism) if family else ""
+    row = TABLE_5.get(row_name)
+    strength = {"scale": row.phi, "tau": row.tau, "alpha": row.alpha} if row else {}
+    return {**strength, **(variant.values if variant else {})}

@@ -1,16 +1,19 @@
-"""What a pass did, in one sentence for the log, the picture's comment and the infotext. No host imports."""
+"""What a pass did, in one sentence for the log, the picture's comment and the infotext. A leaf: no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from nag_core.presets import Strength
-from nag_core.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """What NAG did in one sampling pass; `reason` is set when it stood aside altogether."""
+    """What NAG did in one sampling pass; `reason` is set when it stood aside altogether.
+
+    `total_calls`: model calls made (some samplers make two a step); `guided_calls` of them under NAG.
+    `images`: how many of how many had a negative.
+    """
 
     pass_name: str
     reason: str = ""
@@ -27,9 +30,10 @@ class PassReport:
     def applied(self) -> bool:
         return self.layers > 0
 
-    def sentence(self) -> str:
-        """ "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch", or why nothing was
-        applied.
+    def sentence(self, recorded: Strength | None = None) -> str:
+        """ "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch", or why nothing was done.
+
+        `recorded`: the strength the infotext names; another one (hires scale, another model) is said here.
         """
         if not self.applied:
             reasons = [reason for reason in (self.reason, *self.problems) if reason]
@@ -39,6 +43,8 @@ class PassReport:
         if self.clipped_share is not None:
             parts.append(f"{_percent(self.clipped_share)} of tokens clipped by τ")
         parts.append(self.attention)
+        if recorded is not None and self.strength not in (None, recorded):
+            parts.append(f"φ {self.strength.phi:g} τ {self.strength.tau:g} α {self.strength.alpha:g}")
         guided, total = self.images
         if guided < total:
             parts.append(f"{guided} of {total} images (the others' negative is empty)")
@@ -50,28 +56,11 @@ def aside(pass_name: str, reason: str) -> PassReport:
     return PassReport(pass_name, reason=reason)
 
 
-def of_session(session: Session, images: tuple[int, int]) -> PassReport:
-    """The report of a pass that has ended. `images`: how many of how many images had a negative. Reads the
-    device.
-    """
-    return PassReport(
-        session.pass_name,
-        layers=len(session.layers),
-        guided_calls=session.guided_calls,
-        total_calls=session.total_calls,
-        clipped_share=session.clipped_share,
-        attention=session.attention_name,
-        strength=session.strength,
-        images=images,
-        problems=tuple(session.problems),
-    )
-
-
-def summary(reports: list[PassReport]) -> str:
+def summary(reports: list[PassReport], recorded: Strength | None = None) -> str:
     """The sentence of the job: one pass bare, several named."""
     if len(reports) == 1:
-        return reports[0].sentence()
-    return "; ".join(f"{report.pass_name}: {report.sentence()}" for report in reports)
+        return reports[0].sentence(recorded)
+    return "; ".join(f"{report.pass_name}: {report.sentence(recorded)}" for report in reports)
 
 
 def _percent(share: float) -> str:

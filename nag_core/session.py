@@ -8,15 +8,17 @@ import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from nag_core.guidance import Method
 from nag_core.negative import KeyValueCache, Negative
 from nag_core.presets import Strength
+from nag_core.report import PassReport
 from nag_core.schedule import Window
 
 logger = logging.getLogger("nag")
+
+MOST_PROBLEMS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,7 @@ class Session:
     """Settings, state and counters of one pass.
 
     Referenced only by the closures on the cloned patcher and by the job's record, so that it dies with the
-    pass. `attention(q, k, v, extra)` is the host's own function; `weights()` identifies the LoRA patches in
-    force.
+    pass. `attention(q, k, v, extra)` is the host's own function. `guided_images` of `images` have a negative.
     """
 
     strength: Strength
@@ -49,12 +50,18 @@ class Session:
     cache: KeyValueCache = field(default_factory=KeyValueCache)
     calls: int = 0
     guided_calls: int = 0
-    total_calls: int = 0
+    last_guided: int = 0
     layers: set[Hashable] = field(default_factory=set)
     tokens: int = 0
     clipped: Tensor | None = None
-    problems: dict[str, None] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    images: int = 0
+    guided_images: int = 0
     closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.images = len(self.negative.images)
+        self.guided_images = sum(schedule is not None for schedule in self.negative.images)
 
     def begin_call(self) -> Progress | None:
         """Counts one denoiser call; where the sampler is if NAG acts on this call, else None."""
@@ -62,38 +69,49 @@ class Session:
             return None
         progress = self.progress()
         self.calls += 1
-        self.total_calls = max(progress.total, self.calls)
         return progress if self.window.active(progress.call, progress.total) else None
 
     def count(self, layer: Hashable, tokens: int, clipped: Tensor) -> None:
         """Records one guided layer call. Sums stay on the device: reading them here would stall the GPU."""
+        self.guided_calls += self.last_guided != self.calls
+        self.last_guided = self.calls
         self.layers.add(layer)
         self.tokens += tokens
         self.clipped = clipped if self.clipped is None else self.clipped + clipped
 
     def problem(self, message: str, error: BaseException | None = None) -> None:
         """Notes, once per pass, why NAG stood aside somewhere; the traceback goes to the debug log only."""
-        if message not in self.problems:
-            self.problems[message] = None
+        if message not in self.problems and len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(message)
             logger.debug("NAG: %s", message, exc_info=error)
 
-    @property
-    def clipped_share(self) -> float | None:
-        """Share of guided tokens that tau shrank, None if nothing was guided. Waits for the device."""
-        if not self.tokens or self.clipped is None:
-            return None
-        return float(self.clipped) / self.tokens
+    def report(self) -> PassReport:
+        """What the pass did. Waits for the device."""
+        share = float(self.clipped) / self.tokens if self.tokens and self.clipped is not None else None
+        return PassReport(
+            self.pass_name,
+            layers=len(self.layers),
+            guided_calls=self.guided_calls,
+            total_calls=self.calls,
+            clipped_share=share,
+            attention=self.attention_name,
+            strength=self.strength,
+            images=(self.guided_images, self.images),
+            problems=tuple(self.problems),
+        )
 
     def close(self) -> None:
-        """Frees what the pass held; the counters stay readable. Safe to call twice."""
-        if self.clipped is not None:
-            self.clipped = torch.as_tensor(int(self.clipped))
-        self.cache.clear()
+        """Frees what the pass held; the counters stay readable. Safe twice, and after a device error."""
         self.closed = True
-        # The host keeps the patched clone, and with it this object, until its next job: let go of the job
-        # here.
+        self.cache.clear()
+        # The host keeps the patched clone, and with it this object, until its next job.
         self.progress = _after_the_pass
         self.negative = Negative(())
+        clipped, self.clipped = self.clipped, None
+        try:
+            self.clipped = None if clipped is None else clipped.cpu()
+        except RuntimeError as error:
+            self.problem("the share of clipped tokens could not be read from the device", error)
 
 
 def _after_the_pass() -> Progress:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from modules import script_callbacks, scripts
+from functools import partial
+from pathlib import Path
 
-from nag_core import config
-from nag_core.webui import foreign_infotext, infotext, panel
+from modules import paths, script_callbacks, scripts
+
+from nag_core import config, user_presets
+from nag_core.webui import foreign_infotext, infotext, negative_box, panel, routes, settings, xyz
 from nag_core.webui.job import Job, Jobs
 from nag_core.webui.log import get_logger
+from nag_core.webui.status import Status
 
 logger = get_logger()
+PRESETS = user_presets.Store(Path(paths.data_path, user_presets.FILE_NAME))
+STATUS = Status()
 
 
 class NagScript(scripts.Script):
@@ -20,37 +26,57 @@ class NagScript(scripts.Script):
     def __init__(self) -> None:
         super().__init__()
         self.jobs = Jobs()
+        self.watches_boxes = False
 
     def title(self) -> str:
         return "NAG"
 
     def show(self, is_img2img: bool):
+        if not self.watches_boxes:  # elem_id() calls show() again, for each control
+            self.watches_boxes = True
+            negative_box.watch(self, is_img2img)
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list:
-        components, self.infotext_fields, self.paste_field_names = panel.build(self)
+        xyz.register(PRESETS.load)
+        components, self.infotext_fields, self.paste_field_names = panel.build(self, PRESETS)
         return components
 
     def process(self, p, *args) -> None:
-        infotext.clear(p.extra_generation_params)
-        request = config.parse(args)
+        inner = self.jobs.inside_another(p)
+        if not inner:
+            infotext.clear(p.extra_generation_params)
+        request = settings.with_default_negative(config.parse(args, PRESETS.load()), p)
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
+        strength = job.strength(p.sd_model) if job is not None else None
+        STATUS.began(request.settings, strength)
         if job is not None:
-            infotext.write(p.extra_generation_params, request.settings, job.strength(p.sd_model))
+            job.recorded = strength
+            if not inner:
+                infotext.write(p.extra_generation_params, request.settings, strength)
+        else:
+            xyz.tell_if_off(p, args)
 
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
-        if job is not None:
-            job.begin_pass(p, kwargs.get("uc"))
+        if job is None:
+            return
+        if not self.jobs.inside_another(p):
+            # A picture that is saved before this batch ends must not carry the report of the one before.
+            p.extra_generation_params.pop(infotext.REPORT, None)
+        job.begin_pass(p, kwargs.get("uc"))
 
     def postprocess_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is None:
             return
         sentence = job.end_batch()
-        p.extra_generation_params[infotext.REPORT] = sentence
-        p.comment(f"NAG: {sentence}")
+        if not self.jobs.inside_another(p):
+            p.extra_generation_params[infotext.REPORT] = sentence
+        if settings.read(settings.COMMENTS):
+            p.comment(f"NAG: {sentence}")
+        STATUS.reported(sentence, job.reports)
         logger.info("NAG: %s", sentence)
 
     def postprocess(self, p, processed, *args) -> None:
@@ -67,4 +93,7 @@ def keep_installed(params) -> None:
 
 
 script_callbacks.on_cfg_denoiser(keep_installed)
+script_callbacks.on_before_ui(partial(xyz.register, PRESETS.load))
 script_callbacks.on_infotext_pasted(foreign_infotext.translate)
+script_callbacks.on_ui_settings(settings.register)
+script_callbacks.on_app_started(partial(routes.register, store=PRESETS, status=STATUS))

@@ -13,20 +13,21 @@ def pytest_collection_modifyitems(config, items):
     if SANDBOX:
         return
     skip = pytest.mark.skip(
-        reason="the sandbox needs gradio 4 (the webui4 extra); give --webui-url for tests/live"
+        reason="the sandbox needs gradio 4 (the webui4 extra); give --webui-url for live and browser tests"
     )
     for item in items:
         folder = Path(item.path).parent.name
-        if folder == "contract" or (folder == "live" and not config.getoption("--webui-url")):
+        if folder == "contract" or (folder in ("live", "browser") and not config.getoption("--webui-url")):
             item.add_marker(skip)
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("webui")
-    group.addoption("--webui-url", help="run tests/live against this WebUI instead of the sandbox")
+    group.addoption("--webui-url", help="run tests/live and tests/browser against this WebUI")
     group.addoption("--checkpoint", help="name of the checkpoint the live WebUI shall use")
     group.addoption("--refiner", help="name of a second checkpoint to switch to in the middle of sampling")
     group.addoption(
         "--fingerprint",
         help="file of `python -m tests.live.fingerprint` from the same WebUI without the extension",
     )
+    group.addoption("--screenshots", help="folder for pictures of the open accordion (tests/browser)")

@@ -6,12 +6,13 @@ The queries are shared; only the negative's keys and values are extra, and they 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from nag_core.attention.rows import Row, as_index, conditional_rows
+from nag_core.attention.rows import Row, conditional_rows
 from nag_core.guidance import guide
 from nag_core.negative import Entry
 from nag_core.session import Session
@@ -50,26 +51,55 @@ def replaced_forward(module: nn.Module) -> bool:
     return forward is not None and getattr(forward, "__func__", None) is not type(module).forward
 
 
+class Group(NamedTuple):
+    """Conditional rows whose negatives are equally long: how to index them, and the negative of each."""
+
+    index: slice | Tensor
+    entries: tuple[Entry, ...]
+
+
 @dataclass(slots=True)
 class Call:
-    """What the attn2 closures of one denoiser call share: the negatives of this step and the batch's
-    arrangement.
-    """
+    """What the attn2 closures of one denoiser call share: the step's negatives, the batch's arrangement."""
 
     session: Session
     entries: tuple[Entry | None, ...]
     weights: Hashable
     tiled: bool
     regional: bool
+    known: dict[Hashable, list[Group] | None] = field(default_factory=dict)
 
-    def rows(self, total: int, extra: dict[str, Any]) -> list[Row] | None:
-        """The rows to guide. A regional layout keeps no image order to rely on, so it needs one common
-        negative.
+    def groups(self, total: int, extra: dict[str, Any], device: torch.device) -> list[Group] | None:
+        """The rows to guide of a call of `total` rows, None for a layout nobody knows.
+
+        Worked out once per arrangement: an index tensor made anew in every layer would stall a GPU each time.
         """
-        images = len(self.entries)
-        regional = self.regional and len(set(self.entries)) == 1
-        rows = conditional_rows(total, extra["cond_or_uncond"], images, self.tiled, regional)
-        return rows and [row for row in rows if self.entries[row.image] is not None]
+        marks = tuple(extra["cond_or_uncond"])
+        key = (total, marks, device)
+        if key not in self.known:
+            # A regional layout keeps no image order to rely on, so it needs one common negative.
+            regional = self.regional and len(set(self.entries)) == 1
+            rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
+            self.known[key] = None if rows is None else self._by_length(rows, device)
+        return self.known[key]
+
+    def _by_length(self, rows: list[Row], device: torch.device) -> list[Group]:
+        lengths: dict[int, list[Row]] = {}
+        for row in rows:
+            entry = self.entries[row.image]
+            if entry is not None:
+                lengths.setdefault(entry.tokens, []).append(row)
+        return [
+            Group(_index([row.row for row in group], device), tuple(self.entries[row.image] for row in group))
+            for group in lengths.values()
+        ]
+
+
+def _index(rows: list[int], device: torch.device) -> slice | Tensor:
+    """A slice where the rows are consecutive (a view, no copy), else an index tensor on the device."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], call: Call) -> dict:
@@ -106,9 +136,7 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         try:
             return _guide_rows(pos, q, options, key, module, theirs, call)
         except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-            call.session.problem(
-                f"failed in a layer ({_summary(error)}); there the attention ran unguided", error
-            )
+            call.session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
             return pos
 
     return attn2
@@ -121,59 +149,42 @@ def _guide_rows(
     negatives.
     """
     session = call.session
-    rows = call.rows(q.shape[0], extra)
-    if rows is None:
+    groups = call.groups(q.shape[0], extra, q.device)
+    if groups is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
     out = pos
-    for group in _by_length(rows, call.entries):
-        index = as_index([row.row for row in group])
-        entries = tuple(call.entries[row.image] for row in group)
-        neg = _negative_attention(q, extra, index, entries, key, module, theirs, call)
+    for group in groups:
+        neg = _negative_attention(q, extra, group, key, module, theirs, call)
         strength = session.strength
-        guided = guide(pos[index], neg, strength.phi, strength.tau, strength.alpha, session.method)
-        session.count(key, len(group) * q.shape[1], guided.clipped)
-        if len(group) == len(pos):
+        guided = guide(pos[group.index], neg, strength.phi, strength.tau, strength.alpha, session.method)
+        session.count(key, len(group.entries) * q.shape[1], guided.clipped)
+        if len(group.entries) == len(pos):
             return guided.out
         # Never in place: a replacer may have handed out a tensor it still uses.
         out = pos.clone() if out is pos else out
-        out[index] = guided.out
+        out[group.index] = guided.out
     return out
 
 
-def _by_length(rows: list[Row], entries: tuple[Entry | None, ...]) -> list[list[Row]]:
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(entries[row.image].tokens, []).append(row)
-    return list(groups.values())
-
-
 def _negative_attention(
-    q: Tensor, extra: dict, index: slice | list[int], entries: tuple[Entry, ...], key: LayerKey,
-    module: nn.Module, theirs: Replace | None, call: Call,
-) -> Tensor:  # fmt: skip
-    """z- of the rows `index`: their queries over the negative's keys, through what also made z+."""
+    q: Tensor, extra: dict, group: Group, key: LayerKey, module: nn.Module, theirs: Replace | None, call: Call
+) -> Tensor:
+    """z- of the group's rows: their queries over the negative's keys, through what also made z+."""
+    cache = call.session.cache
     if theirs is None:
-        k, v = call.session.cache.get(key, module, entries, q, call.weights)
-        return call.session.attention(q[index], k, v, extra)
+        k, v = cache.get(key, module, group.entries, q, call.weights)
+        return call.session.attention(q[group.index], k, v, extra)
     # A foreign replacer sees the rows in the arrangement it knows, all of them; the other rows' results are
     # dropped.
-    entries = _spread(entries, index, q.shape[0])
-    k, v = call.session.cache.get(key, module, entries, q, call.weights)
-    return theirs(q, k, v, dict(extra))[index]
+    k, v = cache.get(key, module, _spread(group, q.shape[0]), q, call.weights)
+    return theirs(q, k, v, dict(extra))[group.index]
 
 
-def _spread(entries: tuple[Entry, ...], index: slice | list[int], total: int) -> tuple[Entry, ...]:
-    """`entries` at the places `index` of `total` rows, the first one everywhere else (any of the same length
-    does).
-    """
-    spread = [entries[0]] * total
-    places = range(total)[index] if isinstance(index, slice) else index
-    for place, entry in zip(places, entries, strict=True):
-        spread[place] = entry
+def _spread(group: Group, total: int) -> tuple[Entry, ...]:
+    """The group's entries at its places of `total` rows, its first one everywhere else (any as long does)."""
+    spread = [group.entries[0]] * total
+    rows = range(total)[group.index] if isinstance(group.index, slice) else group.index.tolist()
+    for row, entry in zip(rows, group.entries, strict=True):
+        spread[row] = entry
     return tuple(spread)
-
-
-def _summary(error: Exception) -> str:
-    text = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0][:120]}" if text else type(error).__name__

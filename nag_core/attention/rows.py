@@ -23,7 +23,8 @@ def conditional_rows(
 
     cond_or_uncond: one mark per chunk of `images` rows, 0 cond, 1 uncond (hosts.md B 2.3).
     tiled: MultiDiffusion repeats the whole arrangement per tile, tile-major, without telling (B 2.4).
-    regional: an attn2 patch may have repeated every cond chunk and added a filler row behind (Forge Couple).
+    regional: a pair of attn2 patches may have repeated every cond chunk m times and added a filler row behind
+        where that makes the sum even (Forge Couple).
     """
     arrangement = len(cond_or_uncond) * images
     if arrangement == 0:
@@ -32,16 +33,18 @@ def conditional_rows(
         return [
             Row(row, row % images) for row in range(rows) if cond_or_uncond[row % arrangement // images] == 0
         ]
-    uncond = sum(1 for mark in cond_or_uncond if mark == 1)
-    uncond_first = all(mark == 1 for mark in cond_or_uncond[:uncond])
-    if regional and uncond_first and rows > arrangement:
-        first = uncond * images
-        return [Row(row, (row - first) % images) for row in range(first, rows)]
+    if regional and not tiled:
+        return _regional_rows(rows, cond_or_uncond, images)
     return None
 
 
-def as_index(rows: Sequence[int]) -> slice | list[int]:
-    """A slice where the rows are consecutive (a view, no copy and no index tensor), else the list itself."""
-    if rows and rows[-1] - rows[0] + 1 == len(rows):
-        return slice(rows[0], rows[-1] + 1)
-    return list(rows)
+def _regional_rows(rows: int, cond_or_uncond: Sequence[int], images: int) -> list[Row] | None:
+    """Everything behind the uncond rows, if their number is that of a repeated arrangement."""
+    uncond = sum(1 for mark in cond_or_uncond if mark == 1)
+    if any(mark != 1 for mark in cond_or_uncond[:uncond]):
+        return None
+    first, chunk = uncond * images, (len(cond_or_uncond) - uncond) * images
+    conds = (rows - first, rows - first - 1) if rows % 2 == 0 else (rows - first,)
+    if chunk == 0 or not any(count % chunk == 0 and count > chunk for count in conds):
+        return None
+    return [Row(row, (row - first) % images) for row in range(first, rows)]

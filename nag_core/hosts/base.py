@@ -135,16 +135,28 @@ def _options_for_call(
     if len(entries) != x.shape[0]:
         session.problem(f"{len(entries)} negatives for {x.shape[0]} images")
         return options
+    if not any(entries):
+        return options
     patches = options.get("transformer_options", {}).get("patches", {})
     call = Call(
         session,
         entries,
         weights=(id(network), host.weights(model)),
         tiled=bool(options.get("tiled_diffusion")),
-        regional=bool(patches.get("attn2_patch")),
+        # Forge Couple's pair; ControlLLLite has the first one alone and leaves the rows as they are.
+        regional=bool(patches.get("attn2_patch") and patches.get("attn2_output_patch")),
     )
-    session.guided_calls += 1
     return patch_attn2(options, layers[id(network)], call)
+
+
+def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]:
+    """The text behind each schedule entry, image by image: `[red::0.5]` is "red", then ""."""
+    from modules import prompt_parser, shared
+
+    old = bool(getattr(shared.opts, "use_old_scheduling", False))
+    first, second = _steps(p, hires)
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(list(texts), first, second, old)
+    return [[text for _, text in schedule] for schedule in schedules]
 
 
 def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[tuple[int, Any]]]:
@@ -154,7 +166,7 @@ def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[
     is_negative_prompt. Sizes, steps and network data are those the host takes for the negative of this pass
     (Forge main, processing.py:475-504 and 1575-1592).
     """
-    from modules import prompt_parser, sd_samplers
+    from modules import prompt_parser
 
     width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
     known = inspect.signature(prompt_parser.SdConditioning.__init__).parameters
@@ -163,13 +175,20 @@ def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[
     conditioning = prompt_parser.SdConditioning(
         list(texts), is_negative_prompt=True, width=width, height=height, **more
     )
-    first_steps = getattr(p, "firstpass_steps", None) or p.steps
-    hires_steps = None
-    if hires:
-        config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
-        steps = p.hr_second_pass_steps or p.steps
-        hires_steps = config.total_steps(steps) if config else steps
+    first, second = _steps(p, hires)
     networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
     return p.get_conds_with_caching(
-        prompt_parser.get_learned_conditioning, conditioning, first_steps, [cache], networks, hires_steps
+        prompt_parser.get_learned_conditioning, conditioning, first, [cache], networks, second
     )
+
+
+def _steps(p: Any, hires: bool) -> tuple[int, int | None]:
+    """The calls of the first and of the hires pass (None in the first), as prompt editing counts them."""
+    first = getattr(p, "firstpass_steps", None) or p.steps
+    if not hires:
+        return first, None
+    from modules import sd_samplers
+
+    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+    steps = p.hr_second_pass_steps or p.steps
+    return first, config.total_steps(steps) if config else steps

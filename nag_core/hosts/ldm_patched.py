@@ -42,6 +42,6 @@ class LdmPatched:
         return str(getattr(model, "current_weight_patches_uuid", None))
 
     def after_encoding(self, unet: Any, x: Tensor) -> None:
-        from ldm_patched.modules import model_management
+        from modules_forge.forge_sampler import sampling_prepare
 
-        model_management.load_models_gpu([unet])
+        sampling_prepare(unet, x=x)

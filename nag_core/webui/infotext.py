@@ -25,8 +25,8 @@ def clear(parameters: dict[str, Any]) -> None:
 
 
 def write(parameters: dict[str, Any], settings: Settings, strength: presets.Strength) -> None:
-    """Records an enabled job. Auto is recorded as its values, so that a picture does not depend on what Auto
-    was.
+    """Records an enabled job. Auto and the user's presets are recorded as their values: a picture must not
+    depend on what they were. The name of a built-in one is added where its values stand unchanged.
     """
     core = {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
     for field in FIELDS:
@@ -35,7 +35,10 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
             parameters[field.infotext] = (
                 int(value) if isinstance(value, float) and value.is_integer() else value
             )
-    if settings.preset in presets.TABLE_5 and strength == presets.TABLE_5[settings.preset]:
+    fixed = presets.values(settings.preset)
+    if set(_CORE) <= set(fixed) and all(
+        fixed[name] == core.get(name, getattr(settings, name)) for name in fixed
+    ):
         parameters["NAG preset"] = settings.preset
 
 

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from nag_core import hosts, report
+from nag_core import hosts, presets, report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
 from nag_core.hosts import base
@@ -24,15 +24,11 @@ FIRST, HIRES = "first pass", "hires pass"
 
 @dataclass(slots=True)
 class Pass:
-    """A sampling pass under way: its session, and each image's negative text should it be encoded anew."""
+    """A sampling pass under way. `texts`: each image's negative; `own`: they are the NAG box's."""
 
     session: Session
     texts: list[str]
-
-    @property
-    def images(self) -> tuple[int, int]:
-        """How many of how many images have a negative."""
-        return sum(bool(text.strip()) for text in self.texts), len(self.texts)
+    own: bool
 
 
 @dataclass(slots=True)
@@ -45,6 +41,8 @@ class Job:
     unsupported: str = ""
     passes: dict[str, Pass | report.PassReport] = field(default_factory=dict)
     caches: dict[str, list] = field(default_factory=dict)
+    reports: list[report.PassReport] = field(default_factory=list)
+    recorded: Strength | None = None
 
     @classmethod
     def of(cls, request: Request) -> Job:
@@ -85,54 +83,71 @@ class Job:
         if reason:
             return report.aside(name, reason)
         base.check_model(p.sd_model)
-        texts = negative_texts(p, self.settings.negative, name == HIRES, self.notes)
-        if not any(text.strip() for text in texts):
+        texts, own = negative_texts(p, self.settings.negative, name == HIRES, self.notes)
+        negative = self._negative(p, texts, None if own else uc, name)
+        if not any(negative.images):
             return report.aside(name, "the negative prompt is empty")
-        own = bool(self.settings.negative.strip()) or not uc
-        negative = self._encode(p, texts, name) if own else negative_from_schedules(uc, texts)
+        self._name_relative(p.sd_model)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
             self.host.attention, self.host.attention_name, name,
         )  # fmt: skip
         base.install(p.sd_model, self.host, session)
-        return Pass(session, texts)
+        return Pass(session, texts, own)
 
-    def _encode(self, p: Any, texts: list[str], name: str) -> Negative:
-        cache = self.caches.setdefault(name, [None, None])
-        return negative_from_schedules(base.encode(p, texts, cache, name == HIRES), texts)
+    def _negative(self, p: Any, texts: list[str], schedules: Any, name: str) -> Negative:
+        """The conditioning of `texts`: the host's `schedules` where it encoded them, else by its encoder."""
+        if not any(text.strip() for text in texts):
+            return Negative((None,) * len(texts))
+        hires = name == HIRES
+        if not schedules:
+            schedules = base.encode(p, texts, self.caches.setdefault(name, [None, None]), hires)
+        return negative_from_schedules(schedules, base.schedule_texts(p, texts, hires))
+
+    def _name_relative(self, sd_model: Any) -> None:
+        family = base.family(sd_model)
+        if self.settings.preset == presets.AUTO and presets.auto(family) != family:
+            self.notes.append(
+                f"Auto has no values for this model ({family}) and took {presets.auto(family)}'s"
+            )
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
-        """Puts NAG back after the refiner has swapped the model in the middle of a pass (no script hook
-        fires).
-        """
+        """Puts NAG back after the refiner swapped the model within a pass (no script hook fires)."""
         for name, current in self.passes.items():
             if not isinstance(current, Pass) or current.session.closed:
                 continue
             session = current.session
             try:
-                if base.installed(sd_model, session):
-                    return
-                base.check_model(sd_model)
-                self.caches.clear()
-                session.cache.clear()
-                # The refiner has another text encoder: the old model's conditioning means nothing to it.
-                session.negative = self._encode(p, current.texts, name)
-                base.install(sd_model, self.host, session)
-                self.host.after_encoding(base.unet_patcher(sd_model), x)
+                if not base.installed(sd_model, session):
+                    self._move(p, current, sd_model, x, name)
             except Exception as error:
                 session.problem(f"off after the refiner switch ({str(error)[:120]})", error)
+                session.close()
+
+    def _move(self, p: Any, current: Pass, sd_model: Any, x: Any, name: str) -> None:
+        """Installs the running pass on another model. That one has another text encoder: the old conditioning
+        means nothing to it. The host has encoded the main negative anew by now, if it does so at all.
+        """
+        base.check_model(sd_model)
+        self.caches.clear()
+        current.session.cache.clear()
+        schedules = None if current.own else p.get_conds()[1]
+        current.session.negative = self._negative(p, current.texts, schedules, name)
+        base.install(sd_model, self.host, current.session)
+        if not schedules:
+            self.host.after_encoding(base.unet_patcher(sd_model), x)
 
     def end_batch(self) -> str:
         """Ends the batch's passes; the sentence for log, comment and infotext."""
         reports = []
         for name, current in self.passes.items():
             self._close(name)
-            is_pass = isinstance(current, Pass)
-            reports.append(report.of_session(current.session, current.images) if is_pass else current)
+            reports.append(current.session.report() if isinstance(current, Pass) else current)
         self.passes.clear()
         if not reports:
             reports = [report.aside(FIRST, self.unsupported or "this WebUI never announced a sampling pass")]
-        return "; ".join([report.summary(reports), *dict.fromkeys(self.notes)])
+        self.reports = reports
+        return "; ".join([report.summary(reports, self.recorded), *dict.fromkeys(self.notes)])
 
     def close(self) -> None:
         """Lets go of everything, in whatever state an interrupt or an exception left the job."""
@@ -151,13 +166,9 @@ def _why_not(settings: Settings, strength: Strength, name: str) -> str:
     """Why a pass is left alone by the settings themselves; empty if they ask for guidance."""
     if (name == HIRES and settings.hires == HIRES_FIRST) or (name == FIRST and settings.hires == HIRES_ONLY):
         return f"hires is set to {settings.hires}"
-    if strength.phi == 0:
-        return "scale φ is 0"
-    if strength.alpha == 0 and settings.method in ("NAG", "No normalisation"):
-        return "alpha is 0"
     if settings.window.empty:
         return f"the window {settings.start:g}–{settings.end:g} is empty"
-    return ""
+    return Method(settings.method).inert(strength.phi, strength.alpha)
 
 
 class Jobs:
@@ -178,6 +189,15 @@ class Jobs:
     def of(self, p: Any) -> Job | None:
         reference, job = self._jobs.get(id(p), (None, None))
         return job if reference is not None and reference() is p else None
+
+    def inside_another(self, p: Any) -> bool:
+        """Whether p is a copy made in the middle of another running job and shares that one's infotext.
+
+        ADetailer runs `process` on copies of p before the outer job's infotexts are written.
+        """
+        parameters = p.extra_generation_params
+        outer = (reference() for reference, _ in self._jobs.values())
+        return any(o is not None and o is not p and o.extra_generation_params is parameters for o in outer)
 
     def end(self, p: Any) -> None:
         self.start(p, None)

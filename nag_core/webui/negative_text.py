@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def negative_texts(p: Any, own: str, hires: bool, notes: list[str]) -> list[str]:
-    """One negative per image: the NAG box if it is filled, else the main negative of this pass (styles
-    applied).
+def negative_texts(p: Any, own: str, hires: bool, notes: list[str]) -> tuple[list[str], bool]:
+    """One negative per image, and whether it is the NAG box's: that if it is filled, else the main negative
+    of this pass (styles applied).
     """
     main = _main_negatives(p, hires)
-    if not own.strip():
-        return main
-    return [_prepared(own, p, notes)] * len(main)
+    prepared = _prepared(own, p, notes) if own.strip() else ""
+    return ([prepared] * len(main), True) if prepared.strip() else (main, False)
 
 
 def _main_negatives(p: Any, hires: bool) -> list[str]:
@@ -42,8 +41,10 @@ def _prepared(text: str, p: Any, notes: list[str]) -> str:
 
 
 def _without_comments(text: str) -> str:
+    """`text` without `# comments`, where the host strips them (Classic has an option for it)."""
     try:
         from modules.processing_scripts.comments import strip_comments
+        from modules.shared import opts
     except ImportError:
         return text
-    return strip_comments(text)
+    return strip_comments(text) if getattr(opts, "enable_prompt_comments", True) else text

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core import presets
 from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
-from nag_core.webui import infotext
+from nag_core.user_presets import Store
+from nag_core.webui import infotext, preset_controls, settings
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
 
+_HIRES = ("hires", "hires_scale")
+# Two to a row at most: in a third of the settings column the labels break.
+_ROWS = (("preset", "method"), ("scale",), ("tau", "alpha"), ("start", "end"), ("negative",), _HIRES)
 
-def build(script: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[Any]]:
+
+def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], list[Any]]:
     """The script's components in positional order, its infotext_fields and its paste_field_names.
 
     Runs several times per page (hosts build scripts again for the API's defaults), so it only creates
@@ -21,29 +25,35 @@ def build(script: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[Any]]:
     from modules.ui_components import InputAccordion
 
     made: dict[str, Any] = {}
+    advanced = settings.read(settings.ADVANCED)
     with InputAccordion(False, label="NAG", elem_id=script.elem_id("enabled")) as made["enabled"]:
-        made["preset"] = _component(gr, script, FIELD["preset"])
-        for row in (("scale", "tau", "alpha"), ("start", "end")):
-            with gr.Row():
-                made.update({name: _component(gr, script, FIELD[name]) for name in row})
-        made["negative"] = _component(gr, script, FIELD["negative"])
-        with gr.Row():
-            made.update(
-                {name: _component(gr, script, FIELD[name]) for name in ("method", "hires", "hires_scale")}
-            )
+        for row in _ROWS:
+            with gr.Row(visible=row != _HIRES or (advanced and not script.is_img2img)):
+                made.update({name: _component(gr, script, FIELD[name], store) for name in row})
+            if "preset" in row:
+                tools = preset_controls.build(gr, script)
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
         overrides.do_not_save_to_config = True
-    _link_preset(gr, made)
+    preset_controls.link(gr, made, tools, store)
+    _on_page_load(gr, made, store)
+    _announce_changes(gr, made)
     components = [made[field.name] for field in FIELDS]
     components.insert(OVERRIDES_SLOT, overrides)
     fields = [(made[field.name], infotext.READERS[field.name]) for field in FIELDS]
     return components, fields, [reader for _, reader in fields]
 
 
-def _component(gr: Any, script: Any, field: Field) -> Any:
+def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
     elem_id = script.elem_id(field.name)
     if field.kind == "choice":
-        return gr.Dropdown(list(field.choices), value=field.default, label=field.label, elem_id=elem_id)
+        of_presets = field.name == "preset"
+        return gr.Dropdown(
+            preset_controls.choices(store) if of_presets else list(field.choices),
+            value=field.default,
+            label=field.label,
+            elem_id=elem_id,
+            visible=of_presets or settings.read(settings.ADVANCED),
+        )
     if field.kind == "text":
         return gr.Textbox(
             field.default, label=field.label, lines=2, elem_id=elem_id, placeholder=_NEGATIVE_HINT
@@ -56,20 +66,32 @@ def _component(gr: Any, script: Any, field: Field) -> Any:
     return slider
 
 
-def _link_preset(gr: Any, made: dict[str, Any]) -> None:
-    """A family fills the sliders; moving a slider by hand makes the preset Custom. `input` fires for users
-    only.
+def _on_page_load(gr: Any, made: dict[str, Any], store: Store) -> None:
+    """Ticks the box where the settings ask for it, and lists the presets that were saved since the page was
+    built.
+
+    The tick is an event of the loaded page and not the control's value on purpose. Hosts take the API's
+    defaults from the `value` of controls that they make by running ui() again, and publish those of the page
+    as script-info. An event is sent by browsers only, and those of the throw-away runs go with their page.
     """
-    sliders = [made[name] for name in ("scale", "tau", "alpha")]
+    from gradio.context import Context
 
-    def fill(preset: str) -> list[Any]:
-        row = presets.TABLE_5.get(preset)
-        return (
-            [gr.update(value=value) for value in (row.phi, row.tau, row.alpha)] if row else [gr.update()] * 3
-        )
+    page = Context.root_block
+    if page is None:
+        return
 
-    made["preset"].input(fill, inputs=[made["preset"]], outputs=sliders, show_progress=False, queue=False)
-    for slider in sliders:
-        slider.input(
-            lambda: presets.CUSTOM, inputs=[], outputs=[made["preset"]], show_progress=False, queue=False
-        )
+    def loaded() -> list[Any]:
+        ticked = gr.update(value=True) if settings.read(settings.ENABLED) else gr.update()
+        return [ticked, gr.update(choices=preset_controls.choices(store))]
+
+    page.load(
+        loaded, inputs=None, outputs=[made["enabled"], made["preset"]], queue=False, show_progress=False
+    )
+
+
+def _announce_changes(gr: Any, made: dict[str, Any]) -> None:
+    """Tells javascript/nag.js of changes that no hand made: a tick, a filled slider, a pasted picture."""
+    told = "() => { document.dispatchEvent(new Event('nag-changed')); return []; }"
+    for name, component in made.items():
+        if name != "negative":
+            component.change(None, inputs=[], outputs=[], _js=told, queue=False, show_progress=False)

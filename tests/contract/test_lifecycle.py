@@ -225,6 +225,17 @@ def test_the_accordion_can_be_built_any_number_of_times(host, script):
         assert len(script.infotext_fields) == len(script.paste_field_names) == len(FIELDS)
 
 
+def test_both_tabs_get_the_same_reader_objects_so_that_send_to_carries_them(host, script):
+    import gradio as gr
+
+    (other,) = [s for s in host.scripts.scripts_img2img.alwayson_scripts if s.title() == "NAG"]
+    with gr.Blocks():
+        script.ui(False), other.ui(True)
+    assert other is not script
+    assert all(a is b for a, b in zip(script.paste_field_names, other.paste_field_names, strict=True))
+    assert [reader for _, reader in other.infotext_fields] == script.paste_field_names
+
+
 def test_every_control_has_an_own_id(script):
     import gradio as gr
 

@@ -46,7 +46,7 @@ def test_the_same_request_gives_the_same_picture_whatever_ran_before(webui):
 
 def test_on_and_off_again_leaves_no_trace(webui):
     before = webui.txt2img(cfg_scale=7)
-    webui.txt2img(ON, cfg_scale=7)
+    assert webui.txt2img(ON, cfg_scale=7).pixels != before.pixels
     assert webui.txt2img(cfg_scale=7).pngs == before.pngs
 
 
@@ -121,6 +121,11 @@ def largest_difference(one, two):
     return max(abs(a - b) for a, b in zip(one, two, strict=True))
 
 
+def steps_of(report):
+    """(4, 7) of a report "16 layers × 4/7 steps, ..."."""
+    return tuple(int(number) for number in report.partition("× ")[2].partition(" ")[0].split("/"))
+
+
 def test_start_and_end_count_the_calls_of_the_pass(webui):
     assert "1/4 steps" in webui.txt2img([{"end": 0.25}]).report()
     assert "2/4 steps" in webui.txt2img([{"start": 0.5}]).report()
@@ -128,9 +133,7 @@ def test_start_and_end_count_the_calls_of_the_pass(webui):
 
 def test_start_and_end_with_a_sampler_of_two_calls_a_step(webui):
     report = webui.txt2img([{"end": 0.5}], sampler_name="Heun", steps=4).report()
-    guided, total = (int(n) for n in report.partition("× ")[2].partition(" ")[0].split("/"))
-    assert total in (7, 8)
-    assert guided == 4
+    assert steps_of(report) == (4, 7)
 
 
 def test_start_and_end_in_img2img_count_the_steps_that_are_sampled(webui):
@@ -140,13 +143,12 @@ def test_start_and_end_in_img2img_count_the_steps_that_are_sampled(webui):
     job = {"init_images": [image], "denoising_strength": 0.5, "steps": 8, "route": "img2img"}
     off, half = webui.txt2img(**job), webui.txt2img([{"end": 0.5}], **job)
     assert half.pixels != off.pixels
-    guided, total = (int(n) for n in half.report().partition("× ")[2].partition(" ")[0].split("/"))
+    guided, total = steps_of(half.report())
     assert total < 8
     assert guided == (total + 1) // 2
 
 
-def test_a_prompt_free_of_chunks_limits(webui):
-    """A negative of three chunks against a prompt of one: own keys and values, no padding."""
+def test_a_negative_of_three_chunks_against_a_prompt_of_one(webui):
     long = ", ".join(["red circle framed"] * 60)
     assert webui.txt2img(ON, negative_prompt=long).pixels != webui.txt2img(negative_prompt=long).pixels
 
@@ -223,11 +225,15 @@ def test_the_refiner_switch_keeps_nag_on(webui, request, cfg, negative):
 
 def test_an_interrupt_leaves_the_model_answering_as_before(webui):
     before = webui.txt2img()
-    thread, results = webui.in_background(ON, steps=100, width=256, height=256)
-    time.sleep(1.0)
+    thread, results = webui.in_background(ON, steps=150, width=512, height=512)
+    while webui.http.get("/sdapi/v1/progress?skip_current_image=true").json()["state"]["sampling_step"] < 2:
+        assert thread.is_alive(), "the job ended before it could be interrupted"
+        time.sleep(0.05)
     webui.http.post("/sdapi/v1/interrupt")
     thread.join(300)
     assert results, "the interrupted job must still answer"
+    guided, total = steps_of(results[0].report())
+    assert 0 < guided == total < 150
     assert webui.txt2img().pngs == before.pngs
 
 

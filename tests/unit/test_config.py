@@ -37,7 +37,10 @@ def test_the_positional_order_is_frozen():
 def test_tokens_and_ranges_are_frozen():
     assert FIELD["method"].choices == ("NAG", "NASA", "No normalisation", "No refinement")
     assert FIELD["hires"].choices == ("Both", "First pass", "Hires only")
-    assert set(FIELD["preset"].choices) == {"Auto", "Custom", *presets.TABLE_5}
+    assert FIELD["preset"].choices == (
+        "Auto", "Custom", "SDXL", "SD1.5", "Flux", "SD3.5", "Playground", "SANA", "PixArt-Sigma", "Wan2.1",
+        "Few-step", "SDXL 20+ steps", "SDXL v-pred",
+    )  # fmt: skip
     ranges = {f.name: (f.minimum, f.maximum) for f in FIELDS if f.kind == "float"}
     assert ranges == {
         "scale": (0, 20), "tau": (1, 10), "alpha": (0, 1), "start": (0, 1), "end": (0, 1),
@@ -82,6 +85,18 @@ def test_unreadable_numbers_fall_back_to_the_default_and_are_said(value):
     request = parse([{"scale": value}])
     assert request.settings.scale == FIELD["scale"].default
     assert any("scale" in note for note in request.notes)
+
+
+def test_text_no_host_could_write_is_made_writable():
+    """A lone surrogate is legal JSON; in params.txt it was a UnicodeEncodeError, and the picture was lost."""
+    assert parse([{"negative": "red \ud800"}]).settings.negative == "red ?"
+    assert all(note.encode("utf-8") for note in parse([{"\ud800": 1, "method": "\ud800"}]).notes)
+
+
+def test_numbers_of_thousands_of_digits_do_not_raise():
+    request = parse([{"negative": 10**5000, "scale": 10**5000, 10**5000: 1}])
+    assert request.settings.negative == ""
+    assert len(request.notes) == 3
 
 
 def test_unknown_fields_are_ignored_and_said():
@@ -129,6 +144,61 @@ def test_auto_for_an_unknown_model_takes_the_row_of_its_mechanism():
     assert presets.auto("unknown") == "SDXL"
     assert presets.auto("unknown", "joint") == "Flux"
     assert presets.auto("SD2") == "SD1.5"
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "window"),
+    [
+        ("Few-step", presets.Strength(2, 2.5, 0.375), (0.1, 0.25)),
+        ("SDXL 20+ steps", presets.Strength(6, 2.5, 0.5), (0.1, 0.9)),
+        ("SDXL v-pred", presets.Strength(2, 2.5, 0.125), (0.1, 0.9)),
+    ],
+)
+def test_a_variant_sets_what_it_is_named_for_and_the_sliders_keep_the_rest(name, strength, window):
+    settings = parse([True, name, 9, 9, 0.9, 0.1, 0.9]).settings
+    assert settings.strength("SD1.5") == strength
+    assert (settings.start, settings.end) == window
+
+
+MINE = {"My Look": {"scale": 3.0, "tau": 2.0, "alpha": 0.3, "end": 0.5, "method": "NASA"}}
+
+
+def test_a_user_preset_supplies_its_values_and_the_sliders_keep_the_rest():
+    request = parse([True, "my look", 9, 9, 0.9, 0.2, 0.9, "", "NAG"], MINE)
+    assert request.notes == ()
+    assert request.settings.preset == "My Look"
+    assert request.settings.strength("SDXL") == presets.Strength(3, 2, 0.3)
+    assert (request.settings.start, request.settings.end, request.settings.method) == (0.2, 0.5, "NASA")
+
+
+@pytest.mark.parametrize("given_by", ["dict", "overrides"])
+def test_what_is_named_wins_over_a_user_preset(given_by):
+    named = {"preset": "My Look", "scale": 7, "end": 1}
+    args = [named] if given_by == "dict" else [True, *(f.default for f in FIELDS[1:]), json.dumps(named)]
+    settings = parse(args, MINE).settings
+    assert settings.strength("SDXL") == presets.Strength(7, 2, 0.3)
+    assert (settings.end, settings.method) == (1.0, "NASA")
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"Other": {"scale": 1}}])
+@pytest.mark.parametrize("args", [[True, "My Look", 9, 9, 0.9], [{"preset": "My Look"}]], ids=str)
+def test_a_vanished_user_preset_is_auto_with_a_note(args, stored):
+    request = parse(args, stored)
+    assert request.settings.preset == "Auto"
+    assert request.settings.strength("SD1.5") == presets.TABLE_5["SD1.5"]
+    assert any("My Look" in note for note in request.notes)
+
+
+def test_user_presets_add_nothing_to_the_frozen_tokens():
+    before = FIELD["preset"].choices
+    parse([True, "My Look"], MINE)
+    assert FIELD["preset"].choices is before
+
+
+def test_values_of_a_user_preset_are_held_to_the_ranges():
+    settings = parse([True, "wild"], {"wild": {"scale": 99, "tau": "x", "alpha": None, "end": -1}}).settings
+    assert settings.strength("SDXL") == presets.Strength(20, 2.5, FIELD["alpha"].default)
+    assert settings.end == 0
 
 
 JSON = st.recursive(

@@ -188,6 +188,46 @@ def test_a_replacer_that_is_already_there_runs_for_both_and_its_term_cancels(key
     assert options["transformer_options"]["patches_replace"]["attn2"] == {key: adapter}
 
 
+def test_what_a_replacer_hands_out_is_never_written_to():
+    q, k, v = tensors(2)
+    kept = torch.randn(2, 35, DIM)
+    before = kept.clone()
+    options = {"transformer_options": {"patches_replace": {"attn2": {KEY: lambda *args: kept}}}}
+    run(q, k, v, [entry()], [1, 0], options=options)
+    assert torch.equal(kept, before)
+
+
+def test_a_replacer_that_changes_the_options_does_not_change_what_the_negative_sees():
+    q, k, v = tensors(2)
+    seen = []
+
+    def rude(q, k, v, extra):
+        seen.append(dict(extra))
+        extra.update(cond_or_uncond=[], n_heads=1)
+        return host_attention(q, k, v, {"n_heads": HEADS})
+
+    options = {"transformer_options": {"patches_replace": {"attn2": {KEY: rude}}}}
+    run(q, k, v, [entry()], [1, 0], options=options)
+    assert seen[0] == seen[1] == {"n_heads": HEADS, "cond_or_uncond": [1, 0]}
+
+
+def test_index_tensors_are_made_once_per_arrangement_not_per_layer():
+    """Each one costs a blocking copy to the GPU."""
+    call = Call(session(), (entry(), None, entry()), "w", False, False)
+    extra = {"cond_or_uncond": [1, 0]}
+    first = call.groups(6, extra, torch.device("cpu"))
+    assert isinstance(first[0].index, torch.Tensor)
+    assert call.groups(6, extra, torch.device("cpu")) is first
+
+
+def test_a_closed_session_holds_nothing_of_the_job():
+    used = session()
+    used.negative = Negative((None,))
+    used.close()
+    assert used.negative.images == ()
+    assert used.progress() == Progress(0, 0)
+
+
 def test_the_hosts_options_are_copied_not_changed():
     inner = {}
     options = {"transformer_options": {"patches_replace": {"attn2": inner}}, "other": 1}
@@ -242,7 +282,7 @@ def test_the_report_counts_layers_and_clipped_tokens():
     context = one.context[None]
     neg = reference.attention(q[1:], module.to_k(context), module.to_v(context), HEADS)
     _, clipped = reference.nag(reference.attention(q, k, v, HEADS)[1:], neg, 20, 2.5, 0.5)
-    assert used.clipped_share == clipped / 35
+    assert used.report().clipped_share == clipped / 35
 
 
 def test_a_forward_put_on_the_module_by_someone_else_is_left_in_charge():

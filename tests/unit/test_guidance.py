@@ -125,5 +125,21 @@ def test_a_batch_row_does_not_depend_on_the_others():
     assert torch.equal(guide(pos[1:2], neg[1:2], 4, 2.5, 0.5).out, whole[1:2])
 
 
+def test_a_zero_token_is_not_counted_as_clipped():
+    zero = torch.zeros(1, 3, 8)
+    assert int(guide(zero, zero, 4, 2.5, 0.5).clipped) == 0
+
+
+def test_large_pictures_are_worked_on_in_parts_with_the_same_result(monkeypatch):
+    from nag_core import guidance
+
+    pos, neg = pair((2, 33, 64), torch.float16)
+    whole = guide(pos, neg, 2, 2.5, 0.5)
+    monkeypatch.setattr(guidance, "CHUNK", 640)
+    parts = guide(pos, neg, 2, 2.5, 0.5)
+    assert torch.equal(parts.out, whole.out)
+    assert int(parts.clipped) == int(whole.clipped)
+
+
 def test_the_method_tokens_users_type_are_the_methods_there_are():
     assert tuple(method.value for method in Method) == METHODS

@@ -3,7 +3,7 @@
 import pytest
 
 from nag_core import presets
-from nag_core.config import FIELDS, Settings, parse
+from nag_core.config import FIELD, FIELDS, Settings, parse
 from nag_core.webui import infotext
 
 
@@ -58,16 +58,36 @@ def test_a_named_preset_with_another_scale_comes_back_as_values():
     assert back["scale"] == 7
 
 
-def test_both_tabs_get_the_same_function_objects_so_that_send_to_carries_them():
-    assert infotext.READERS["scale"] is infotext.READERS["scale"]
-    assert len(set(infotext.READERS.values())) == len(FIELDS)
+def test_few_step_is_recorded_as_values_because_its_strength_is_the_models():
+    back = read(written(parse([{"preset": "Few-step"}]).settings, "SD1.5"))
+    assert back["preset"] == presets.CUSTOM
+    assert (back["scale"], back["alpha"], back["end"]) == (2.0, 0.375, 0.25)
+
+
+@pytest.mark.parametrize("name", ["SDXL 20+ steps", "SDXL v-pred"])
+def test_a_variant_of_a_family_comes_back_by_name_with_its_values(name):
+    back = read(written(parse([{"preset": name}]).settings, "Flux"))
+    assert back["preset"] == name
+    assert {key: back[key] for key in ("scale", "tau", "alpha")} == presets.values(name)
+
+
+def test_a_user_preset_is_recorded_as_values_and_not_by_name():
+    mine = {
+        "scale": 3, "tau": 2, "alpha": 0.3, "start": 0.1, "end": 0.5, "method": "NASA",
+        "hires": "Hires only", "hires_scale": 6,
+    }  # fmt: skip
+    parameters = written(parse([True, "mine"], {"mine": mine}).settings)
+    assert "mine" not in parameters.values()
+    back = read(parameters)
+    assert back["preset"] == presets.CUSTOM
+    assert {key: back[key] for key in mine} == mine
 
 
 @pytest.mark.parametrize("junk", ["abc", "", "1;2", None])
 def test_damaged_values_fall_back_to_the_default(junk):
     back = read({"NAG scale": junk, "NAG method": junk, "NAG hires": junk, "NAG end": junk})
     assert back["enabled"] is True
-    assert back["scale"] == 4.0
+    assert back["scale"] == FIELD["scale"].default
     assert back["method"] == "NAG"
     assert back["end"] == 1.0
 

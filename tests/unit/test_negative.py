@@ -12,33 +12,40 @@ def schedule(*parts):
 
 def test_a_schedule_whose_halves_differ_in_length_resolves_step_by_step():
     """The hosts' reconstruct_cond_batch raises here: it writes all entries into one tensor."""
-    negative = negative_from_schedules([schedule((5, 77), (10, 154))], ["[a:b:0.5]"])
+    negative = negative_from_schedules([schedule((5, 77), (10, 154))], [["a", "b"]])
     assert [negative.at(step)[0].tokens for step in (0, 5, 6, 10)] == [77, 77, 154, 154]
 
 
 def test_past_the_last_entry_the_first_is_taken_as_the_hosts_do():
-    negative = negative_from_schedules([schedule((5, 77), (10, 154))], ["x"])
+    negative = negative_from_schedules([schedule((5, 77), (10, 154))], [["x", "y"]])
     assert negative.at(11)[0].tokens == 77
 
 
 def test_images_with_an_empty_negative_are_left_out():
     one, two = schedule((4, 77)), schedule((4, 77))
-    negative = negative_from_schedules([one, two, one], ["red", "  ", "red"])
+    negative = negative_from_schedules([one, two, one], [["red"], ["  "], ["red"]])
     entries = negative.at(0)
     assert entries[1] is None
     assert entries[0] is not None
     assert entries[2] is not None
 
 
+def test_a_schedule_that_runs_empty_stops_guiding_there():
+    negative = negative_from_schedules([schedule((2, 77), (4, 77))], [["red", ""]])
+    assert negative.at(2)[0] is not None
+    assert negative.at(3)[0] is None
+    assert negative_from_schedules([schedule((2, 77), (4, 77))], [["", " "]]).images == (None,)
+
+
 def test_equal_prompts_share_their_entries_and_so_their_keys():
     shared = schedule((4, 77))
-    entries = negative_from_schedules([shared, shared], ["red", "red"]).at(0)
+    entries = negative_from_schedules([shared, shared], [["red"], ["red"]]).at(0)
     assert entries[0] is entries[1]
 
 
 def test_sdxl_conds_give_their_cross_attention_part():
     cond = {"crossattn": torch.randn(77, 8), "vector": torch.randn(4)}
-    (entry,) = negative_from_schedules([[(4, cond)]], ["red"]).at(0)
+    (entry,) = negative_from_schedules([[(4, cond)]], [["red"]]).at(0)
     assert entry.context is cond["crossattn"]
 
 

@@ -24,10 +24,9 @@ def test_what_was_applied():
     used = session()
     for _ in range(4):
         used.begin_call()
-        used.guided_calls += 1
         for layer in range(70):
             used.count(layer, 100, torch.tensor(12))
-    sentence = report.of_session(used, (1, 1)).sentence()
+    sentence = used.report().sentence()
     assert sentence == "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch"
 
 
@@ -37,7 +36,7 @@ def test_the_counters_stay_readable_after_the_pass():
     used.count("layer", 4, torch.tensor(1))
     used.close()
     used.close()
-    assert used.clipped_share == 0.25
+    assert used.report().clipped_share == 0.25
 
 
 def test_why_nothing_was_applied():
@@ -47,7 +46,7 @@ def test_why_nothing_was_applied():
 def test_a_pass_interrupted_before_its_window():
     used = session(total=4, window=Window(0.5, 1))
     assert used.begin_call() is None
-    assert "no step inside the window" in report.of_session(used, (1, 1)).sentence()
+    assert "no step inside the window" in used.report().sentence()
 
 
 def test_problems_are_part_of_the_sentence_once():
@@ -55,14 +54,51 @@ def test_problems_are_part_of_the_sentence_once():
     used.begin_call()
     used.problem("a batch layout nobody knows")
     used.problem("a batch layout nobody knows")
-    assert report.of_session(used, (1, 1)).sentence() == "not applied: a batch layout nobody knows"
+    assert used.report().sentence() == "not applied: a batch layout nobody knows"
+
+
+def test_a_flood_of_different_problems_is_held():
+    used = session()
+    for number in range(50):
+        used.problem(f"problem {number}")
+    assert len(used.problems) < 10
+
+
+def test_a_call_counts_as_guided_only_when_a_layer_was():
+    used = session()
+    for guided in (True, False, True):
+        used.begin_call()
+        for _ in range(2 * guided):
+            used.count("layer", 4, torch.tensor(0))
+    assert "× 2/3 steps" in used.report().sentence()
+
+
+def test_a_strength_that_is_not_the_recorded_one_is_said():
+    used = session()
+    used.begin_call()
+    used.count("layer", 4, torch.tensor(0))
+    assert "φ" not in used.report().sentence(Strength(4, 2.5, 0.5))
+    assert "φ 4 τ 2.5 α 0.5" in used.report().sentence(Strength(2, 2.5, 0.5))
+
+
+def test_a_pass_is_freed_even_when_its_device_has_failed():
+    class Broken:
+        def cpu(self):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    used = session()
+    used.clipped = Broken()
+    used.close()
+    assert used.closed
+    assert used.report().clipped_share is None
 
 
 def test_images_left_out_are_named():
     used = session()
+    used.images, used.guided_images = 3, 2
     used.begin_call()
     used.count("layer", 4, torch.tensor(0))
-    assert "2 of 3 images" in report.of_session(used, (2, 3)).sentence()
+    assert "2 of 3 images" in used.report().sentence()
 
 
 def test_several_passes_are_named():
@@ -75,4 +111,4 @@ def test_shares_never_read_0_or_100_percent_for_what_is_not():
         used = session()
         used.begin_call()
         used.count("layer", 1000, torch.tensor(clipped))
-        assert f", {text} of tokens" in report.of_session(used, (1, 1)).sentence()
+        assert f", {text} of tokens" in used.report().sentence()

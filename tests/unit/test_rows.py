@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_core.attention.rows import as_index, conditional_rows
+from nag_core.attention.rows import conditional_rows
 
 
 def rows(*args, **kwargs):
@@ -39,15 +39,25 @@ def test_tiles_are_not_guessed_at():
     assert rows(8, [1, 0], 2) is None
 
 
-def test_regions_of_an_attn2_patch_follow_the_unconds_filler_included():
-    assert rows(5, [1, 0], 1, regional=True) == [(1, 0), (2, 0), (3, 0), (4, 0)]
+def test_regions_of_an_attn2_patch_follow_the_unconds():
+    assert rows(4, [1, 0], 1, regional=True) == [(1, 0), (2, 0), (3, 0)]
+    assert rows(8, [1, 0], 2, regional=True) == [(2, 0), (3, 1), (4, 0), (5, 1), (6, 0), (7, 1)]
+
+
+def test_a_filler_row_behind_the_regions_makes_the_sum_even():
+    assert rows(6, [1, 0, 0], 1, regional=True) == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
+
+
+@pytest.mark.parametrize("total", [3, 5, 7])
+def test_row_counts_no_regions_can_have_are_unknown(total):
+    assert rows(total, [1, 0], 2, regional=True) is None
+
+
+def test_regions_within_tiles_are_not_guessed_at():
+    assert rows(6, [1, 0], 1, tiled=True, regional=True) == [(1, 0), (3, 0), (5, 0)]
+    assert rows(5, [1, 0], 1, tiled=True, regional=True) is None
 
 
 @pytest.mark.parametrize(("total", "marks", "images"), [(5, [1, 0], 2), (3, [0], 2), (1, [], 1), (2, [0], 0)])
 def test_unknown_layouts_are_none(total, marks, images):
     assert rows(total, marks, images) is None
-
-
-def test_consecutive_rows_become_a_view():
-    assert as_index([2, 3, 4]) == slice(2, 5)
-    assert as_index([0, 2]) == [0, 2]

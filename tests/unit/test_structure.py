@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 OURS = [*ROOT.glob("nag_core/**/*.py"), *ROOT.glob("scripts/*.py"), ROOT / "install.py"]
 SOURCES = [path for path in OURS if "sandbox" not in path.parts]
 STDLIB = sys.stdlib_module_names
-HOST = {"modules", "backend", "ldm_patched"}
+HOST = {"modules", "modules_forge", "backend", "ldm_patched"}
 
 
 def imports(path):
@@ -30,10 +30,11 @@ def imports(path):
 
 def allowed(path):
     relative = path.relative_to(ROOT).as_posix()
-    if relative in ("nag_core/config.py", "nag_core/presets.py", "nag_core/schedule.py", "install.py"):
+    stdlib_only = ("config", "presets", "schedule", "user_presets")
+    if relative in (*(f"nag_core/{name}.py" for name in stdlib_only), "install.py"):
         return {"nag_core"}
     if relative.startswith(("nag_core/webui/", "scripts/")):
-        return {"nag_core", "torch", "gradio", *HOST}
+        return {"nag_core", "torch", "gradio", "fastapi", *HOST}
     if relative.startswith("nag_core/hosts/"):
         return {"nag_core", "torch", *HOST}
     return {"nag_core", "torch"}
@@ -50,9 +51,10 @@ LAYERS = [
     "schedule",
     "presets",
     "config",
+    "user_presets",
+    "report",
     "negative",
     "session",
-    "report",
     "attention",
     "hosts",
     "webui",
@@ -83,8 +85,8 @@ def test_the_script_base_class_is_never_imported_by_name():
 def test_importing_the_package_needs_no_host_and_no_gradio():
     code = (
         "import sys, nag_core.attention.cross, nag_core.config, nag_core.hosts, nag_core.webui.job;"
-        "import nag_core.webui.panel, nag_core.webui.infotext;"
-        "assert not {'gradio', 'modules', 'backend', 'ldm_patched'} & set(sys.modules)"
+        "import nag_core.webui.panel, nag_core.webui.infotext, nag_core.webui.routes;"
+        "assert not {'gradio', 'fastapi', 'modules', 'backend', 'ldm_patched'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

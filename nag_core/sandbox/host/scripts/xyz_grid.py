@@ -261,7 +261,9 @@ def _assemble(
     line = ", ".join(f"{key}: {infotext_utils.quote(value)}" for key, value in record.items())
     text = f"{first.infotexts[0]}, {line}"
     singles = [
-        pair for at in sorted(drawn) for pair in zip(drawn[at].images, drawn[at].infotexts, strict=False)
+        pair
+        for at in sorted(drawn, key=lambda at: at[::-1])
+        for pair in zip(drawn[at].images, drawn[at].infotexts, strict=False)
     ]
     chosen = [(main, text), *((grid, text) for grid in grids if sub_grids), *(singles if lone else [])]
     for image, infotext in chosen:

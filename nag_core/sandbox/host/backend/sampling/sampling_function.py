@@ -133,3 +133,7 @@ def sampling_function(
             model, x, timestep, uncond, cond, cond_scale, model_options, seed
         )
     return sampling_function_inner(model, x, timestep, uncond, cond, cond_scale, model_options, seed, True)
+
+
+def sampling_prepare(unet: Any, x: Tensor) -> None:
+    """Where a host brings the unet to its device; here everything lives in main memory."""

@@ -1,0 +1,48 @@
+"""What the last job asked for, resolved to and did, for the API: replaced as a whole, never edited."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+from nag_core.config import FIELDS, Settings
+from nag_core.presets import Strength
+from nag_core.report import PassReport
+
+
+class Status:
+    """One per loaded script file, shared by its instances and the routes."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] | None = None
+
+    def began(self, settings: Settings, strength: Strength | None) -> None:
+        """A job was announced; `strength` is None with NAG off."""
+        self.last = {
+            "time": _now(),
+            "settings": {field.name: getattr(settings, field.name) for field in FIELDS},
+            "explicit": sorted(settings.explicit),
+            "strength": _strength(strength),
+            "report": None if settings.enabled else "off",
+            "passes": [],
+        }
+
+    def reported(self, sentence: str, reports: list[PassReport]) -> None:
+        """A batch of that job has ended; of several batches the last one counts."""
+        passes = [_pass(one) for one in reports]
+        self.last = {**(self.last or {}), "time": _now(), "report": sentence, "passes": passes}
+
+
+def _pass(one: PassReport) -> dict[str, Any]:
+    return {**asdict(one), "strength": _strength(one.strength), "applied": one.applied}
+
+
+def _strength(strength: Strength | None) -> dict[str, float] | None:
+    if strength is None:
+        return None
+    return {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

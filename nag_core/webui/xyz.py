@@ -1,0 +1,226 @@
+"""The "[NAG] ..." axes of the host's X/Y/Z plot.
+
+A cell is a job on a shallow copy of `p`. An axis writes only into that copy's arguments: into the overrides
+slot of a new `script_args`, so that axes combine, win over everything else, and reach distributed workers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from nag_core import config, presets
+from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
+
+logger = logging.getLogger("nag")
+
+TITLE = "NAG"
+SWITCH = ("off", "on")
+NO_EFFECT = "NAG is off: this axis changes nothing"
+_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
+# One per setting that is worth a row of pictures; the others are reached through Override.
+_AXES = ("enabled", "preset", "scale", "tau", "alpha", "start", "end", "method", "hires", "negative")
+_SETTING = re.compile(r"(\w+)\s*=\s*([^=;]*?)\s*(?=$|;|\s\w+\s*=)")
+_STRENGTHS = {"scale", "tau", "alpha"}
+
+Apply = Callable[[Any, Any, list[Any]], None]
+UserPresets = Callable[[], Mapping[str, Mapping[str, Any]]]
+
+
+def register(user_presets: UserPresets = dict) -> None:
+    """Puts the axes into the plot's list, in place of earlier ones of ours. Any number of calls is as one.
+
+    user_presets: their values by name as they are stored now; asked again at every plot.
+    Called before the page is built and again from the script's ui(): a server without a page announces
+    before_ui only after the scripts' controls exist (webui-conventions 1.8).
+    """
+    from modules import scripts
+
+    for module in [d.module for d in scripts.scripts_data if d.script_class.__module__ in _MODULES]:
+        options, option_class = (getattr(module, name, None) for name in ("axis_options", "AxisOption"))
+        if options is None or option_class is None:
+            continue
+        ours = [_is_ours(option) for option in options]
+        # At the same place: hosts build their scripts several times, and a page addresses axes by position.
+        place = ours.index(True) if True in ours else len(options)
+        kept = [option for option, own in zip(options, ours, strict=True) if not own]
+        options[:] = [*kept[:place], *_axes(option_class, user_presets), *kept[place:]]
+
+
+def _is_ours(option: Any) -> bool:
+    """By the function, not by the label: also an axis of an earlier version, in a list that was kept."""
+    return getattr(getattr(option, "apply", None), "__module__", None) == __name__
+
+
+def tell_if_off(p: Any, args: Sequence[Any]) -> None:
+    """For a job with NAG off: says that its NAG axes are without effect, once for all cells (they share
+    `p.comments`). An axis that turned NAG off is no reason.
+    """
+    slot = args[OVERRIDES_SLOT] if len(args) > OVERRIDES_SLOT else None
+    overrides = _overrides(slot)
+    if not overrides or "enabled" in overrides or NO_EFFECT in (getattr(p, "comments", None) or ()):
+        return
+    p.comment(NO_EFFECT)
+    logger.info(NO_EFFECT)
+
+
+def _axes(option: type, load: UserPresets) -> list[Any]:
+    """One AxisOption per axis, made with nothing but what every host's class takes."""
+    axes = []
+    for field in (FIELD[name] for name in _AXES):
+        label = f"[NAG] {field.name.capitalize()}"
+        kind = float if field.kind == "float" else str
+        read = partial(_value, field, load)
+        more = {} if _choices(field, load) is None else {"choices": partial(_choices, field, load)}
+        axes.append(
+            option(label, kind, _apply(field.name, read, load), _format(field, read), _confirm(read), **more)
+        )
+    settings = partial(_settings, load)
+    return [
+        *axes,
+        option("[NAG] Negative S/R", str, _apply_search, _format_plain),
+        option("[NAG] Override", str, _apply_settings(settings, load), _format_plain, _confirm(settings)),
+    ]
+
+
+def _choices(field: Field, load: UserPresets) -> list[str] | None:
+    """The words an axis takes; None where it takes numbers or text."""
+    if field.kind == "bool":
+        return list(SWITCH)
+    if field.kind != "choice":
+        return None
+    return [*field.choices, *(load() if field.name == "preset" else ())]
+
+
+def _apply(name: str, read: Callable[[Any], Any], load: UserPresets) -> Apply:
+    def apply(p: Any, x: Any, xs: list[Any]) -> None:
+        _override(p, {name: read(x)}, load)
+
+    return apply
+
+
+def _apply_settings(read: Callable[[str], dict[str, Any]], load: UserPresets) -> Apply:
+    def apply(p: Any, x: str, xs: list[str]) -> None:
+        _override(p, read(x), load)
+
+    return apply
+
+
+def _confirm(read: Callable[[Any], Any]) -> Callable[[Any, list[Any]], None]:
+    def confirm(p: Any, xs: list[Any]) -> None:
+        for x in xs:
+            read(x)
+
+    return confirm
+
+
+def _format(field: Field, read: Callable[[Any], Any]) -> Callable[[Any, Any, Any], str]:
+    def format_value(p: Any, opt: Any, x: Any) -> str:
+        value = read(x)
+        if field.kind == "bool":
+            return f"{field.label} {SWITCH[value]}"
+        if field.kind == "text" and not value.strip():
+            return f"{field.infotext}: the main one"
+        return f"{field.infotext}: {value:g}" if field.kind == "float" else f"{field.infotext}: {value}"
+
+    return format_value
+
+
+def _format_plain(p: Any, opt: Any, x: str) -> str:
+    return x
+
+
+def _apply_search(p: Any, x: str, xs: list[str]) -> None:
+    """Search and replace in the job's NAG negative; in the main negative where that box is empty, whose text
+    then becomes the NAG negative (the main one stays what it is: it is CFG's).
+    """
+    script = _script(p)
+    text = config.parse(list(p.script_args)[script.args_from : script.args_to]).settings.negative
+    if not text.strip():
+        text = p.negative_prompt if isinstance(p.negative_prompt, str) else ""
+    if not xs[0] or xs[0] not in text:
+        raise RuntimeError(f"[NAG] Negative S/R did not find {xs[0]} in the NAG negative prompt: {text!r}")
+    replaced = text.replace(xs[0], x)
+    if not replaced.strip():
+        raise RuntimeError(
+            f"[NAG] Negative S/R: {x!r} leaves nothing of {text!r}, and empty means the main negative"
+        )
+    _override(p, {"negative": replaced})
+
+
+def _settings(load: UserPresets, cell: str) -> dict[str, Any]:
+    """`scale=4 tau=2.5; method=No refinement` as values by field name. A value ends before the next name, a
+    semicolon or the end.
+    """
+    found = _SETTING.findall(cell)
+    if not found or _SETTING.sub("", cell).strip("; \t"):
+        raise RuntimeError(f"[NAG] Override: {cell!r} is not of the form scale=4 tau=2.5")
+    for name, _ in found:
+        if name not in FIELD:
+            raise RuntimeError(f"[NAG] Override: no setting {name!r}; allowed are {', '.join(FIELD)}")
+    return {name: _value(FIELD[name], load, value) for name, value in found}
+
+
+def _value(field: Field, load: UserPresets, x: Any) -> Any:
+    """`x` as the field's value, read as the arguments of a job are. RuntimeError where those would be held or
+    not understood: the plot shall not show a picture under a value it was not made with.
+    """
+    # Ranges of the hosts arrive as 0.30000000000000004 and may end a rounding error above the maximum.
+    x = round(x, 8) if isinstance(x, float) else x
+    request = config.parse([{field.name: x}], load() if field.name == "preset" else None)
+    if request.notes or (x == "" and field.kind != "text"):
+        allowed = ", ".join(_choices(field, load) or [f"{field.minimum:g} to {field.maximum:g}"])
+        raise RuntimeError(f"{field.infotext} {x!r}: allowed are {allowed}")
+    return getattr(request.settings, field.name)
+
+
+def _script(p: Any) -> Any:
+    """Our script among the job's."""
+    for script in getattr(p.scripts, "alwayson_scripts", None) or ():
+        if script.name == TITLE.lower() and script.args_from != script.args_to:
+            return script
+    raise RuntimeError("NAG is not among the scripts of this job")
+
+
+def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
+    """Merges `values` into the overrides of this cell. `p.script_args` is replaced: all cells share it."""
+    start = _script(p).args_from
+    args = list(p.script_args)
+    while len(args) <= start + OVERRIDES_SLOT:
+        slot = len(args) - start
+        args.append(FIELDS[slot].default if 0 <= slot < OVERRIDES_SLOT else None)
+    preset = values.get("preset", presets.CUSTOM)
+    if preset != presets.CUSTOM:
+        supplied = {*_STRENGTHS, *presets.values(preset), *load().get(preset, ())}
+        args[start : start + 2] = [_without(slot, supplied) for slot in args[start : start + 2]]
+    slot = start + OVERRIDES_SLOT
+    # The new values last: an older one under another name (phi for scale) must not be read after them.
+    kept = {key: value for key, value in _overrides(args[slot]).items() if key not in values}
+    args[slot] = json.dumps({**kept, **values})
+    p.script_args = tuple(args) if isinstance(p.script_args, tuple) else args
+
+
+def _without(slot: Any, names: set[str]) -> Any:
+    """The dict form without these settings, whatever they are called there: they win over a preset, and an
+    axis of presets would show the same picture in every cell.
+    """
+    if not isinstance(slot, Mapping):
+        return slot
+    return {
+        key: value
+        for key, value in slot.items()
+        if not config.parse([{key: value}]).settings.explicit & names
+    }
+
+
+def _overrides(slot: Any) -> dict[Any, Any]:
+    """What an overrides slot says; empty where config.parse would ignore it."""
+    try:
+        value = json.loads(slot) if isinstance(slot, str) else slot
+    except (ValueError, RecursionError):
+        return {}
+    return dict(value) if isinstance(value, Mapping) else {}

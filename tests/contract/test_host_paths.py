@@ -1,0 +1,238 @@
+"""The paths to the host that show only in its arguments: encoding, foreign layouts, the refiner."""
+
+import sys
+from copy import copy
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+ON = [{"enabled": True, "scale": 4}]
+HIRES = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1, "hr_second_pass_steps": 6}
+
+
+@pytest.fixture
+def encoded(host, job, monkeypatch):
+    """Every call of the host's text encoder: the SdConditioning, the steps of both passes."""
+    job()
+    seen = []
+    original = host.prompt_parser.get_learned_conditioning
+
+    def record(model, prompts, steps, hires_steps=None, use_old_scheduling=False):
+        seen.append((prompts, steps, hires_steps))
+        return original(model, prompts, steps, hires_steps, use_old_scheduling)
+
+    monkeypatch.setattr(host.prompt_parser, "get_learned_conditioning", record)
+    return seen
+
+
+def ours(encoded, text):
+    return [call for call in encoded if call[0] and call[0][0] == text]
+
+
+def test_the_negative_is_encoded_as_a_negative_of_the_pictures_size(job, encoded):
+    job([{"negative": "blue"}], width=96)
+    ((prompts, steps, hires_steps),) = ours(encoded, "blue")
+    assert prompts.is_negative_prompt is True
+    assert (prompts.width, prompts.height) == (96, 64)
+    assert (steps, hires_steps) == (4, None)
+
+
+def test_the_hires_pass_encodes_its_own_negative_size_and_steps(job, encoded):
+    job(ON, hr_negative_prompt="yellow", hr_prompt="a square", **HIRES)
+    ((prompts, steps, hires_steps),) = ours(encoded, "yellow")
+    assert (prompts.width, prompts.height) == (128, 128)
+    assert (steps, hires_steps) == (4, 6)
+    assert len(ours(encoded, "red")) == 1
+
+
+def test_the_hosts_own_cache_of_negatives_is_left_alone(host, job):
+    p, _ = job([{"negative": "blue"}])
+    assert p.cached_uc[0] is None or "blue" not in str(p.cached_uc[0][0])
+
+
+def test_styles_apply_to_the_own_box(host, job, encoded, monkeypatch):
+    def apply(text, styles):
+        return f"{text}, {' '.join(styles)}" if styles else text
+
+    monkeypatch.setattr(host.shared.prompt_styles, "apply_negative_styles_to_prompt", apply, raising=False)
+    job([{"negative": "blue"}], styles=["framed"])
+    assert len(ours(encoded, "blue, framed")) == 1
+
+
+def test_network_tags_are_taken_out_of_the_own_box_and_said(job, encoded):
+    _, processed = job([{"negative": "blue<lora:some:1>"}])
+    assert len(ours(encoded, "blue")) == 1
+    assert "LoRA tags in the NAG negative are ignored" in processed.infotexts[0]
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_comments_are_taken_out_where_the_host_does(host, job, encoded, monkeypatch, stripped):
+    module = ModuleType("modules.processing_scripts.comments")
+    module.strip_comments = lambda text: text.partition("#")[0]
+    monkeypatch.setitem(sys.modules, "modules.processing_scripts", ModuleType("modules.processing_scripts"))
+    monkeypatch.setitem(sys.modules, "modules.processing_scripts.comments", module)
+    monkeypatch.setitem(host.shared.opts.data, "enable_prompt_comments", stripped)
+    job([{"negative": "blue# note"}])
+    assert len(ours(encoded, "blue" if stripped else "blue# note")) == 1
+
+
+def test_an_own_box_with_nothing_left_falls_back_to_the_main_negative(job):
+    _, own = job([{"negative": "<lora:some:1>"}])
+    _, main = job([{}])
+    assert own.images[0].tobytes() == main.images[0].tobytes()
+
+
+def test_a_schedule_guides_only_while_it_has_a_text(job):
+    """Hosts end an entry with the step that carries its number: the first one lasts for calls 0, 1 and 2."""
+    _, processed = job([{"negative": "[red::0.5]"}])
+    assert "× 3/4 steps" in processed.infotexts[0]
+    _, processed = job([{"negative": "[::0.5]"}])
+    assert "the negative prompt is empty" in processed.infotexts[0]
+
+
+def test_the_hires_scale_is_used_and_said(job):
+    _, plain = job(ON, **HIRES)
+    _, other = job([{"scale": 4, "hires_scale": 9}], **HIRES)
+    assert other.images[0].tobytes() != plain.images[0].tobytes()
+    assert "hires pass: 7 layers" in other.infotexts[0]
+    assert "φ 9 τ 2.5 α 0.375" in other.infotexts[0]
+    assert "NAG hires scale: 9" in other.infotexts[0]
+
+
+def tile(host, monkeypatch, marked):
+    """A wrapper that draws everything twice as MultiDiffusion draws tiles, and keeps the first."""
+    patcher = type(host.shared.sd_model.forge_objects.unet)
+    original = patcher.clone
+
+    def wrapper(apply_model, args):
+        twice = {
+            name: torch.cat([value, value]) if isinstance(value, torch.Tensor) else value
+            for name, value in args["c"].items()
+        }
+        x, t = (torch.cat([args[name]] * 2) for name in ("input", "timestep"))
+        return apply_model(x, t, **twice)[: len(args["input"])]
+
+    def clone(self):
+        made = original(self)
+        made.set_model_unet_function_wrapper(wrapper)
+        if marked:
+            made.model_options["tiled_diffusion"] = True
+        return made
+
+    monkeypatch.setattr(patcher, "clone", clone)
+
+
+@pytest.mark.parametrize("cfg", [1, 4])
+def test_multidiffusion_tiles_are_guided_like_the_untiled_picture(host, job, monkeypatch, cfg):
+    _, plain = job(ON, cfg_scale=cfg)
+    tile(host, monkeypatch, marked=True)
+    _, tiled = job(ON, cfg_scale=cfg)
+    assert "7 layers × 4/4 steps" in tiled.infotexts[0]
+    assert largest_difference(plain, tiled) <= 2
+
+
+def test_rows_multiplied_by_an_unknown_wrapper_run_plain_and_are_said(host, job, monkeypatch):
+    _, off = job(cfg_scale=4)
+    tile(host, monkeypatch, marked=False)
+    _, tiled = job(ON, cfg_scale=4)
+    assert "a batch layout nobody knows" in tiled.infotexts[0]
+    assert largest_difference(off, tiled) <= 2
+
+
+def largest_difference(one, two):
+    a, b = (torch.tensor(list(x.images[0].convert("RGB").tobytes())) for x in (one, two))
+    return int((a - b).abs().max())
+
+
+@pytest.mark.parametrize(
+    "nag", [ON, [{"scale": 4, "negative": "blue"}]], ids=["main negative", "own negative"]
+)
+@pytest.mark.parametrize("cfg", [1, 4])
+def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, monkeypatch, nag, cfg):
+    """What apply_refiner does: other forge_objects, conds made anew, and only on_cfg_denoiser fires."""
+    _, whole = job(nag, cfg_scale=cfg)
+    prepared = []
+    monkeypatch.setattr(
+        "backend.sampling.sampling_function.sampling_prepare", lambda unet, x: prepared.append(unet)
+    )
+    swapped = []
+
+    def swap(params):
+        if params.denoiser.step == 2 and not swapped:
+            swapped.append(1)
+            model = params.denoiser.inner_model.inner_model
+            model.forge_objects = model.forge_objects_original.shallow_copy()
+
+    callbacks = host.script_callbacks
+    callbacks.on_cfg_denoiser(swap)
+    entries = callbacks.callback_map["cfg_denoiser"]
+    entries.insert(0, entries.pop())  # the host swaps before any callback runs
+    encoded.clear()
+    try:
+        _, processed = job(nag, cfg_scale=cfg)
+    finally:
+        callbacks.remove_callbacks_for_function(swap)
+    assert swapped
+    assert "7 layers × 4/4 steps" in processed.infotexts[0]
+    assert processed.images[0].tobytes() == whole.images[0].tobytes(), "the same weights, so the same picture"
+    own = "negative" in nag[0]
+    assert len(ours(encoded, "blue" if own else "red")) == (2 if own or cfg == 1 else 0)
+    assert len(prepared) == (own or cfg == 1), "an encode may have moved the unet away"
+
+
+def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, monkeypatch):
+    from nag_core.hosts import base
+
+    tried = []
+
+    def fail(*args):
+        tried.append(1)
+        raise base.UnsupportedHost("no such text encoder")
+
+    monkeypatch.setattr(base, "installed", lambda *args: False)
+    job()
+    original = base.check_model
+    monkeypatch.setattr(base, "check_model", lambda model: original(model) if not tried_before() else fail())
+    started = []
+
+    def tried_before():
+        started.append(1)
+        return len(started) > 1
+
+    _, processed = job(ON)
+    assert len(tried) == 1
+    assert "off after the refiner switch" in processed.infotexts[0]
+
+
+def test_adetailers_inner_jobs_leave_the_outer_pictures_report_alone(host, job, script, monkeypatch):
+    """It calls process and postprocess on copies of p before the outer infotexts are written."""
+    runner = type(host.scripts.scripts_txt2img)
+    original = runner.postprocess_image
+
+    def postprocess_image(self, p, *args, **kwargs):
+        inner = copy(p)
+        script.process(inner, {"enabled": True, "scale": 9})
+        script.postprocess_batch(inner)
+        script.postprocess(inner, None)
+        return original(self, p, *args, **kwargs)
+
+    monkeypatch.setattr(runner, "postprocess_image", postprocess_image)
+    _, processed = job(ON)
+    assert "NAG scale: 4" in processed.infotexts[0]
+    assert 'NAG report: "7 layers × 4/4 steps' in processed.infotexts[0]
+
+
+def test_installing_twice_leaves_one_modifier(host, job, script):
+    from nag_core.hosts import base
+
+    p, _ = job(ON)
+    model = host.shared.sd_model
+    model.forge_objects = model.forge_objects_original.shallow_copy()
+    sessions = [SimpleNamespace(begin_call=lambda: None), SimpleNamespace(begin_call=lambda: None)]
+    for session in sessions:
+        base.install(model, None, session)
+    assert not base.installed(model, sessions[0])
+    assert base.installed(model, sessions[1])
+    assert len(model.forge_objects.unet.model_options["conditioning_modifiers"]) == 1
+    model.forge_objects = model.forge_objects_original.shallow_copy()

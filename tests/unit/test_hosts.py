@@ -1,0 +1,141 @@
+"""The two adapters against stand-ins of the host functions they call."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from nag_core import hosts
+from nag_core.hosts import base, forge, ldm_patched
+
+
+@pytest.fixture(autouse=True)
+def no_host(monkeypatch):
+    """As in a fresh process, whatever host other tests have loaded."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not path.endswith("sandbox/host")])
+    for name in [
+        name for name in sys.modules if name.split(".")[0] in ("backend", "ldm_patched", "modules_forge")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def stub(monkeypatch, name, **attributes):
+    """Puts a package path into sys.modules; the last module gets the attributes."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        path = ".".join(parts[:end])
+        module = ModuleType(path)
+        module.__path__ = []
+        module.__spec__ = SimpleNamespace(name=path, submodule_search_locations=[])
+        monkeypatch.setitem(sys.modules, path, module)
+        if end > 1:
+            setattr(sys.modules[".".join(parts[: end - 1])], parts[end - 1], module)
+    for key, value in attributes.items():
+        setattr(sys.modules[name], key, value)
+
+
+def attention_pytorch(q, k, v, heads, mask=None, **more):
+    return (heads, more)
+
+
+Q = torch.zeros(1, 2, 4)
+
+
+def test_forge_is_recognised_by_its_attention_and_uses_the_users_choice(monkeypatch):
+    stub(monkeypatch, "backend.attention", attention_function=attention_pytorch)
+    host = hosts.detect()
+    assert isinstance(host, forge.Forge)
+    assert host.attention_name == "attention_pytorch"
+    assert host.attention(Q, Q, Q, {"n_heads": 2, "attn_precision": torch.float32}) == (2, {})
+
+
+def test_ldm_patched_passes_the_precision_on_only_where_the_host_has_it(monkeypatch):
+    """reForge gives SD2.x fp32; the older hosts' function has no such parameter."""
+    stub(monkeypatch, "ldm_patched.ldm.modules.attention", optimized_attention=attention_pytorch)
+    host = hosts.detect()
+    assert isinstance(host, ldm_patched.LdmPatched)
+    assert host.attention_name == "attention_pytorch"
+    assert host.attention(Q, Q, Q, {"n_heads": 2}) == (2, {})
+    assert host.attention(Q, Q, Q, {"n_heads": 2, "attn_precision": torch.float32}) == (
+        2,
+        {"attn_precision": torch.float32},
+    )
+
+
+def test_a_host_without_either_is_named_in_one_sentence():
+    with pytest.raises(base.UnsupportedHost, match="no UNet patcher"):
+        hosts.detect()
+
+
+def test_a_change_of_lora_changes_the_weights_identity():
+    model = SimpleNamespace(lora_loader=SimpleNamespace(loaded_hash="[]"), current_weight_patches_uuid=1)
+    for host in (forge.Forge(), ldm_patched.LdmPatched()):
+        before = host.weights(model)
+        assert host.weights(model) == before
+        model.lora_loader.loaded_hash = "[lora]"
+        model.current_weight_patches_uuid = 2
+        assert host.weights(model) != before
+        model.lora_loader.loaded_hash, model.current_weight_patches_uuid = "[]", 1
+
+
+def test_after_an_encode_in_mid_sampling_the_host_prepares_the_unet_again(monkeypatch):
+    prepared = []
+
+    def sampling_prepare(unet, x):
+        prepared.append((unet, x))
+
+    stub(monkeypatch, "backend.sampling.sampling_function", sampling_prepare=sampling_prepare)
+    stub(monkeypatch, "modules_forge.forge_sampler", sampling_prepare=sampling_prepare)
+    forge.Forge().after_encoding("unet", "x")
+    ldm_patched.LdmPatched().after_encoding("unet", "x")
+    assert prepared == [("unet", "x")] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [({"is_sdxl": True}, "SDXL"), ({"is_sd1": True}, "SD1.5"), ({"is_sd2": True}, "SD2"), ({}, "unknown")],
+)
+def test_families(flags, name):
+    assert base.family(SimpleNamespace(**flags)) == name
+
+
+def test_a_patcher_without_conditioning_modifiers_is_unsupported():
+    model = SimpleNamespace(forge_objects=SimpleNamespace(unet=object()))
+    with pytest.raises(base.UnsupportedHost, match="conditioning modifier"):
+        base.unet_patcher(model)
+
+
+def call(images, options):
+    from nag_core.negative import Entry, Negative, Scheduled
+    from nag_core.sandbox.model.unet import UNet
+    from nag_core.session import Progress
+    from tests.unit.test_cross import session
+
+    used = session()
+    schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
+    used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
+    model = SimpleNamespace(diffusion_model=UNet())
+    host = SimpleNamespace(weights=lambda model: "w")
+    patched = base._options_for_call(host, used, {}, model, torch.zeros(images, 3, 8, 8), options)
+    return used, patched
+
+
+def test_a_batch_that_is_not_the_jobs_stays_plain_and_is_said():
+    options = {"transformer_options": {}}
+    used, patched = call(3, options)
+    assert patched is options
+    assert used.problems == ["2 negatives for 3 images"]
+
+
+@pytest.mark.parametrize(
+    ("patches", "regional"),
+    [({}, False), ({"attn2_patch": [1]}, False), ({"attn2_patch": [1], "attn2_output_patch": [1]}, True)],
+)
+def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(patches, regional):
+    """ControlLLLite has an attn2 patch too and leaves the rows as they are."""
+    _, patched = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
+    replace = next(iter(patched["transformer_options"]["patches_replace"]["attn2"].values()))
+    (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "regional")]
+    assert seen.regional is regional
+    assert seen.tiled is True
