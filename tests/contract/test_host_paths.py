@@ -236,3 +236,22 @@ def test_installing_twice_leaves_one_modifier(host, job, script):
     assert base.installed(model, sessions[1])
     assert len(model.forge_objects.unet.model_options["conditioning_modifiers"]) == 1
     model.forge_objects = model.forge_objects_original.shallow_copy()
+
+
+def test_each_image_of_a_batch_has_its_own_negative(job):
+    """Wildcards and dynamic prompts give every image another text; here batch count 2 times batch size 2."""
+    negatives = ["red", "blue", "on gray", "framed, " * 60]
+    _, batch = job(
+        ON, prompt=["a circle"] * 4, negative_prompt=negatives, batch_size=2, n_iter=2, seed=[1, 2, 3, 4]
+    )
+    for index, negative in enumerate(negatives):
+        _, single = job(ON, negative_prompt=negative, seed=1 + index)
+        got, alone = batch.images[index].convert("RGB").tobytes(), single.images[0].convert("RGB").tobytes()
+        assert max(abs(a - b) for a, b in zip(got, alone, strict=True)) <= 2
+
+
+def test_an_empty_negative_in_a_batch_leaves_its_image_alone(job):
+    _, batch = job(ON, prompt=["a circle"] * 2, negative_prompt=["red", ""], batch_size=2, seed=[1, 2])
+    _, plain = job(negative_prompt="", seed=2)
+    assert batch.images[1].convert("RGB").tobytes() == plain.images[0].convert("RGB").tobytes()
+    assert "1 of 2 images" in batch.infotexts[0]
