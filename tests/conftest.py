@@ -31,4 +31,4 @@ def pytest_addoption(parser):
         "--fingerprint",
         help="file of `python -m tests.live.fingerprint` from the same WebUI without the extension",
     )
-    group.addoption("--screenshots", help="folder for pictures of the open accordion (tests/browser)")
+    group.addoption("--screenshots", help="--screenshots=FOLDER: pictures of the accordion (tests/browser)")

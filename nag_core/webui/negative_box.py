@@ -55,9 +55,13 @@ def _link(enabled: Any, scale: Any, box: Any) -> None:
         # Not `> 1`: samplers of the CFG++ kind are used below 1, where the host encodes the negative.
         return gr.update(interactive=bool(is_on) or cfg != 1)
 
+    def kept_usable(is_on: bool) -> Any:
+        # With NAG off the host's own answer stands: a second one could only get in the way of someone typing.
+        return gr.update(interactive=True) if is_on else gr.update()
+
     quick = {"queue": False, "show_progress": False}
     enabled.change(usable, inputs=[enabled, scale], outputs=[box], **quick)
     # The host's own answer to the same change must come first: ours is asked for one round trip later. An
     # event after another is dropped while one is under way unless told otherwise, and the slider is dragged.
     changed = scale.change(lambda: None, inputs=[], outputs=[], **quick)
-    changed.then(usable, inputs=[enabled, scale], outputs=[box], trigger_mode="always_last", **quick)
+    changed.then(kept_usable, inputs=[enabled], outputs=[box], trigger_mode="always_last", **quick)

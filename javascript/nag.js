@@ -1,0 +1,80 @@
+/* Behind the accordion's label: what NAG is set to. Dims the controls that change nothing. Optional: no value
+   depends on this file. The panel sends `nag-changed` for changes that do not come from the user's hands. */
+(() => {
+    const TABS = ["txt2img", "img2img"];
+    const NUMBERS = ["scale", "tau", "alpha", "start", "end", "hires_scale"];
+    const TEXTS = ["preset", "method", "hires"];
+    const MODELS = ["Auto", "Few-step"]; /* their φ is that of the model that is loaded by then */
+    const NEUTRAL = {start: 0, end: 1, hires_scale: 0, method: "NAG", hires: "Both"};
+    const STRENGTHS = ["scale", "tau", "alpha"]; /* ignored unless the preset is Custom */
+
+    const element = (tab, name) => gradioApp().getElementById(`script_${tab}_nag_${name}`);
+    const number = (tab, name) => parseFloat(element(tab, name)?.querySelector("input[type=number]")?.value);
+    const text = (tab, name) => (element(tab, name)?.querySelector("input")?.value ?? "").trim();
+    const read = (tab) => Object.fromEntries([
+        ...NUMBERS.map((name) => [name, number(tab, name)]),
+        ...TEXTS.map((name) => [name, text(tab, name)]),
+    ]);
+
+    const whyOff = ({preset, scale, alpha, method, start, end}) => {
+        if (preset === "Custom" && scale === 0) {
+            return "scale is 0";
+        }
+        if (preset === "Custom" && alpha === 0 && ["NAG", "No normalisation"].includes(method)) {
+            return "alpha is 0";
+        }
+        return end <= start ? `the window ${start}–${end} is empty` : "";
+    };
+
+    const summary = (values) => {
+        const {preset, scale, start, end, method} = values;
+        const reason = whyOff(values);
+        return reason ? `off: ${reason}` : [
+            preset,
+            MODELS.includes(preset) ? "" : `φ ${scale}`,
+            start === 0 && end === 1 ? "" : `${start}–${end}`,
+            method === "NAG" ? "" : method,
+        ].filter(Boolean).join(" · ");
+    };
+
+    const dim = (block, opacity) => {
+        for (const part of block?.children ?? []) {
+            /* gradio's loading overlay lies over the block and stays as it is. */
+            if (part.style.position !== "absolute" && part.style.opacity !== opacity) {
+                part.style.opacity = opacity;
+            }
+        }
+    };
+
+    const refresh = (tab) => {
+        const place = element(tab, "summary");
+        if (!place) {
+            return;
+        }
+        const values = read(tab);
+        const isOn = element(tab, "enabled-visible-checkbox")?.checked && values.preset;
+        const line = isOn ? summary(values) : "";
+        if (place.textContent !== line) {
+            place.textContent = line;
+        }
+        Object.keys(NEUTRAL).forEach((k) => dim(element(tab, k), values[k] === NEUTRAL[k] ? "0.7" : ""));
+        STRENGTHS.forEach((k) => dim(element(tab, k), values.preset !== "Custom" ? "0.45" : ""));
+    };
+
+    let timer = null;
+    const refreshSoon = () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => TABS.forEach(refresh), 50);
+    };
+
+    onUiLoaded(() => {
+        TABS.filter((tab) => !element(tab, "summary")).forEach((tab) => {
+            const place = Object.assign(document.createElement("span"), {id: `script_${tab}_nag_summary`});
+            place.style.cssText = "margin-left: 0.75em; opacity: 0.65;";
+            element(tab, "enabled")?.querySelector(".label-wrap > span")?.append(place);
+            element(tab, "enabled")?.addEventListener("input", refreshSoon);
+        });
+        document.addEventListener("nag-changed", refreshSoon);
+        onAfterUiUpdate(refreshSoon);
+    });
+})();

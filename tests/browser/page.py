@@ -1,0 +1,158 @@
+"""A WebUI's page as a user handles it. Knows the hosts' element ids and ours, and nothing else of them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nag_core.config import FIELD
+
+# (part of the message, part of the address it is about): the hosts' own, seen without the extension as well.
+KNOWN_ERRORS = (
+    ("404", "/webui-assets/css/sourcesanspro.css"),
+    ("404", "/favicon.ico"),
+    ("404", "/manifest.json"),
+    ("Wake Lock is not supported", "file=javascript/progressbar.js"),
+)
+# gradio 3.41 in handle_update, from the hosts' own size sliders and Hires. fix, with NAG untouched as well.
+GRADIO_3_NOISE = "Cannot read properties of undefined (reading 'props')"
+SEEDS = itertools.count(int(time.time()) % 100_000)
+
+
+class Page:
+    """`raw` is Playwright's page; `tab` the generation tab that the methods mean."""
+
+    def __init__(self, raw: Any, url: str) -> None:
+        self.raw, self.url, self.tab = raw, url, "txt2img"
+        self.errors: list[str] = []
+        raw.on("console", self._heard)
+        raw.on("pageerror", lambda error: self.errors.append(f"{error}\n{getattr(error, 'stack', '')}"))
+
+    def _heard(self, message: Any) -> None:
+        address = message.location.get("url", "")
+        own = address.startswith(self.url) or not address
+        known = any(text in message.text and part in address for text, part in KNOWN_ERRORS)
+        if message.type == "error" and own and not known:
+            self.errors.append(f"{message.text} ({address})")
+
+    def excuse_gradio_3(self) -> None:
+        """Forgets the one error that the host's own controls cause; to be called right after using them."""
+        self.errors[:] = [error for error in self.errors if GRADIO_3_NOISE not in error]
+
+    def open(self) -> None:
+        self.raw.goto(self.url)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """The tick is made by the host's script after everything else; gradio listens a moment later."""
+        self.tick.wait_for(timeout=60_000)
+        self.raw.wait_for_timeout(1000)
+
+    @property
+    def is_gradio_4(self) -> bool:
+        return self.raw.evaluate("window.gradio_config.version").startswith("4.")
+
+    # NAG's controls
+
+    def id(self, name: str) -> str:
+        return f"#script_{self.tab}_nag_{name}"
+
+    @property
+    def tick(self) -> Any:
+        return self.raw.locator(f"{self.id('enabled')}-visible-checkbox")
+
+    @property
+    def header(self) -> Any:
+        return self.raw.locator(f"{self.id('enabled')} .label-wrap")
+
+    @property
+    def is_open(self) -> bool:
+        return "open" in self.header.get_attribute("class").split()
+
+    def open_accordion(self) -> None:
+        if not self.is_open:
+            self.header.locator("span").last.click()
+        self.until(lambda: self.is_open, True)
+
+    def get(self, name: str) -> Any:
+        """The value of one of NAG's fields as the page shows it."""
+        kind = FIELD[name].kind
+        if name == "enabled":
+            return self.tick.is_checked()
+        if kind == "float":
+            return float(self.raw.input_value(f"{self.id(name)} input[type=number]"))
+        return self.raw.input_value(f"{self.id(name)} {'textarea' if kind == 'text' else 'input'}")
+
+    def set(self, name: str, value: Any) -> None:
+        """Sets one of NAG's fields by hand."""
+        kind = FIELD[name].kind
+        if name == "enabled":
+            self.tick.set_checked(value)
+        elif kind == "float":
+            self.raw.fill(f"{self.id(name)} input[type=number]", str(value))
+        elif kind == "text":
+            self.raw.fill(f"{self.id(name)} textarea", value)
+        else:
+            self.raw.click(f"{self.id(name)} input")
+            self.raw.click(f'{self.id(name)} li[aria-label="{value}"]')
+
+    def values(self, *names: str) -> dict[str, Any]:
+        return {name: self.get(name) for name in names}
+
+    @property
+    def summary(self) -> str:
+        return self.raw.locator(self.id("summary")).inner_text()
+
+    # The host's controls
+
+    def fill(self, elem_id: str, value: Any) -> None:
+        """Fills a host's text box or number, by its id."""
+        self.raw.locator(f"#{elem_id}").locator("textarea, input:not([type=range])").first.fill(str(value))
+
+    def editable(self, elem_id: str) -> bool:
+        return not self.raw.locator(f"#{elem_id} textarea, #{elem_id} input").first.is_disabled()
+
+    def paste(self, infotext: str) -> None:
+        """Reads parameters from the prompt box, as the arrow beside it does."""
+        self.fill(f"{self.tab}_prompt", infotext)
+        self.raw.click(f"#{self.tab}_tools #paste")
+        self.until(lambda: self.raw.input_value(f"#{self.tab}_prompt textarea"), infotext.split("\n")[0])
+
+    def generate(self, **fields: Any) -> str:
+        """Draws one small picture with the page as it is; its infotext."""
+        seed = next(SEEDS)
+        self.raw.wait_for_timeout(500)  # gradio 4 loses a text that is put in while an answer arrives
+        job = {
+            "prompt": "a circle",
+            "steps": 2,
+            "width": 64,
+            "height": 64,
+            "batch_size": 1,
+            "seed": seed,
+            **fields,
+        }
+        for name, value in job.items():
+            self.fill(f"{self.tab}_{name}", value)
+        self.raw.click(f"#{self.tab}_generate")
+        place = self.raw.locator(f"#html_info_{self.tab}").first  # gradio 3 writes the id twice
+        self.until(lambda: f"Seed: {seed}" in (place.text_content() or ""), True, seconds=60)
+        self.excuse_gradio_3()
+        return place.text_content()
+
+    def until(self, look: Callable[[], Any], expected: Any, seconds: float = 15) -> None:
+        """Waits until `look()` gives what is expected and fails with what it gave instead."""
+        deadline = time.monotonic() + seconds
+        while (seen := look()) != expected and time.monotonic() < deadline:
+            self.raw.wait_for_timeout(50)
+        assert seen == expected
+
+    def settles(self, look: Callable[[], Any], expected: Any, seconds: float = 10) -> None:
+        """Waits until `look()` has given what is expected for an unbroken second: answers may come late."""
+        deadline, since = time.monotonic() + seconds, None
+        while since is None or time.monotonic() < since + 1:
+            seen = look()
+            since = (since or time.monotonic()) if seen == expected else None
+            assert time.monotonic() < deadline or since, f"{seen!r} instead of {expected!r}"
+            self.raw.wait_for_timeout(50)
