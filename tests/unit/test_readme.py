@@ -1,6 +1,5 @@
 """What the README says about settings and presets is what the code has."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,3 @@ def test_every_setting_of_the_dict_form_is_named():
     keys = README.split("Keys: ")[1].split("\n\n")[0]
     for field in FIELDS:
         assert f"`{field.name}`" in keys
-
-
-def test_no_placeholder_is_left():
-    assert not re.search(r"TODO|FIXME|XXX|CLASSIC", README)
