@@ -54,13 +54,11 @@ def unet_patcher(sd_model: Any) -> Any:
     return unet
 
 
-def check_model(sd_model: Any) -> int:
-    """How many cross-attention layers NAG would guide; `UnsupportedHost` for a model that has none."""
-    layers = cross_attention_layers(unet_patcher(sd_model).model.diffusion_model)
-    if not layers:
-        kind = type(unet_patcher(sd_model).model.diffusion_model).__name__
-        raise UnsupportedHost(f"the loaded model ({kind}) has no UNet cross-attention")
-    return len(layers)
+def check_model(sd_model: Any) -> None:
+    """`UnsupportedHost` for a model that has no cross-attention layers to guide."""
+    network = unet_patcher(sd_model).model.diffusion_model
+    if not cross_attention_layers(network):
+        raise UnsupportedHost(f"the loaded model ({type(network).__name__}) has no UNet cross-attention")
 
 
 def sampler_progress(p: Any) -> Callable[[], Progress]:

@@ -67,8 +67,7 @@ class Job:
             1).
         """
         name = HIRES if getattr(p, "is_hr_pass", False) else FIRST
-        for earlier in self.passes:  # a pass that begins ends the ones before
-            self._close(earlier)
+        self._close_passes()  # a pass that begins ends the ones before
         try:
             self.passes[name] = self._start(p, uc, name)
         except UnsupportedHost as reason:
@@ -139,10 +138,9 @@ class Job:
 
     def end_batch(self) -> str:
         """Ends the batch's passes; the sentence for log, comment and infotext."""
-        reports = []
-        for name, current in self.passes.items():
-            self._close(name)
-            reports.append(current.session.report() if isinstance(current, Pass) else current)
+        self._close_passes()
+        ended = self.passes.values()
+        reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
         self.passes.clear()
         if not reports:
             reports = [report.aside(FIRST, self.unsupported or "this WebUI never announced a sampling pass")]
@@ -151,15 +149,14 @@ class Job:
 
     def close(self) -> None:
         """Lets go of everything, in whatever state an interrupt or an exception left the job."""
-        for name in list(self.passes):
-            self._close(name)
+        self._close_passes()
         self.passes.clear()
         self.caches.clear()
 
-    def _close(self, name: str) -> None:
-        current = self.passes.get(name)
-        if isinstance(current, Pass):
-            current.session.close()
+    def _close_passes(self) -> None:
+        for current in self.passes.values():
+            if isinstance(current, Pass):
+                current.session.close()
 
 
 def _why_not(settings: Settings, strength: Strength, name: str) -> str:

@@ -4,7 +4,7 @@ Its `modules` and `backend` are on sys.path for these tests only; nothing of nag
 """
 
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -30,10 +30,11 @@ def script(host):
 
 
 @pytest.fixture
-def job(host, script):
-    """`job(nag_args, **fields)` runs a txt2img and returns (p, processed)."""
+def prepared(host, script):
+    """`with prepared(nag_args, **fields) as p`: a small txt2img job with the scripts' default arguments."""
 
-    def run(nag=(), **fields):
+    @contextmanager
+    def prepare(nag=(), **fields):
         runner = host.scripts.scripts_txt2img
         fields = {
             "prompt": "a circle", "negative_prompt": "red", "seed": 1, "steps": 4, "width": 64, "height": 64,
@@ -44,6 +45,17 @@ def job(host, script):
             values = [0, *(control.value for control in runner.inputs[1:])]
             values[script.args_from : script.args_from + len(nag)] = nag
             p.script_args = tuple(values)
+            yield p
+
+    return prepare
+
+
+@pytest.fixture
+def job(host, prepared):
+    """`job(nag_args, **fields)` runs a txt2img and returns (p, processed)."""
+
+    def run(nag=(), **fields):
+        with prepared(nag, **fields) as p:
             return p, host.processing.process_images(p)
 
     return run

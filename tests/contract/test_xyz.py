@@ -2,7 +2,6 @@
 
 import json
 import logging
-from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -29,7 +28,7 @@ def axis(grid):
 
 
 @pytest.fixture
-def plot(host, script):
+def plot(host, prepared):
     """`plot({"[NAG] Scale": "2,4"}, nag)` runs a plot; (p, grid's infotext, cells as (pixels, infotext))."""
     runner = host.scripts.scripts_txt2img
 
@@ -39,16 +38,10 @@ def plot(host, script):
         given = [*axes.items(), *[("Nothing", "")] * (3 - len(axes))]
         args = [value for label, text in given for value in (labels.index(label), text, [])]
         args += [True, True, False, False, False, False, False, 0, True]
-        fields = {
-            "prompt": "a circle", "negative_prompt": "red", "seed": 1, "steps": 4, "width": 64, "height": 64,
-            "cfg_scale": 1, "sampler_name": "Euler", "do_not_save_grid": True, **fields,
-        }  # fmt: skip
-        with closing(host.processing.StableDiffusionProcessingTxt2Img(**fields)) as p:
-            p.scripts = runner
-            values = [0, *(control.value for control in runner.inputs[1:])]
+        with prepared(nag, **fields) as p:
+            values = list(p.script_args)
             values[0] = runner.selectable_scripts.index(xyz) + 1
             values[xyz.args_from : xyz.args_to] = args
-            values[script.args_from : script.args_from + len(nag)] = nag
             p.script_args = tuple(values)
             processed = runner.run(p, *p.script_args)
         cells = zip(processed.images[1:], processed.infotexts[1:], strict=True)
