@@ -67,44 +67,51 @@ def growth_cap(pos: Tensor, guided: Tensor, tau: float) -> tuple[Tensor, Tensor]
 
 
 def guide(
-    pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method = Method.NAG
+    pos: Tensor,
+    neg: Tensor,
+    phi: float,
+    tau: float,
+    alpha: float,
+    method: Method = Method.NAG,
+    dtype: torch.dtype | None = None,
 ) -> Guided:
     """Normalized attention guidance of `pos` away from `neg`.
 
     pos, neg: (B, N, C) attention outputs of the same queries under the positive / negative text, heads
-        concatenated,
-        before the output projection; C is the full hidden dim. Any float dtype; the result has the dtype of
-        `pos`.
+        concatenated, before the output projection; C is the full hidden dim. Any float dtype.
     phi: strength of the extrapolation (the paper's; 0 returns `pos` itself). Official code and ComfyUI: phi +
         1.
     tau: largest growth of a token's L1 norm, eq. 8-9.
     alpha: share of the guided result in the blend, eq. 10; 0 returns `pos` itself.
     method: NASA is eq. 5, z+ - phi z-, and uses neither tau nor alpha; the two ablations leave out eq. 8-9 or
         eq. 10.
+    dtype: of the result, that of `pos` unless given: merged attention parts come in fp32, and rounding them
+        first
+        would cost accuracy.
 
     Finite inputs give a finite result: values beyond the dtype's range are held at its limit.
     """
     if method.inert(phi, alpha):
-        return Guided(pos, torch.zeros((), dtype=torch.int64, device=pos.device))
+        return Guided(pos.to(dtype or pos.dtype), torch.zeros((), dtype=torch.int64, device=pos.device))
     tokens, neg_tokens = pos.reshape(-1, pos.shape[-1]), neg.reshape(-1, neg.shape[-1])
-    out = torch.empty_like(tokens)
+    out = torch.empty_like(tokens, dtype=dtype)
     clipped = []
     size = max(1, CHUNK // tokens.shape[-1])
     for first in range(0, len(tokens), size):
         part = slice(first, first + size)
-        out[part], count = _guide_chunk(tokens[part], neg_tokens[part], phi, tau, alpha, method)
+        out[part], count = _guide_chunk(tokens[part], neg_tokens[part], phi, tau, alpha, method, out.dtype)
         clipped.append(count)
     return Guided(out.view(pos.shape), clipped[0] if len(clipped) == 1 else torch.stack(clipped).sum())
 
 
 def _guide_chunk(
-    pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method
+    pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float, method: Method, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The rule on tokens (N, C), in at least fp32; the result within the range of `pos`' dtype."""
+    """The rule on tokens (N, C), in at least fp32; the result within the range of `dtype`."""
     work = torch.promote_types(pos.dtype, torch.float32)
     out, clipped = _combine(pos.to(work) * HEADROOM, neg.to(work) * HEADROOM, phi, tau, alpha, method)
     # Clamped before the headroom is taken back: afterwards it could already be infinite.
-    limit = torch.finfo(pos.dtype).max
+    limit = torch.finfo(dtype).max
     return out.clamp_(-limit * HEADROOM, limit * HEADROOM).div_(HEADROOM), clipped
 
 

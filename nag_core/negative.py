@@ -117,10 +117,10 @@ class KeyValueCache:
         if len(entries) > 1:
             rows = [self.get(layer, module, (entry,), like, weights) for entry in entries]
             return torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])
-        context = self._context(entries[0], like)
+        context = self.context(entries[0], like)
         return module.to_k(context), module.to_v(context)
 
-    def _context(self, entry: Entry, like: Tensor) -> Tensor:
+    def context(self, entry: Entry, like: Tensor) -> Tensor:
         """The entry's context (1, tokens, channels), brought to the device once and not once per layer."""
         key = (entry, like.device, like.dtype)
         if key not in self.contexts:

@@ -11,13 +11,14 @@ from nag_core.presets import Strength
 class PassReport:
     """What NAG did in one sampling pass; `reason` is set when it stood aside altogether.
 
-    `total_calls`: model calls made (some samplers make two a step); `guided_calls` of them under NAG.
-    `images`: how many of how many had a negative.
+    `layers`: how many were guided, by kind: (("", 70),) for attention layers, (("double", 19), ("single",
+    38)) for transformer blocks. `total_calls`: model calls made (some samplers make two a step);
+    `guided_calls` of them under NAG. `images`: how many of how many had a negative.
     """
 
     pass_name: str
     reason: str = ""
-    layers: int = 0
+    layers: tuple[tuple[str, int], ...] = ()
     guided_calls: int = 0
     total_calls: int = 0
     clipped_share: float | None = None
@@ -28,7 +29,7 @@ class PassReport:
 
     @property
     def applied(self) -> bool:
-        return self.layers > 0
+        return bool(self.layers)
 
     def sentence(self, recorded: Strength | None = None) -> str:
         """ "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch", or why nothing was done.
@@ -39,7 +40,7 @@ class PassReport:
             reasons = [reason for reason in (self.reason, *self.problems) if reason]
             sampled = "no step inside the window was sampled" if self.total_calls else "no step was sampled"
             return f"not applied: {'; '.join(reasons) or sampled}"
-        parts = [f"{self.layers} layers × {self.guided_calls}/{self.total_calls} steps"]
+        parts = [f"{self._counted_layers()} × {self.guided_calls}/{self.total_calls} steps"]
         if self.clipped_share is not None:
             parts.append(f"{_percent(self.clipped_share)} of tokens clipped by τ")
         parts.append(self.attention)
@@ -49,6 +50,12 @@ class PassReport:
         if guided < total:
             parts.append(f"{guided} of {total} images (the others' negative is empty)")
         return ", ".join([*parts, *self.problems])
+
+    def _counted_layers(self) -> str:
+        """ "70 layers", "19 double + 38 single blocks"."""
+        blocks = " + ".join(f"{count} {kind}" for kind, count in self.layers if kind)
+        layers = [f"{count} layers" for kind, count in self.layers if not kind]
+        return " + ".join([*layers, *([f"{blocks} blocks"] if blocks else [])])
 
 
 def aside(pass_name: str, reason: str) -> PassReport:

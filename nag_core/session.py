@@ -5,6 +5,7 @@ after it.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
@@ -36,7 +37,8 @@ class Session:
     """Settings, state and counters of one pass.
 
     Referenced only by the closures on the cloned patcher and by the job's record, so that it dies with the
-    pass. `attention(q, k, v, extra)` is the host's own function. `guided_images` of `images` have a negative.
+    pass. `attention(q, k, v, extra)` is the host's own function; `attention_name` is what the report calls
+    the path taken. `guided_images` of `images` have a negative.
     """
 
     strength: Strength
@@ -51,13 +53,14 @@ class Session:
     calls: int = 0
     guided_calls: int = 0
     last_guided: int = 0
-    layers: set[Hashable] = field(default_factory=set)
+    layers: dict[Hashable, str] = field(default_factory=dict)
     tokens: int = 0
     clipped: Tensor | None = None
     problems: list[str] = field(default_factory=list)
     images: int = 0
     guided_images: int = 0
     closed: bool = False
+    stopped: bool = False
 
     def __post_init__(self) -> None:
         self.images = len(self.negative.images)
@@ -69,13 +72,22 @@ class Session:
             return None
         progress = self.progress()
         self.calls += 1
-        return progress if self.window.active(progress.call, progress.total) else None
+        acts = not self.stopped and self.window.active(progress.call, progress.total)
+        return progress if acts else None
 
-    def count(self, layer: Hashable, tokens: int, clipped: Tensor) -> None:
-        """Records one guided layer call. Sums stay on the device: reading them here would stall the GPU."""
+    def stop(self, reason: str, error: BaseException | None = None) -> None:
+        """No guidance for the rest of the pass; its calls are still counted."""
+        self.problem(reason, error)
+        self.stopped = True
+
+    def count(self, layer: Hashable, tokens: int, clipped: Tensor, kind: str = "") -> None:
+        """Records one guided layer call. Sums stay on the device: reading them here would stall the GPU.
+
+        kind: of transformer block ("double"), where the report counts blocks by kind.
+        """
         self.guided_calls += self.last_guided != self.calls
         self.last_guided = self.calls
-        self.layers.add(layer)
+        self.layers[layer] = kind
         self.tokens += tokens
         self.clipped = clipped if self.clipped is None else self.clipped + clipped
 
@@ -90,7 +102,7 @@ class Session:
         share = float(self.clipped) / self.tokens if self.tokens and self.clipped is not None else None
         return PassReport(
             self.pass_name,
-            layers=len(self.layers),
+            layers=tuple(Counter(self.layers.values()).items()),
             guided_calls=self.guided_calls,
             total_calls=self.calls,
             clipped_share=share,

@@ -6,13 +6,11 @@ The queries are shared; only the negative's keys and values are extra, and they 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from nag_core.attention.rows import Row, conditional_rows
+from nag_core.attention.rows import Batch, Group
 from nag_core.guidance import guide
 from nag_core.negative import Entry
 from nag_core.session import Session
@@ -51,55 +49,13 @@ def replaced_forward(module: nn.Module) -> bool:
     return forward is not None and getattr(forward, "__func__", None) is not type(module).forward
 
 
-class Group(NamedTuple):
-    """Conditional rows whose negatives are equally long: how to index them, and the negative of each."""
-
-    index: slice | Tensor
-    entries: tuple[Entry, ...]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """What the attn2 closures of one denoiser call share: the step's negatives, the batch's arrangement."""
+    """What the attn2 closures of one denoiser call share. `weights`: the identity of the patched weights."""
 
     session: Session
-    entries: tuple[Entry | None, ...]
+    batch: Batch
     weights: Hashable
-    tiled: bool
-    regional: bool
-    known: dict[Hashable, list[Group] | None] = field(default_factory=dict)
-
-    def groups(self, total: int, extra: dict[str, Any], device: torch.device) -> list[Group] | None:
-        """The rows to guide of a call of `total` rows, None for a layout nobody knows.
-
-        Worked out once per arrangement: an index tensor made anew in every layer would stall a GPU each time.
-        """
-        marks = tuple(extra["cond_or_uncond"])
-        key = (total, marks, device)
-        if key not in self.known:
-            # A regional layout keeps no image order to rely on, so it needs one common negative.
-            regional = self.regional and len(set(self.entries)) == 1
-            rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
-            self.known[key] = None if rows is None else self._by_length(rows, device)
-        return self.known[key]
-
-    def _by_length(self, rows: list[Row], device: torch.device) -> list[Group]:
-        lengths: dict[int, list[Row]] = {}
-        for row in rows:
-            entry = self.entries[row.image]
-            if entry is not None:
-                lengths.setdefault(entry.tokens, []).append(row)
-        return [
-            Group(_index([row.row for row in group], device), tuple(self.entries[row.image] for row in group))
-            for group in lengths.values()
-        ]
-
-
-def _index(rows: list[int], device: torch.device) -> slice | Tensor:
-    """A slice where the rows are consecutive (a view, no copy), else an index tensor on the device."""
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return slice(rows[0], rows[-1] + 1)
-    return torch.tensor(rows, device=device)
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], call: Call) -> dict:
@@ -149,12 +105,12 @@ def _guide_rows(
     negatives.
     """
     session = call.session
-    groups = call.groups(q.shape[0], extra, q.device)
-    if groups is None:
+    arrangement = call.batch.arrangement(q.shape[0], extra["cond_or_uncond"], q.device)
+    if arrangement is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
     out = pos
-    for group in groups:
+    for group in arrangement.groups:
         neg = _negative_attention(q, extra, group, key, module, theirs, call)
         strength = session.strength
         guided = guide(pos[group.index], neg, strength.phi, strength.tau, strength.alpha, session.method)

@@ -1,11 +1,17 @@
-"""Which rows of a batched attention call belong to a prompt (not to the uncond), and to which image of the
-job.
+"""Which rows of a batched attention call belong to a prompt (not to the uncond), to which image of the job,
+and with which negative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nag_core.negative import Entry
 
 
 class Row(NamedTuple):
@@ -48,3 +54,64 @@ def _regional_rows(rows: int, cond_or_uncond: Sequence[int], images: int) -> lis
     if chunk == 0 or not any(count % chunk == 0 and count > chunk for count in conds):
         return None
     return [Row(row, (row - first) % images) for row in range(first, rows)]
+
+
+class Group(NamedTuple):
+    """Conditional rows whose negatives are equally long: how to index them, and the negative of each."""
+
+    index: slice | Tensor
+    entries: tuple[Entry, ...]
+
+
+class Arrangement(NamedTuple):
+    """The rows of a call by what happens to them: guided by groups, or left alone (None: no such row)."""
+
+    groups: list[Group]
+    rest: slice | Tensor | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """The images of one denoiser call: each one's negative (None: unguided), and what may have rearranged the
+    rows. `tiled`, `regional`: see `conditional_rows`.
+    """
+
+    entries: tuple[Entry | None, ...]
+    tiled: bool = False
+    regional: bool = False
+    known: dict[Hashable, Arrangement | None] = field(default_factory=dict)
+
+    def arrangement(self, total: int, marks: Sequence[int], device: torch.device) -> Arrangement | None:
+        """Who is guided in a call of `total` rows with these cond_or_uncond marks; None for a layout nobody
+        knows.
+
+        Worked out once per arrangement: an index tensor made anew in every layer would stall a GPU each time.
+        """
+        key = (total, tuple(marks), device)
+        if key not in self.known:
+            # A regional layout keeps no image order to rely on, so it needs one common negative.
+            regional = self.regional and len(set(self.entries)) == 1
+            rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
+            self.known[key] = None if rows is None else self._by_length(rows, total, device)
+        return self.known[key]
+
+    def _by_length(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
+        lengths: dict[int, list[Row]] = {}
+        for row in rows:
+            entry = self.entries[row.image]
+            if entry is not None:
+                lengths.setdefault(entry.tokens, []).append(row)
+        groups = [
+            Group(_index([row.row for row in group], device), tuple(self.entries[row.image] for row in group))
+            for group in lengths.values()
+        ]
+        guided = {row.row for group in lengths.values() for row in group}
+        rest = [row for row in range(total) if row not in guided]
+        return Arrangement(groups, _index(rest, device) if rest else None)
+
+
+def _index(rows: list[int], device: torch.device) -> slice | Tensor:
+    """A slice where the rows are consecutive (a view, no copy), else an index tensor on the device."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)

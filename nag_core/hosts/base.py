@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2
+from nag_core.attention.model_call import JointModel, patch_model_call
+from nag_core.attention.rows import Batch
 from nag_core.session import Progress, Session
 
 
@@ -32,6 +34,9 @@ class Host(Protocol):
     def weights(self, model: Any) -> Hashable:
         """Changes whenever the patched weights (LoRA) of the model in the denoiser change."""
 
+    def joint_model(self, network: nn.Module) -> JointModel | None:
+        """How to reach the joint attention of a DiT; None for every other network."""
+
     def after_encoding(self, unet: Any, x: Tensor) -> None:
         """Called when a text was encoded in the middle of sampling: the UNet may have been moved off the
         device.
@@ -43,7 +48,9 @@ def family(sd_model: Any) -> str:
     for flag, name in (("is_sdxl", "SDXL"), ("is_sd3", "SD3.5"), ("is_sd2", "SD2"), ("is_sd1", "SD1.5")):
         if getattr(sd_model, flag, False):
             return name
-    return "unknown"
+    # Forge main flags no other family; its engine classes are named after them (backend/diffusion_engine).
+    engine = type(sd_model).__name__
+    return engine if engine in ("Flux", "Chroma") else "unknown"
 
 
 def unet_patcher(sd_model: Any) -> Any:
@@ -54,11 +61,15 @@ def unet_patcher(sd_model: Any) -> Any:
     return unet
 
 
-def check_model(sd_model: Any) -> None:
-    """`UnsupportedHost` for a model that has no cross-attention layers to guide."""
+def check_model(sd_model: Any, host: Host) -> None:
+    """`UnsupportedHost` for a model that has no attention to guide."""
     network = unet_patcher(sd_model).model.diffusion_model
-    if not cross_attention_layers(network):
-        raise UnsupportedHost(f"the loaded model ({type(network).__name__}) has no UNet cross-attention")
+    if not cross_attention_layers(network) and host.joint_model(network) is None:
+        raise UnsupportedHost(_no_attention(network))
+
+
+def _no_attention(network: nn.Module) -> str:
+    return f"the loaded model ({type(network).__name__}) has no attention over text that NAG knows"
 
 
 def sampler_progress(p: Any) -> Callable[[], Progress]:
@@ -107,7 +118,9 @@ def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]
 
     def modifier(model, x, timestep, uncond, cond, cond_scale, model_options, seed):
         try:
-            model_options = _options_for_call(host, session, layers, model, x, model_options)
+            batch = _begin_call(session, x, model_options)
+            if batch is not None:
+                model_options = _guided_options(host, session, layers, model, batch, model_options)
         except Exception as error:  # the picture goes on without NAG, and the report says why
             session.problem(f"could not be installed ({type(error).__name__}: {str(error)[:120]})", error)
         return model, x, timestep, uncond, cond, cond_scale, model_options, seed
@@ -116,35 +129,37 @@ def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]
     return modifier
 
 
-def _options_for_call(
-    host: Host, session: Session, layers: dict, model: Any, x: Tensor, options: dict
-) -> dict:
+def _begin_call(session: Session, x: Tensor, options: dict) -> Batch | None:
+    """The images of this denoiser call and their negatives; None where NAG does not act on it."""
     progress = session.begin_call()
     if progress is None:
-        return options
+        return None
+    entries = session.negative.at(progress.call)
+    if len(entries) != x.shape[0]:
+        session.problem(f"{len(entries)} negatives for {x.shape[0]} images")
+        return None
+    patches = options.get("transformer_options", {}).get("patches", {})
+    # Forge Couple's pair; ControlLLLite has the first one alone and leaves the rows as they are.
+    regional = bool(patches.get("attn2_patch") and patches.get("attn2_output_patch"))
+    return Batch(entries, bool(options.get("tiled_diffusion")), regional) if any(entries) else None
+
+
+def _guided_options(
+    host: Host, session: Session, layers: dict, model: Any, batch: Batch, options: dict
+) -> dict:
+    """`options` with NAG in them, by the mechanism of the loaded network."""
     network = model.diffusion_model
+    joint = host.joint_model(network)
+    if joint is not None:
+        return patch_model_call(options, joint, session, batch)
     if id(network) not in layers:
         layers.clear()
         layers[id(network)] = cross_attention_layers(network)
     if not layers[id(network)]:
-        session.problem(f"the loaded model ({type(network).__name__}) has no UNet cross-attention")
+        session.problem(_no_attention(network))
         return options
-    entries = session.negative.at(progress.call)
-    if len(entries) != x.shape[0]:
-        session.problem(f"{len(entries)} negatives for {x.shape[0]} images")
-        return options
-    if not any(entries):
-        return options
-    patches = options.get("transformer_options", {}).get("patches", {})
-    call = Call(
-        session,
-        entries,
-        weights=(id(network), host.weights(model)),
-        tiled=bool(options.get("tiled_diffusion")),
-        # Forge Couple's pair; ControlLLLite has the first one alone and leaves the rows as they are.
-        regional=bool(patches.get("attn2_patch") and patches.get("attn2_output_patch")),
-    )
-    return patch_attn2(options, layers[id(network)], call)
+    weights = (id(network), host.weights(model))
+    return patch_attn2(options, layers[id(network)], Call(session, batch, weights))
 
 
 def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]:

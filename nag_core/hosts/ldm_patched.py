@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Hashable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def probe() -> LdmPatched | None:
@@ -40,6 +40,9 @@ class LdmPatched:
 
     def weights(self, model: Any) -> Hashable:
         return str(getattr(model, "current_weight_patches_uuid", None))
+
+    def joint_model(self, network: nn.Module) -> None:
+        """None: these hosts generate with UNets only (reForge's DiT code is not reachable from its page)."""
 
     def after_encoding(self, unet: Any, x: Tensor) -> None:
         from modules_forge.forge_sampler import sampling_prepare

@@ -81,7 +81,7 @@ class Job:
         reason = self.unsupported or _why_not(self.settings, strength, name)
         if reason:
             return report.aside(name, reason)
-        base.check_model(p.sd_model)
+        base.check_model(p.sd_model, self.host)
         texts, own = negative_texts(p, self.settings.negative, name == HIRES, self.notes)
         negative = self._negative(p, texts, None if own else uc, name)
         if not any(negative.images):
@@ -127,7 +127,7 @@ class Job:
         """Installs the running pass on another model. That one has another text encoder: the old conditioning
         means nothing to it. The host has encoded the main negative anew by now, if it does so at all.
         """
-        base.check_model(sd_model)
+        base.check_model(sd_model, self.host)
         self.caches.clear()
         current.session.cache.clear()
         schedules = None if current.own else p.get_conds()[1]

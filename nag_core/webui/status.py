@@ -35,7 +35,11 @@ class Status:
 
 
 def _pass(one: PassReport) -> dict[str, Any]:
-    return {**asdict(one), "strength": _strength(one.strength), "applied": one.applied}
+    layers = {
+        "layers": sum(count for _, count in one.layers),
+        "blocks": {kind: count for kind, count in one.layers if kind},
+    }
+    return {**asdict(one), **layers, "strength": _strength(one.strength), "applied": one.applied}
 
 
 def _strength(strength: Strength | None) -> dict[str, float] | None:

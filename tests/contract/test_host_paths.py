@@ -193,7 +193,7 @@ def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, m
     monkeypatch.setattr(base, "installed", lambda *args: False)
     job()
     original = base.check_model
-    monkeypatch.setattr(base, "check_model", lambda model: original(model) if not tried_before() else fail())
+    monkeypatch.setattr(base, "check_model", lambda *args: original(*args) if not tried_before() else fail())
     started = []
 
     def tried_before():

@@ -176,7 +176,7 @@ def test_a_model_without_cross_attention_is_named(job, monkeypatch):
 
     monkeypatch.setattr(base, "cross_attention_layers", lambda network: {})
     _, processed = job(ON)
-    assert "has no UNet cross-attention" in processed.infotexts[0]
+    assert "has no attention over text that NAG knows" in processed.infotexts[0]
 
 
 def test_requested_values_are_in_params_txt_which_is_written_before_sampling(host, job):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2, replaced_forward
+from nag_core.attention.rows import Batch
 from nag_core.guidance import Method
 from nag_core.negative import Entry, Negative
 from nag_core.presets import Strength
@@ -55,7 +56,7 @@ def tensors(rows, tokens=35, text=7, dtype=torch.float32, seed=1):
 def run(q, k, v, entries, marks, module=None, options=None, tiled=False, regional=False, used=None):
     used = used or session()
     module = module or Attention(q.dtype)
-    call = Call(used, tuple(entries), "weights", tiled, regional)
+    call = Call(used, Batch(tuple(entries), tiled, regional), "weights")
     patched = patch_attn2(options or {}, {KEY: module}, call)
     replace = patched["transformer_options"]["patches_replace"]["attn2"][KEY]
     return replace(q, k, v, {"n_heads": HEADS, "cond_or_uncond": list(marks)})
@@ -213,11 +214,16 @@ def test_a_replacer_that_changes_the_options_does_not_change_what_the_negative_s
 
 def test_index_tensors_are_made_once_per_arrangement_not_per_layer():
     """Each one costs a blocking copy to the GPU."""
-    call = Call(session(), (entry(), None, entry()), "w", False, False)
-    extra = {"cond_or_uncond": [1, 0]}
-    first = call.groups(6, extra, torch.device("cpu"))
-    assert isinstance(first[0].index, torch.Tensor)
-    assert call.groups(6, extra, torch.device("cpu")) is first
+    batch = Batch((entry(), None, entry()))
+    first = batch.arrangement(6, [1, 0], torch.device("cpu"))
+    assert isinstance(first.groups[0].index, torch.Tensor)
+    assert batch.arrangement(6, [1, 0], torch.device("cpu")) is first
+
+
+def test_the_rows_that_nobody_guides_are_known_too():
+    batch = Batch((entry(), None, entry()))
+    assert batch.arrangement(6, [1, 0], torch.device("cpu")).rest.tolist() == [0, 1, 2, 4]
+    assert Batch((entry(),)).arrangement(1, [0], torch.device("cpu")).rest is None
 
 
 def test_a_closed_session_holds_nothing_of_the_job():
@@ -276,7 +282,7 @@ def test_the_report_counts_layers_and_clipped_tokens():
     used = session(phi=20)
     one = entry(dtype=torch.float64)
     run(q, k, v, [one], [1, 0], used=used)
-    assert used.layers == {KEY}
+    assert set(used.layers) == {KEY}
     assert used.tokens == 35
     module = Attention(torch.float64)
     context = one.context[None]
@@ -291,7 +297,7 @@ def test_a_forward_put_on_the_module_by_someone_else_is_left_in_charge():
     module.forward = lambda *a, **k: None
     assert replaced_forward(module)
     used = session()
-    patched = patch_attn2({}, {KEY: module}, Call(used, (entry(),), "w", False, False))
+    patched = patch_attn2({}, {KEY: module}, Call(used, Batch((entry(),)), "w"))
     assert patched["transformer_options"]["patches_replace"]["attn2"] == {}
     assert used.problems
 

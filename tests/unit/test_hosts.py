@@ -94,10 +94,64 @@ def test_after_an_encode_in_mid_sampling_the_host_prepares_the_unet_again(monkey
 
 @pytest.mark.parametrize(
     ("flags", "name"),
-    [({"is_sdxl": True}, "SDXL"), ({"is_sd1": True}, "SD1.5"), ({"is_sd2": True}, "SD2"), ({}, "unknown")],
+    [
+        ({"is_sdxl": True}, "SDXL"),
+        ({"is_sd1": True}, "SD1.5"),
+        ({"is_sd2": True}, "SD2"),
+        ({"is_sd3": True}, "SD3.5"),
+        ({}, "unknown"),
+    ],
 )
 def test_families(flags, name):
     assert base.family(SimpleNamespace(**flags)) == name
+
+
+@pytest.mark.parametrize("name", ["Flux", "Chroma"])
+def test_families_that_forge_flags_by_nothing_but_the_engines_class(name):
+    assert base.family(type(name, (), {})()) == name
+
+
+def dit(name, **blocks):
+    """A network of that class name with lists of so many blocks."""
+    network = type(name, (torch.nn.Module,), {})()
+    for attribute, count in blocks.items():
+        setattr(network, attribute, torch.nn.ModuleList(torch.nn.Identity() for _ in range(count)))
+    return network
+
+
+@pytest.mark.parametrize("name", ["IntegratedFluxTransformer2DModel", "IntegratedChromaTransformer2DModel"])
+def test_forges_flux_and_chroma_are_reached_through_the_globals_of_flux_py(monkeypatch, name):
+    stub(monkeypatch, "backend.nn.flux", attention_function=attention_pytorch)
+    joint = forge.Forge().joint_model(dit(name, double_blocks=19, single_blocks=38))
+    assert joint.blocks == (("double", 19), ("single", 38))
+    assert (joint.attribute, joint.heads_split, joint.patch) == ("attention_function", True, 2)
+    assert joint.namespace is vars(sys.modules["backend.nn.flux"])
+    assert {"attention_pytorch", "attention_xformers"} == joint.sdpa
+
+
+def test_forges_sd35_is_reached_through_the_globals_of_mmditx_py(monkeypatch):
+    stub(monkeypatch, "backend.nn.mmditx", attention=attention_pytorch)
+    network = dit("MMDiTX", joint_blocks=24)
+    network.patch_size = 2
+    joint = forge.Forge().joint_model(network)
+    assert joint.blocks == (("joint", 24),)
+    assert (joint.attribute, joint.heads_split, joint.patch) == ("attention", False, 2)
+
+
+def test_a_forge_whose_flux_has_changed_offers_nothing_and_nag_says_so(monkeypatch):
+    stub(monkeypatch, "backend.nn.flux", attention_function=attention_pytorch)
+    host = forge.Forge()
+    assert host.joint_model(dit("IntegratedFluxTransformer2DModel", double_blocks=19)) is None
+    monkeypatch.delattr(sys.modules["backend.nn.flux"], "attention_function")
+    network = dit("IntegratedFluxTransformer2DModel", double_blocks=19, single_blocks=38)
+    assert host.joint_model(network) is None
+    assert host.joint_model(torch.nn.Identity()) is None
+    unet = SimpleNamespace(model=SimpleNamespace(diffusion_model=network), add_conditioning_modifier=None)
+    model = SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))
+    with pytest.raises(
+        base.UnsupportedHost, match="IntegratedFluxTransformer2DModel.* no attention over text"
+    ):
+        base.check_model(model, host)
 
 
 def test_a_patcher_without_conditioning_modifiers_is_unsupported():
@@ -116,8 +170,9 @@ def call(images, options):
     schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
     used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
     model = SimpleNamespace(diffusion_model=UNet())
-    host = SimpleNamespace(weights=lambda model: "w")
-    patched = base._options_for_call(host, used, {}, model, torch.zeros(images, 3, 8, 8), options)
+    host = SimpleNamespace(weights=lambda model: "w", joint_model=lambda network: None)
+    modifier = base._conditioning_modifier(host, used)
+    patched = modifier(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
     return used, patched
 
 
@@ -136,6 +191,6 @@ def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(p
     """ControlLLLite has an attn2 patch too and leaves the rows as they are."""
     _, patched = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
     replace = next(iter(patched["transformer_options"]["patches_replace"]["attn2"].values()))
-    (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "regional")]
-    assert seen.regional is regional
-    assert seen.tiled is True
+    (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "batch")]
+    assert seen.batch.regional is regional
+    assert seen.batch.tiled is True

@@ -48,6 +48,7 @@ def test_each_file_imports_only_what_its_layer_may(path):
 
 LAYERS = [
     "guidance",
+    "merge",
     "schedule",
     "presets",
     "config",

@@ -1,0 +1,181 @@
+"""NAG as one attention function over a joint sequence of text and image tokens (Flux, Chroma, SD3.5).
+
+After NAG the image tokens are the same for both prompts, so the host's own blocks run once, on the negative's
+text tokens beside the prompt's: every linear, norm and MLP is token-wise. Only the attention knows the
+difference:
+
+    text+ queries see [text+, image]      text- queries see [text-, image]
+    image queries: z+ over [text+, image], z- over [text-, image], guided to one result
+
+The image keys, nearly all of the work, are attended to once for both where a kernel returns its log-sum-exp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nag_core.attention.rows import Arrangement, Group
+from nag_core.guidance import CHUNK, Guided
+from nag_core.merge import Kernel, Part, merge
+
+# The host's own attention: q, k, v (B, H, N, D) and a mask or None, to (B, N, H*D).
+Plain = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+# The guidance rule with the job's strengths: z+ and z- (B, N, C), and the dtype of the result.
+Blend = Callable[[Tensor, Tensor, torch.dtype], Guided]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tokens of a joint sequence are: [neg | pos | image], or [image | pos | neg] with
+    `image_first`.
+
+    Either way the prompt's tokens lie beside the image's, so that [pos, image] is one view of the sequence.
+    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it.
+    """
+
+    neg: int
+    pos: int
+    image: int
+    image_first: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.neg + self.pos + self.image
+
+    @property
+    def pos_part(self) -> slice:
+        first = self.image if self.image_first else self.neg
+        return slice(first, first + self.pos)
+
+    @property
+    def image_part(self) -> slice:
+        return slice(0, self.image) if self.image_first else slice(self.neg + self.pos, self.total)
+
+    @property
+    def unguided_part(self) -> slice:
+        """Prompt and image: the sequence as it were without NAG."""
+        return slice(0, self.image + self.pos) if self.image_first else slice(self.neg, self.total)
+
+    def neg_part(self, tokens: int) -> slice:
+        """The first `tokens` of the negative's slot."""
+        first = self.image + self.pos if self.image_first else 0
+        return slice(first, first + tokens)
+
+
+def joint_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    rows: Arrangement,
+    plain: Plain,
+    kernel: Kernel | None,
+    blend: Blend,
+    mask: Tensor | None = None,
+) -> Guided:
+    """Guided attention of a joint sequence, (B, N, H*D) in the order and dtype of `q`, and the clipped
+    tokens.
+
+    q, k, v: (B, H, N, D) of the whole sequence, rotated and normed by the host. `rows`: which of the B rows
+        are
+        guided. The others attend as without NAG, over prompt and image; what stands in their negative's slot
+        attends to nothing and nobody attends to it (zeros, never read).
+    plain: the host's attention. kernel: one that returns a log-sum-exp; without one, or with a mask (additive
+        or
+        boolean, broadcastable to (B, H, N, N)), two calls of `plain` are made.
+    """
+    out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
+    own = layout.unguided_part
+    if rows.rest is not None:
+        one = (x[rows.rest][:, :, own] for x in (q, k, v))
+        out[rows.rest, own] = plain(*one, _square(_of_rows(mask, rows.rest), own))
+    clipped = []
+    for group in rows.groups:
+        part = out if rows.rest is None and len(rows.groups) == 1 else torch.zeros_like(out[group.index])
+        tensors = [x[group.index] for x in (q, k, v)]
+        if kernel is None or mask is not None:
+            taken = _two_calls(*tensors, layout, group, plain, blend, part, _of_rows(mask, group.index))
+        else:
+            taken = _merged(*tensors, layout, group, kernel, blend, part)
+        if part is not out:
+            out[group.index] = part
+        clipped.append(taken)
+    return Guided(out, torch.stack(clipped).sum())
+
+
+def _merged(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, group: Group, kernel: Kernel, blend: Blend, out: Tensor
+) -> Tensor:
+    """Writes the group's result to `out` by three partial attentions; the clipped tokens.
+
+    The prompt's queries ride along in the third, unused: they are few, and leaving them out would take a
+    copy.
+    """
+    own, pos, image = layout.unguided_part, layout.pos_part, layout.image_part
+    neg = layout.neg_part(group.entries[0].tokens)
+    to_image = kernel.run(q, k[:, :, image], v[:, :, image])
+    to_pos = kernel.run(q[:, :, own], k[:, :, pos], v[:, :, pos])
+    to_neg = kernel.run(q, k[:, :, neg], v[:, :, neg])
+    start = own.start
+    out[:, pos] = _merged_heads(to_image, pos, to_pos, slice(pos.start - start, pos.stop - start))
+    out[:, neg] = _merged_heads(to_image, neg, to_neg, neg)
+    clipped = []
+    size = max(1, CHUNK // (out.shape[0] * out.shape[2]))
+    for first in range(image.start, image.stop, size):  # bounds the fp32 temporaries
+        part = slice(first, min(first + size, image.stop))
+        z_pos = _merged_heads(to_image, part, to_pos, slice(part.start - start, part.stop - start))
+        guided = blend(z_pos, _merged_heads(to_image, part, to_neg, part), out.dtype)
+        out[:, part] = guided.out
+        clipped.append(guided.clipped)
+    return torch.stack(clipped).sum()
+
+
+def _merged_heads(one: Part, at: slice, other: Part, there: slice) -> Tensor:
+    """The merge of the tokens `at` of one part and `there` of the other, (B, N, H*D) in at least fp32."""
+    merged = merge(
+        Part(one.out[:, :, at], one.lse[:, :, at]), Part(other.out[:, :, there], other.lse[:, :, there])
+    )
+    return merged.transpose(1, 2).flatten(2)
+
+
+def _two_calls(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    group: Group,
+    plain: Plain,
+    blend: Blend,
+    out: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """The same by the host's attention alone: once over prompt and image, once over negative and image."""
+    own, image = layout.unguided_part, layout.image_part
+    neg = layout.neg_part(group.entries[0].tokens)
+    out[:, own] = plain(*(x[:, :, own] for x in (q, k, v)), _square(mask, own))
+    both = [torch.cat((x[:, :, neg], x[:, :, image]), dim=2) for x in (q, k, v)]
+    tokens = neg.stop - neg.start
+    z_neg = plain(*both, _square(mask, neg, image))
+    out[:, neg] = z_neg[:, :tokens]
+    guided = blend(out[:, image], z_neg[:, tokens:], out.dtype)
+    out[:, image] = guided.out
+    return guided.clipped
+
+
+def _of_rows(mask: Tensor | None, index: slice | Tensor) -> Tensor | None:
+    """The mask of some rows; one that is the same for all rows stays."""
+    return mask if mask is None or mask.dim() < 4 or mask.shape[0] == 1 else mask[index]
+
+
+def _square(mask: Tensor | None, *parts: slice) -> Tensor | None:
+    """The mask between the tokens of `parts`; a query dimension of size 1 stays."""
+    if mask is None:
+        return None
+    columns = torch.cat([mask[..., part] for part in parts], dim=-1)
+    if columns.shape[-2] == 1:
+        return columns
+    return torch.cat([columns[..., part, :] for part in parts], dim=-2)
