@@ -1,0 +1,197 @@
+"""How much more a guided model call computes: counted on the real model classes at their true sizes, without
+weights (meta device), batch 1, no CFG, 1024 x 1024.
+
+Expected numbers: the operation model (its "LSE" column), checked against torch's own counter to 0.4 %.
+"""
+
+import importlib.metadata
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from nag_core import merge
+from nag_core.attention import model_call
+from nag_core.attention.joint import Layout, joint_attention
+from nag_core.attention.model_call import patch_model_call
+from nag_core.attention.rows import Arrangement, Batch, Group
+from nag_core.guidance import guide
+from nag_core.hosts.forge import Forge
+from nag_core.negative import Entry
+from tests.unit.test_joint import session
+
+aten = torch.ops.aten
+IMAGE = 4096
+# torch counts no CPU attention unless told how.
+FORMULAS = {
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+}
+
+
+def flops(function, *args, **kwargs):
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter, torch.inference_mode():
+        function(*args, **kwargs)
+    return counter.get_total_flops()
+
+
+def meta(*shape):
+    return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
+
+
+def entry(tokens, width):
+    return Entry(meta(tokens, width))
+
+
+@pytest.mark.parametrize("run", [torch.nn.functional.scaled_dot_product_attention, merge.FLASH_CPU.run])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_counter_itself_counts_4_nq_nk_d(run, device):
+    q, k, v = (torch.empty(1, 3, tokens, 16, device=device) for tokens in (50, 70, 70))
+    assert flops(run, q, k, v) == 4 * 50 * 70 * 3 * 16
+
+
+def joint(q, k, v, tokens, text, image_first=False):
+    """q, k, v (B, H, N, D) of a widened sequence; what our attention makes of it."""
+    layout = Layout(tokens, text, IMAGE, image_first)
+    rows = Arrangement([Group(slice(0, 1), (entry(tokens, 8),))], None)
+
+    def blend(pos, neg, dtype):
+        return guide(pos, neg, 4.0, 2.5, 0.25, dtype=dtype)
+
+    return joint_attention(q, k, v, layout, rows, None, merge.FLASH_CPU, blend).out
+
+
+def _installed(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+diffusers = pytest.mark.skipif(
+    not _installed("diffusers").startswith("0.35."),
+    reason=f"written for the webui4 extra's diffusers 0.35, here is {_installed('diffusers')}",
+)
+
+
+@diffusers
+@pytest.mark.parametrize(
+    ("name", "text", "extra"), [("Flux", 256, 6.94), ("Flux", 512, 13.09), ("Chroma", 256, 6.94)]
+)
+def test_flux_and_chroma(name, text, extra, monkeypatch):
+    """256 tokens: schnell; 512: dev, with its guidance embedding."""
+    from diffusers.models.transformers import transformer_chroma, transformer_flux
+
+    with torch.device("meta"):
+        if name == "Flux":
+            model = transformer_flux.FluxTransformer2DModel(guidance_embeds=text == 512)
+        else:
+            model = transformer_chroma.ChromaTransformer2DModel()
+    model.to(torch.bfloat16)
+
+    def run(tokens):
+        more = {} if name == "Chroma" else {"pooled_projections": meta(1, 768)}
+        if text == 512:
+            more["guidance"] = meta(1)
+        return model(
+            hidden_states=meta(1, IMAGE, 64), encoder_hidden_states=meta(1, tokens, 4096), timestep=meta(1),
+            img_ids=meta(IMAGE, 3), txt_ids=meta(tokens, 3), **more,
+        )  # fmt: skip
+
+    base = flops(run, text)
+
+    def guided(query, key, value, **_):
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        return joint(q, k, v, text, text).unflatten(-1, (q.shape[1], -1))
+
+    for module in (transformer_flux, transformer_chroma):
+        monkeypatch.setattr(module, "dispatch_attention_fn", guided, raising=False)
+    assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.1)
+
+
+@diffusers
+@pytest.mark.parametrize(
+    ("size", "text", "extra"),
+    [("Large", 154, 4.41), ("Large", 333, 9.14), ("Medium", 154, 3.70), ("Medium", 333, 7.74)],
+)
+def test_sd35(size, text, extra, monkeypatch):
+    """Medium's attention among image tokens alone runs once, as in the plain model."""
+    from diffusers.models import attention_processor
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+    depth, dual = (38, ()) if size == "Large" else (24, tuple(range(13)))
+    with torch.device("meta"):
+        model = SD3Transformer2DModel(
+            sample_size=128, num_layers=depth, num_attention_heads=depth, attention_head_dim=64,
+            caption_projection_dim=64 * depth, joint_attention_dim=4096, pooled_projection_dim=2048,
+            pos_embed_max_size=192, dual_attention_layers=dual, qk_norm="rms_norm", in_channels=16,
+        )  # fmt: skip
+    model.to(torch.bfloat16)
+
+    def run(tokens):
+        model(meta(1, 16, 128, 128), meta(1, tokens, 4096), meta(1, 2048), meta(1))
+
+    base = flops(run, text)
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    class Functional:
+        """torch.nn.functional with another attention."""
+
+        def __getattr__(self, name):
+            return getattr(torch.nn.functional, name)
+
+        def scaled_dot_product_attention(self, q, k, v, **_):
+            if q.shape[2] == IMAGE:
+                return plain(q, k, v)
+            return (
+                joint(q, k, v, text, text, image_first=True).unflatten(-1, (q.shape[1], -1)).transpose(1, 2)
+            )
+
+    monkeypatch.setattr(attention_processor, "F", Functional())
+    assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.1)
+
+
+FORGE = {
+    "flux": ("backend.nn.flux", "IntegratedFluxTransformer2DModel", 256, 6.94),
+    "sd3.5": ("backend.nn.mmditx", "MMDiTX", 333, 9.14),
+}
+
+
+@pytest.fixture
+def checkout(request, monkeypatch):
+    """A Forge checkout on the path; needs its own environment (and pytest in it)."""
+    folder = request.config.getoption("--webui-dir")
+    if not folder:
+        pytest.skip("no --webui-dir: a Forge checkout, in whose environment pytest runs")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "argv", [sys.argv[0], "--always-cpu", "--attention-pytorch"])
+
+
+@pytest.mark.parametrize("family", FORGE)
+def test_forges_own_classes_through_the_hook(family, checkout, monkeypatch):
+    module, name, text, extra = FORGE[family]
+    kind = getattr(pytest.importorskip(module), name)
+    with torch.device("meta"):
+        if family == "flux":
+            model = kind(16, 768, 4096, 3072, 4.0, 24, 19, 38, [16, 56, 56], 10000, True, False)
+        else:
+            embedder = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 2432}}
+            model = kind(
+                input_size=None, depth=38, in_channels=16, adm_in_channels=2048, qk_norm="rms",
+                context_embedder_config=embedder, pos_embed_max_size=192, num_patches=192 * 192,
+            )  # fmt: skip
+    model.to(torch.bfloat16)
+    pooled = meta(1, 768 if family == "flux" else 2048)
+
+    def run(x, t, c_crossattn, **_):
+        return model(x, t, context=c_crossattn, y=pooled)
+
+    arguments = (meta(1, 16, 128, 128), meta(1), meta(1, text, 4096))
+    base = flops(run, *arguments)
+    monkeypatch.setattr(model_call, "lse_kernel", lambda q: merge.FLASH_CPU)
+    options = patch_model_call({}, Forge().joint_model(model), session(), Batch((entry(text, 4096),)))
+    c = {"c_crossattn": arguments[2], "transformer_options": {"cond_or_uncond": [0]}}
+    guided = flops(
+        options["model_function_wrapper"], run, {"input": arguments[0], "timestep": arguments[1], "c": c}
+    )
+    assert 100 * (guided / base - 1) == pytest.approx(extra, rel=0.1)
