@@ -36,10 +36,10 @@ class Result:
 class WebUI:
     """`txt2img(nag=[...], **payload)` and the raw routes."""
 
-    def __init__(self, url: str, checkpoint: str | None = None) -> None:
+    def __init__(self, url: str, checkpoint: str | None = None, scheduler: str | None = None) -> None:
         # No keep-alive: after an exception uvicorn resets the connection under the next request.
         self.http = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
-        self.checkpoint = checkpoint
+        self.checkpoint, self.scheduler = checkpoint, scheduler
 
     def payload(self, nag: Any = None, **more: Any) -> dict[str, Any]:
         """A small deterministic job; `nag` is the extension's argument list, None sends no script at all."""
@@ -50,6 +50,8 @@ class WebUI:
         if self.checkpoint:
             job["override_settings"]["sd_model_checkpoint"] = self.checkpoint
             job["override_settings_restore_afterwards"] = False
+        if self.scheduler:
+            job["scheduler"] = self.scheduler
         if nag is not None:
             job["alwayson_scripts"] = {"NAG": {"args": nag}}
         return job | more

@@ -1,6 +1,6 @@
 """Hashes of the PNG bytes a WebUI draws for some fixed jobs.
 
-    python -m tests.live.fingerprint http://127.0.0.1:7860 > without.json
+    python -m tests.live.fingerprint http://127.0.0.1:7860 [checkpoint [scheduler]] > without.json
 
 Run it on a WebUI without the extension; `pytest tests/live --webui-url ... --fingerprint without.json` then
 holds the same WebUI with the extension installed and NAG off to the same bytes.
@@ -32,5 +32,4 @@ def fingerprint(webui: WebUI) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    checkpoint = sys.argv[2] if len(sys.argv) > 2 else None
-    print(json.dumps(fingerprint(WebUI(sys.argv[1], checkpoint)), indent=1))
+    print(json.dumps(fingerprint(WebUI(*sys.argv[1:4])), indent=1))

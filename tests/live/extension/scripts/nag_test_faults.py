@@ -7,8 +7,19 @@ import gradio as gr
 from modules import scripts
 
 
+def fail_in_block(block, step, p):
+    """A DiT has no attn2 hooks: raises in its second block; ours has run in the first one by then."""
+
+    def fail(*_):
+        if p.sampler.model_wrap_cfg.step >= step:
+            hook.remove()
+            raise RuntimeError("thrown by the NAG test faults script")
+
+    hook = block.register_forward_pre_hook(fail)
+
+
 class Faults(scripts.Script):
-    """Argument 0: the step (counted from 0) at whose cross-attention an exception is thrown; -1 for never."""
+    """Argument 0: the step (counted from 0) in which an exception is thrown; -1 for never."""
 
     def title(self):
         return "NAG test faults"
@@ -23,6 +34,11 @@ class Faults(scripts.Script):
         if step is None or step < 0:
             return
         unet = p.sd_model.forge_objects.unet.clone()
+        network = unet.model.diffusion_model
+        blocks = getattr(network, "double_blocks", None) or getattr(network, "joint_blocks", None)
+        if blocks is not None:
+            fail_in_block(blocks[1], int(step), p)
+            return
         calls = []
 
         def fail(n, context, value, extra):
