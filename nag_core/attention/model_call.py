@@ -98,23 +98,39 @@ def _guided_call(
     batch: Batch,
 ) -> Tensor:
     """The model's answer (shape of `x`), guided; without NAG, and noted, where that cannot be."""
-    marks = c["transformer_options"]["cond_or_uncond"]
-    rows = batch.arrangement(x.shape[0], marks, x.device)
+    try:
+        call = _prepared(x, c, model, session, batch)
+    except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
+        message = f"{type(error).__name__}: {str(error)[:120]}"
+        call = session.stop(f"off from step {session.calls} on: {message}", error)
+    if call is not None:
+        try:
+            with replaced(model.namespace, model.attribute, call.attention):
+                out = apply(x, timestep, **{**c, **_spare(c), "c_crossattn": call.context})
+            call.finish(c["transformer_options"].get("skip_layers", ()))
+            return out
+        except NotGuided as reason:
+            session.stop(f"off from step {session.calls} on: {reason}", reason.__cause__ or reason)
+        except torch.cuda.OutOfMemoryError as error:
+            session.stop(f"off from step {session.calls} on: out of memory with the negative's tokens", error)
+    # Not inside the except clauses: their tracebacks would keep the failed call's tensors alive.
+    return apply(x, timestep, **c)
+
+
+def _prepared(
+    x: Tensor, c: dict[str, Any], model: JointModel, session: Session, batch: Batch
+) -> _Call | None:
+    """The call to make for these rows; None where it has nobody to guide."""
+    if session.stopped or session.closed:
+        return None
+    rows = batch.arrangement(x.shape[0], c["transformer_options"]["cond_or_uncond"], x.device)
     if rows is None:
         session.problem("a batch layout nobody knows; there the model ran unguided")
-    if rows is None or not rows.groups or session.stopped or session.closed:
-        return apply(x, timestep, **c)
-    try:
-        call = _Call(model, session, rows, _layout(x, c["c_crossattn"], rows, model.patch))
-        context = _with_negative(c["c_crossattn"], rows, call.layout.neg, session)
-        skipped = c["transformer_options"].get("skip_layers", ())
-        with replaced(model.namespace, model.attribute, call.attention):
-            out = apply(x, timestep, **{**c, **_spare(c), "c_crossattn": context})
-        call.finish(skipped)
-    except NotGuided as reason:
-        session.stop(f"off from step {session.calls} on: {reason}", reason.__cause__ or reason)
-        return apply(x, timestep, **c)
-    return out
+    if rows is None or not rows.groups:
+        return None
+    layout = _layout(x, c["c_crossattn"], rows, model.patch)
+    context = _with_negative(c["c_crossattn"], rows, layout.neg, session)
+    return _Call(model, session, rows, layout, context)
 
 
 def _spare(c: dict[str, Any]) -> dict[str, Any]:
@@ -151,12 +167,13 @@ def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
 
 @dataclass(slots=True)
 class _Call:
-    """The replaced attention of one model call, and what it has done."""
+    """The replaced attention of one model call, and what it has done. `context`: negatives in front."""
 
     model: JointModel
     session: Session
     rows: Arrangement
     layout: Layout
+    context: Tensor
     original: Any = None
     guided: list[Guided] = field(default_factory=list)
 

@@ -65,6 +65,33 @@ def test_an_error_in_our_attention_costs_the_guidance_not_the_picture(monkeypatc
     ]
 
 
+def test_memory_that_is_too_short_for_the_longer_sequence_costs_the_guidance_not_the_picture():
+    """Anywhere in the host's forward; without the negative's tokens it may well fit."""
+    network, tensors, used = models.build(models.FluxLike), inputs(1, 7), session()
+
+    def only_short(x, timestep, context, y, **_):
+        if context.shape[1] > 7:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return network(x, timestep, context, y)
+
+    assert torch.equal(call(only_short, FLUX, tensors, [entry(5, 5)], [0], used), network(*tensors))
+    assert used.problems == ["off from step 0 on: out of memory with the negative's tokens"]
+
+
+def test_a_call_whose_preparation_fails_is_made_plain():
+    """A foreign wrapper that drops the transformer options, for example."""
+    network, tensors, used = models.build(models.FluxLike), inputs(1, 7), session()
+
+    def forgetful(apply_model, arguments):
+        c = {key: value for key, value in arguments["c"].items() if key != "transformer_options"}
+        return apply_model(arguments["input"], arguments["timestep"], **c)
+
+    options = {"model_function_wrapper": forgetful}
+    found = call(network, FLUX, tensors, [entry(5, 5)], [0], used, options=options)
+    assert torch.equal(found, network(*tensors))
+    assert used.problems == ["off from step 0 on: KeyError: 'transformer_options'"]
+
+
 def test_the_hosts_own_error_reaches_the_host_and_nothing_stays_replaced():
     network, tensors = models.build(models.FluxLike), inputs(1, 7)
 
