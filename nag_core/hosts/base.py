@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -160,48 +159,3 @@ def _guided_options(
         return options
     weights = (id(network), host.weights(model))
     return patch_attn2(options, layers[id(network)], Call(session, batch, weights))
-
-
-def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]:
-    """The text behind each schedule entry, image by image: `[red::0.5]` is "red", then ""."""
-    from modules import prompt_parser, shared
-
-    old = bool(getattr(shared.opts, "use_old_scheduling", False))
-    first, second = _steps(p, hires)
-    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(list(texts), first, second, old)
-    return [[text for _, text in schedule] for schedule in schedules]
-
-
-def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[tuple[int, Any]]]:
-    """The schedules of `texts` (one per image) from the host's own encoder, with its full prompt syntax.
-
-    Through the host's caching path, but into `cache` ([None, None], ours): the host's key ignores
-    is_negative_prompt. Sizes, steps and network data are those the host takes for the negative of this pass
-    (Forge main, processing.py:475-504 and 1575-1592).
-    """
-    from modules import prompt_parser
-
-    width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
-    known = inspect.signature(prompt_parser.SdConditioning.__init__).parameters
-    distilled = getattr(p, "hr_distilled_cfg" if hires else "distilled_cfg_scale", None)
-    more = {"distilled_cfg_scale": distilled} if "distilled_cfg_scale" in known else {}
-    conditioning = prompt_parser.SdConditioning(
-        list(texts), is_negative_prompt=True, width=width, height=height, **more
-    )
-    first, second = _steps(p, hires)
-    networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
-    return p.get_conds_with_caching(
-        prompt_parser.get_learned_conditioning, conditioning, first, [cache], networks, second
-    )
-
-
-def _steps(p: Any, hires: bool) -> tuple[int, int | None]:
-    """The calls of the first and of the hires pass (None in the first), as prompt editing counts them."""
-    first = getattr(p, "firstpass_steps", None) or p.steps
-    if not hires:
-        return first, None
-    from modules import sd_samplers
-
-    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
-    steps = p.hr_second_pass_steps or p.steps
-    return first, config.total_steps(steps) if config else steps

@@ -66,7 +66,9 @@ class Forge:
         return str(getattr(getattr(model, "lora_loader", None), "loaded_hash", None))
 
     def joint_model(self, network: nn.Module) -> JointModel | None:
-        family = _JOINT.get(type(network).__name__)
+        # By any base class's name: a fork may subclass the network.
+        names = (kind.__name__ for kind in type(network).__mro__)
+        family = next((_JOINT[name] for name in names if name in _JOINT), None)
         if family is None:
             return None
         namespace = getattr(sys.modules.get(family.module), "__dict__", {})

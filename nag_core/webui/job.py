@@ -10,7 +10,7 @@ from typing import Any
 from nag_core import hosts, presets, report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
-from nag_core.hosts import base
+from nag_core.hosts import base, encoding
 from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.negative import Negative, negative_from_schedules
 from nag_core.presets import Strength
@@ -100,8 +100,8 @@ class Job:
             return Negative((None,) * len(texts))
         hires = name == HIRES
         if not schedules:
-            schedules = base.encode(p, texts, self.caches.setdefault(name, [None, None]), hires)
-        return negative_from_schedules(schedules, base.schedule_texts(p, texts, hires))
+            schedules = encoding.encode(p, texts, self.caches.setdefault(name, [None, None]), hires)
+        return negative_from_schedules(schedules, encoding.schedule_texts(p, texts, hires))
 
     def _name_relative(self, sd_model: Any) -> None:
         family = base.family(sd_model)

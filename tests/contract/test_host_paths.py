@@ -46,6 +46,36 @@ def test_the_hires_pass_encodes_its_own_negative_size_and_steps(job, encoded):
     assert len(ours(encoded, "red")) == 1
 
 
+def test_a_schedule_whose_parts_the_host_cannot_encode_together(host, job, monkeypatch):
+    """Forge main stacks them, which raises on Chroma: its texts are not padded to one length."""
+    negative = {"negative": "[blue:red framed:0.5]"}
+    _, wanted = job([negative])
+    original, lengths = host.prompt_parser.get_learned_conditioning, []
+
+    def stacking(model, prompts, steps, hires_steps=None, use_old_scheduling=False):
+        parse = host.prompt_parser.get_learned_conditioning_prompt_schedules
+        lengths.append(max(len(one) for one in parse(list(prompts), steps, hires_steps, use_old_scheduling)))
+        if lengths[-1] > 1:
+            raise RuntimeError("stack expects each tensor to be equal size")
+        return original(model, prompts, steps, hires_steps, use_old_scheduling)
+
+    monkeypatch.setattr(host.prompt_parser, "get_learned_conditioning", stacking)
+    _, found = job([negative])
+    assert 2 in lengths
+    assert "4/4 steps" in found.infotexts[0]
+    assert found.images[0].tobytes() == wanted.images[0].tobytes()
+
+
+def test_an_encoder_that_fails_on_a_plain_negative_is_said(host, job, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("no such encoder")
+
+    job()
+    monkeypatch.setattr(host.prompt_parser, "get_learned_conditioning", fail)
+    _, processed = job([{"negative": "blue"}])
+    assert "not applied: RuntimeError: no such encoder" in processed.infotexts[0]
+
+
 def test_the_hosts_own_cache_of_negatives_is_left_alone(host, job):
     p, _ = job([{"negative": "blue"}])
     assert p.cached_uc[0] is None or "blue" not in str(p.cached_uc[0][0])

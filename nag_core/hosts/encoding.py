@@ -1,0 +1,77 @@
+"""The negative's conditioning from the host's own text encoder, with the host's prompt syntax and steps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]:
+    """The text behind each schedule entry, image by image: `[red::0.5]` is "red", then ""."""
+    from modules import prompt_parser, shared
+
+    old = bool(getattr(shared.opts, "use_old_scheduling", False))
+    first, second = _steps(p, hires)
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(list(texts), first, second, old)
+    return [[text for _, text in schedule] for schedule in schedules]
+
+
+def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[tuple[int, Any]]]:
+    """The schedules of `texts` (one per image) from the host's own encoder, with its full prompt syntax.
+
+    Through the host's caching path, but into `cache` ([None, None], ours): the host's key ignores
+    is_negative_prompt. Sizes, steps and network data are those the host takes for the negative of this pass
+    (Forge main, processing.py:475-504 and 1575-1592).
+    """
+    from modules import prompt_parser
+
+    width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
+    distilled = getattr(p, "hr_distilled_cfg" if hires else "distilled_cfg_scale", None)
+    options = {"is_negative_prompt": True, "width": width, "height": height}
+    if "distilled_cfg_scale" in inspect.signature(prompt_parser.SdConditioning.__init__).parameters:
+        options["distilled_cfg_scale"] = distilled
+    first, second = _steps(p, hires)
+    networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
+
+    def cached(function: Callable) -> Any:
+        conditioning = prompt_parser.SdConditioning(list(texts), **options)
+        return p.get_conds_with_caching(function, conditioning, first, [cache], networks, second)
+
+    try:
+        return cached(prompt_parser.get_learned_conditioning)
+    except RuntimeError:
+        if all(len(parts) == 1 for parts in schedule_texts(p, texts, hires)):
+            raise
+        # Forge main stacks the parts of a schedule, which fails on Chroma where they are not equally long.
+        return cached(_part_by_part(options))
+
+
+def _part_by_part(options: dict[str, Any]) -> Callable:
+    """The host's get_learned_conditioning, but each part of a schedule encoded by itself."""
+    from modules import prompt_parser
+
+    def get_learned_conditioning(model, prompts, steps, hires_steps=None, old=False):
+        def encoded(text: str) -> Any:
+            alone = prompt_parser.SdConditioning([text], **options)
+            return prompt_parser.get_learned_conditioning(model, alone, steps, hires_steps, old)[0][-1].cond
+
+        unique = list(dict.fromkeys(prompts))  # equal prompts share their schedule, as the hosts' do
+        parse = prompt_parser.get_learned_conditioning_prompt_schedules
+        schedules = parse(unique, steps, hires_steps, old)
+        made = [[(end, encoded(text)) for end, text in schedule] for schedule in schedules]
+        return [made[unique.index(prompt)] for prompt in prompts]
+
+    return get_learned_conditioning
+
+
+def _steps(p: Any, hires: bool) -> tuple[int, int | None]:
+    """The calls of the first and of the hires pass (None in the first), as prompt editing counts them."""
+    first = getattr(p, "firstpass_steps", None) or p.steps
+    if not hires:
+        return first, None
+    from modules import sd_samplers
+
+    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+    steps = p.hr_second_pass_steps or p.steps
+    return first, config.total_steps(steps) if config else steps
