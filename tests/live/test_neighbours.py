@@ -63,6 +63,31 @@ def test_a_lora_reaches_the_negatives_keys_and_leaves_with_its_tag(webui, reques
     assert first_thing_after.pixels == tagged.pixels
 
 
+@pytest.mark.parametrize("cfg", [1, 7])
+def test_beside_a_controlnet(webui, request, cfg):
+    """The hosts' own ControlNet, whose picture at scale 0 it still is."""
+    name = request.config.getoption("--controlnet")
+    if not name:
+        pytest.skip("needs --controlnet, the name of a ControlNet model for the checkpoint")
+    models = webui.http.get("/controlnet/model_list").json()["model_list"]
+    model = next(model for model in models if model.split(" [")[0] == name)
+    hint = Image.new("RGB", (128, 128), "black")
+    ImageDraw.Draw(hint).ellipse((32, 32, 96, 96), outline="white", width=6)
+
+    def draw(nag, weight=1.0):
+        unit = {"enabled": True, "module": "None", "model": model, "image": encoded(hint), "weight": weight}
+        scripts = {"ControlNet": {"args": [unit] if weight else []}, "NAG": {"args": nag}}
+        return webui.txt2img(cfg_scale=cfg, width=128, height=128, alwayson_scripts=scripts)
+
+    both, alone, nag, plain = draw(ON), draw([False]), draw(ON, weight=0), draw([False], weight=0)
+    pictures = [result.pixels[0] for result in (both, alone, nag, plain)]
+    assert len(set(pictures)) == 4
+    assert draw([{"scale": 0}]).pixels[0] == alone.pixels[0]
+    assert "4/4 steps" in both.report()
+    assert "unguided" not in both.report()
+    assert both.report().partition(" layers")[0] == nag.report().partition(" layers")[0]
+
+
 def test_inpainting_guides_inside_the_mask_and_keeps_the_rest(webui):
     picture = webui.txt2img()
     image = Image.open(io.BytesIO(picture.pngs[0])).convert("RGB")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 Options = dict[str, Any]
 Key = tuple[str, int]
+Control = dict[str, list[Tensor | None]]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -165,6 +166,12 @@ class Block(nn.ModuleList):
         return x
 
 
+def _controlled(h: Tensor, control: Control | None, name: str) -> Tensor:
+    """h plus what a ControlNet has for it: input and middle after their blocks, output on the skips."""
+    residual = control[name].pop() if control is not None and control.get(name) else None
+    return h if residual is None else h + residual
+
+
 class UNet(nn.Module):
     """Two resolutions (half and quarter of the picture), cross-attention in seven blocks.
 
@@ -196,11 +203,17 @@ class UNet(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: Options | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        transformer_options: Options | None = None,
+        control: Control | None = None,
     ) -> Tensor:
         """Velocity (B, 3, H, W) at x (B, 3, H, W) and timesteps (B,) in [0, 1], 1 being noise.
 
-        context: (B, 77k, C) text. H and W are multiples of 4. The caller's options are not written to.
+        context: (B, 77k, C) text. H and W are multiples of 4. The caller's options are not written to, the
+        lists of `control` are emptied from their ends, as on the hosts.
         """
         if x.shape[-2] % 4 or x.shape[-1] % 4:
             raise ValueError(f"height and width must be multiples of 4, not {tuple(x.shape[-2:])}")
@@ -209,11 +222,12 @@ class UNet(nn.Module):
         h, skips = x, []
         for number, block in enumerate(self.input_blocks):
             options["block"] = ("input", number)
-            h = block(h, embedding, context, options)
+            h = _controlled(block(h, embedding, context, options), control, "input")
             skips.append(h)
         options["block"] = ("middle", 0)
-        h = self.middle_block(h, embedding, context, options)
+        h = _controlled(self.middle_block(h, embedding, context, options), control, "middle")
         for number, block in enumerate(self.output_blocks):
             options["block"] = ("output", number)
-            h = block(torch.cat((h, skips.pop()), 1), embedding, context, options)
+            skip = _controlled(skips.pop(), control, "output")
+            h = block(torch.cat((h, skip), 1), embedding, context, options)
         return self.out(h)

@@ -69,6 +69,7 @@ class KModel(torch.nn.Module):
             self.predictor.timestep(t).float(),
             context=context,
             transformer_options=transformer_options or {},
+            control=control,
         ).float()
         return self.predictor.calculate_denoised(t, velocity, x)
 

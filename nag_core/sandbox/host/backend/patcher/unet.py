@@ -26,10 +26,16 @@ class UnetPatcher(ModelPatcher):
     def clone(self) -> UnetPatcher:
         """A patcher of the same model whose options can be changed freely."""
         other = super().clone()
+        other.controlnet_linked_list = self.controlnet_linked_list
         other.extra_preserved_memory_during_sampling = self.extra_preserved_memory_during_sampling
         other.extra_model_patchers_during_sampling = self.extra_model_patchers_during_sampling.copy()
         other.extra_concat_condition = self.extra_concat_condition
         return other
+
+    def add_patched_controlnet(self, cnet: Any) -> None:
+        """Put a ControlNet in front of those that are there."""
+        cnet.set_previous_controlnet(self.controlnet_linked_list)
+        self.controlnet_linked_list = cnet
 
     def add_extra_preserved_memory_during_sampling(self, memory_in_bytes: int) -> None:
         """A hint nobody needs here."""

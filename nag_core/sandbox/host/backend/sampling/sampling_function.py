@@ -15,7 +15,8 @@ COND, UNCOND = 0, 1
 
 def _can_join(a: dict[str, Any], b: dict[str, Any]) -> bool:
     mine, its = a["model_conds"], b["model_conds"]
-    return mine.keys() == its.keys() and all(mine[key].can_concat(its[key]) for key in mine)
+    alike = mine.keys() == its.keys() and a.get("control") is b.get("control")
+    return alike and all(mine[key].can_concat(its[key]) for key in mine)
 
 
 def _take_joinable(to_run: list[tuple[dict, int]]) -> list[tuple[dict, int]]:
@@ -37,6 +38,19 @@ def _row_options(kinds: list[int], timestep: Tensor, model_options: dict[str, An
         "cond_indices": [row for kind, found in rows if kind == COND for row in found],
         "uncond_indices": [row for kind, found in rows if kind == UNCOND for row in found],
     }
+
+
+def _add_control(
+    c: dict[str, Any], control: Any, input_x: Tensor, timestep: Tensor, kinds: list[int]
+) -> None:
+    """What the ControlNets add in this call; each of them sees the options that the network sees."""
+    net = control
+    while net is not None:
+        net.transformer_options = c["transformer_options"]
+        net = net.previous_controlnet
+    if control is not None:
+        c["control"] = control.get_control(input_x, timestep, c.copy(), len(kinds))
+        c["control_model"] = control
 
 
 def calc_cond_uncond_batch(
@@ -66,6 +80,7 @@ def calc_cond_uncond_batch(
         }
         c["transformer_options"] = _row_options(kinds, timestep, model_options)
         input_x, timestep_ = torch.cat([x_in] * len(batch)), torch.cat([timestep] * len(batch))
+        _add_control(c, batch[0][0].get("control"), input_x, timestep_, kinds)
         wrapper = model_options.get("model_function_wrapper")
         if wrapper is not None:
             output = wrapper(
@@ -128,6 +143,9 @@ def sampling_function(
     x, timestep, seed = denoiser_params.x, denoiser_params.sigma, denoiser.p.seeds[0]
     uncond = compile_conditions(denoiser_params.text_uncond)
     cond = compile_weighted_conditions(denoiser_params.text_cond, cond_composition)
+    if unet.controlnet_linked_list is not None:
+        for entry in [*cond, *(uncond or [])]:
+            entry["control"] = unet.controlnet_linked_list
     for modifier in model_options.get("conditioning_modifiers", []):
         model, x, timestep, uncond, cond, cond_scale, model_options, seed = modifier(
             model, x, timestep, uncond, cond, cond_scale, model_options, seed
