@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -49,6 +50,12 @@ class Page:
         """The tick is made by the host's script after everything else; gradio listens a moment later."""
         self.tick.wait_for(timeout=60_000)
         self.raw.wait_for_timeout(1000)
+
+    def go_to(self, tab: str) -> None:
+        """Shows a generation tab; a page opens with txt2img."""
+        self.tab = tab
+        name = re.compile(rf"^\s*{tab}\s*$", re.I)
+        self.raw.locator("#tabs button", has_text=name).first.click()
 
     @property
     def is_gradio_4(self) -> bool:
@@ -146,7 +153,7 @@ class Page:
         deadline = time.monotonic() + seconds
         while (seen := look()) != expected and time.monotonic() < deadline:
             self.raw.wait_for_timeout(50)
-        assert seen == expected
+        assert seen == expected, f"{seen!r} instead of {expected!r}"
 
     def settles(self, look: Callable[[], Any], expected: Any, seconds: float = 10) -> None:
         """Waits until `look()` has given what is expected for an unbroken second: answers may come late."""

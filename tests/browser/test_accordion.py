@@ -43,8 +43,8 @@ def test_a_picture_of_the_open_accordion(page, screenshots):
     page.raw.wait_for_timeout(500)
     page.raw.screenshot(path=screenshots / f"{name}-page.png")
     page.raw.locator(page.id("enabled")).screenshot(path=screenshots / f"{name}-auto.png")
-    page.set("preset", "SDXL")
-    page.until(lambda: page.values(*STRENGTH), row("SDXL"))
+    page.set("preset", "SD3.5")
+    page.until(lambda: page.values(*STRENGTH), row("SD3.5"))
     page.set("scale", 3)
     page.set("end", 0.5)
     page.set("negative", "blurry, lowres")
@@ -129,5 +129,5 @@ def test_without_the_javascript_everything_works(page):
     page.open()
     assert page.raw.locator(page.id("summary")).count() == 0
     page.open_accordion()
-    page.set("preset", "SDXL")
-    page.until(lambda: page.values("enabled", *STRENGTH), {"enabled": True, **row("SDXL")})
+    page.set("preset", "SD3.5")
+    page.until(lambda: page.values("enabled", *STRENGTH), {"enabled": True, **row("SD3.5")})

@@ -1,7 +1,5 @@
 """At CFG 1 Forge greys out the negative prompt; with NAG on it must be there to type in."""
 
-import re
-
 import pytest
 
 TOGGLES = 8
@@ -17,9 +15,7 @@ def open_box(page):
     """The page with one of the boxes' scale slider in reach."""
 
     def reach(tab, scale):
-        page.tab = tab
-        if tab == "img2img":
-            page.raw.locator("#tabs button", has_text=re.compile(r"^\s*img2img\s*$", re.I)).first.click()
+        page.go_to(tab)
         if scale == "txt2img_hr_cfg":
             page.raw.locator("#txt2img_hr .label-wrap > span").last.click()
             page.raw.locator("#txt2img_hr_cfg input[type=number]").wait_for()
