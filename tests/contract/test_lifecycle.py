@@ -158,12 +158,12 @@ def test_a_job_that_ended_in_an_error_is_let_go_at_the_next_one(job, model, scri
 
 
 def test_an_encoder_that_fails_costs_the_guidance_and_is_reported(job, model, monkeypatch):
-    from nag_core.hosts import base
+    from nag_core.hosts import encoding
 
     def fail(*args):
         raise ValueError("no such token")
 
-    monkeypatch.setattr(base, "encode", fail)
+    monkeypatch.setattr(encoding, "encode", fail)
     _, plain = job()
     p, processed = job([{"negative": "blue"}])
     assert processed.images[0].tobytes() == plain.images[0].tobytes()

@@ -1,31 +1,23 @@
-"""The README's examples do what it says; its two commands are in test_readme_commands.py."""
+"""The README's examples do what it says. Its two commands: test_readme_commands.py."""
 
 import base64
 import io
 import json
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
-from tests.live.serving import ROOT, environment, sandbox
-from tests.readme import URL, snippet
-
-
-def here(text, url):
-    """The snippet with the address of the WebUI under test in place of the usual one."""
-    assert URL in text
-    return text.replace(URL, str(url).rstrip("/"))
+from tests.live.serving import ROOT, sandbox
+from tests.readme import at, run, snippet
 
 
 def test_the_api_example_saves_a_guided_picture(webui, tmp_path):
     if not shutil.which("curl"):
-        pytest.skip("the example is for curl, which is not installed")
-    command = here(snippet("api-example"), webui.http.base_url)
-    subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=tmp_path, env=environment(), check=True)
+        pytest.skip("the example needs curl, which is not installed")
+    run(at(snippet("api-example"), webui.http.base_url), tmp_path)
     with Image.open(tmp_path / "nag.png") as picture:
         assert picture.size == (256, 256)
         assert "NAG scale: 4" in picture.info["parameters"]
@@ -41,40 +33,49 @@ def test_the_api_example_draws_another_picture_than_the_same_request_with_nag_of
     assert pictures[1] == pictures[2]
 
 
+def grid_of(response):
+    """The plot's picture and its infotext: hosts write none into a grid's file."""
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    grid = Image.open(io.BytesIO(base64.b64decode(answer["images"][0])))
+    return grid, json.loads(answer["info"])["infotexts"][0]
+
+
 def test_the_xyz_example_draws_a_grid(webui):
     names = {}
-    exec(here(snippet("xyz-example"), webui.http.base_url), names)
-    assert names["response"].status_code == 200
-    grid = Image.open(io.BytesIO(base64.b64decode(names["grid"])))
+    exec(at(snippet("xyz-example"), webui.http.base_url), names)
+    grid, infotext = grid_of(names["response"])
+    assert names["grid"] == names["response"].json()["images"][0]
     assert min(grid.size) >= 2 * 64
-    assert "X Type: [NAG] Enabled" in grid.info["parameters"]
-    assert "Y Type: [NAG] Override" in grid.info["parameters"]
+    assert 'X Type: [NAG] Enabled, X Values: "off,on"' in infotext
+    assert "Y Type: [NAG] Override, Y Values: " in infotext
 
 
 def test_the_plain_json_draws_a_grid(webui):
     scripts = webui.http.get("/sdapi/v1/script-info").json()
-    plot = next(s for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])
+    plot = next(s for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])["args"]
     job = json.loads(snippet("xyz-json-example"))
-    if len(job["script_args"]) != len(plot["args"]):
-        pytest.skip(f"the plain JSON is Forge's: this WebUI's plot takes {len(plot['args'])} arguments")
-    job["script_args"][0] = plot["args"][0]["choices"].index("[NAG] Enabled")
-    response = webui.post("txt2img", job)
-    assert response.status_code == 200, response.text
-    grid = Image.open(io.BytesIO(base64.b64decode(response.json()["images"][0])))
+    if len(plot) == 21:
+        pytest.skip("the plain JSON is Forge's: reForge's plot takes 21 arguments")
+    assert len(job["script_args"]) == len(plot)
+    job["script_args"][0] = plot[0]["choices"].index("[NAG] Enabled")
+    grid, infotext = grid_of(webui.post("txt2img", job))
     assert grid.width >= 2 * 64
-    assert "X Type: [NAG] Enabled" in grid.info["parameters"]
-    assert 'X Values: "off,on"' in grid.info["parameters"]
+    assert 'X Type: [NAG] Enabled, X Values: "off,on"' in infotext
 
 
 def test_the_developer_commands_pass(request, tmp_path):
-    """Cut down to a test or two; the browser's only where -m browser asks for it."""
+    """As printed but for the address and the file's folder, and cut down to one test each."""
     if request.config.getoption("--webui-url"):
-        pytest.skip("this WebUI cannot be had without the extension; the sandbox can")
-    fingerprint, live, browser = snippet("developer-commands").splitlines()
-    for name, scripts, command, chosen in (
-        ("without", [], fingerprint, ""),
-        ("with", [ROOT / "scripts"], live, "tests/live/test_api.py -k fingerprint"),
-    ):
-        (tmp_path / name).mkdir()
-        with sandbox(tmp_path / name, *scripts) as url:
-            ...
+        pytest.skip("they also need the WebUI without the extension: tried on the sandbox")
+    commands = snippet("developer-commands").replace("without.json", shlex.quote(f"{tmp_path}/without.json"))
+    fingerprint, live, browser = commands.splitlines()
+    (tmp_path / "bare").mkdir()
+    with sandbox(tmp_path / "bare") as url:
+        run(at(fingerprint, url), ROOT)
+    (tmp_path / "installed").mkdir()
+    with sandbox(tmp_path / "installed", ROOT / "scripts") as url:
+        bytes_alike = "-p no:cacheprovider -k test_with_nag_off_every_byte"
+        assert "1 passed" in run(at(live, url), ROOT, PYTEST_ADDOPTS=bytes_alike)
+        one_tick = "-p no:cacheprovider -k test_the_box_in_the_header"
+        assert re.search("1 (passed|skipped)", run(at(browser, url), ROOT, PYTEST_ADDOPTS=one_tick))

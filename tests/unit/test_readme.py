@@ -1,13 +1,26 @@
-"""What the README says about settings and presets is what the code has."""
+"""What the README says about settings and presets is what the code has, and a test executes each snippet."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
 from nag_core import presets
 from nag_core.config import FIELDS
+from nag_core.report import PassReport
+from tests.readme import README, prose, snippet, snippets
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+# Which test executes the snippet below a marker, in the README's order.
+EXECUTED = {
+    "run-command": "live/test_readme_commands.py::test_the_run_command_serves_and_the_curl_example_draws",
+    "test-command": "live/test_readme_commands.py::test_the_test_command_runs_the_tests",
+    "report-example": "unit/test_readme.py::test_the_report_reads_as_shown",
+    "api-example": "live/test_readme.py::test_the_api_example_saves_a_guided_picture",
+    "xyz-example": "live/test_readme.py::test_the_xyz_example_draws_a_grid",
+    "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
+    "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
+}
 ROWS = {
     cells[0]: cells[1:]
     for cells in ([cell.strip() for cell in line.strip("| ").split("|")] for line in README.splitlines())
@@ -30,7 +43,8 @@ def test_start_and_end_share_a_row():
 
 def test_the_preset_values_are_the_codes():
     section = README.split("### Presets")[1].split("## API")[0]
-    cells = [cell.strip() for line in section.splitlines() for cell in line.split("|")]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [cell.strip() for line in rows for cell in line.split("|")]
     for name, row in presets.TABLE_5.items():
         (at,) = [i for i, cell in enumerate(cells) if name in cell.split(", ")]
         assert [float(cell) for cell in cells[at + 1 : at + 4]] == [row.phi, row.tau, row.alpha]
@@ -40,3 +54,26 @@ def test_every_setting_of_the_dict_form_is_named():
     keys = README.split("Keys: ")[1].split("\n\n")[0]
     for field in FIELDS:
         assert f"`{field.name}`" in keys
+
+
+def test_every_block_of_code_has_a_marker_that_a_test_executes():
+    assert [marker for marker, _ in snippets()] == list(EXECUTED)
+
+
+def test_no_code_hides_in_another_kind_of_block():
+    for line in prose().splitlines():
+        assert not line.startswith(("    ", "\t")), f"an indented block cannot be marked: {line}"
+        assert not line.lstrip(" >").startswith(("```", "~~~", "<pre")), f"not found as a snippet: {line}"
+
+
+@pytest.mark.parametrize("marker", EXECUTED)
+def test_the_test_of_a_snippet_takes_it_from_the_readme(marker):
+    file, name = EXECUTED[marker].split("::")
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    (function,) = [node for node in tree.body if getattr(node, "name", None) == name]
+    assert f"snippet('{marker}')" in [ast.unparse(node) for node in ast.walk(function)]
+
+
+def test_the_report_reads_as_shown():
+    report = PassReport("first pass", "", (("", 70),), 4, 4, 0.12, "attention_pytorch")
+    assert snippet("report-example") == f"NAG: {report.sentence()}\n"
