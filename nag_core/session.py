@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from nag_core.guidance import Method
+from nag_core.kernels import Rule
 from nag_core.negative import KeyValueCache, Negative
 from nag_core.presets import Strength
 from nag_core.report import PassReport
@@ -55,7 +57,7 @@ class Session:
     last_guided: int = 0
     layers: dict[Hashable, str] = field(default_factory=dict)
     tokens: int = 0
-    clipped: Tensor | None = None
+    counters: dict[torch.device, Tensor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     images: int = 0
     guided_images: int = 0
@@ -80,16 +82,25 @@ class Session:
         self.problem(reason, error)
         self.stopped = True
 
-    def count(self, layer: Hashable, tokens: int, clipped: Tensor, kind: str = "") -> None:
-        """Records one guided layer call. Sums stay on the device: reading them here would stall the GPU.
+    def rule(self, device: torch.device, counter: Tensor | None = None) -> Rule:
+        """The guidance rule, counting clipped tokens into `counter`, or into the pass's own on that device.
 
-        kind: of transformer block ("double"), where the report counts blocks by kind.
+        The sums stay on the device: reading them during the pass would stall a GPU.
+        """
+        if counter is None:
+            counter = self.counters.get(device)
+        if counter is None:
+            counter = self.counters[device] = torch.zeros((), dtype=torch.int64, device=device)
+        return Rule(self.strength.phi, self.strength.tau, self.strength.alpha, self.method, counter)
+
+    def count(self, layer: Hashable, tokens: int, kind: str = "") -> None:
+        """Records one guided layer call. kind: of transformer block ("double"), where the report counts
+        blocks by kind.
         """
         self.guided_calls += self.last_guided != self.calls
         self.last_guided = self.calls
         self.layers[layer] = kind
         self.tokens += tokens
-        self.clipped = clipped if self.clipped is None else self.clipped + clipped
 
     def problem(self, message: str, error: BaseException | None = None) -> None:
         """Notes, once per pass, why NAG stood aside somewhere; the traceback goes to the debug log only."""
@@ -99,7 +110,8 @@ class Session:
 
     def report(self) -> PassReport:
         """What the pass did. Waits for the device."""
-        share = float(self.clipped) / self.tokens if self.tokens and self.clipped is not None else None
+        clipped = sum(int(counter) for counter in self.counters.values())
+        share = clipped / self.tokens if self.tokens and self.counters else None
         return PassReport(
             self.pass_name,
             layers=tuple(Counter(self.layers.values()).items()),
@@ -119,9 +131,9 @@ class Session:
         # The host keeps the patched clone, and with it this object, until its next job.
         self.progress = _after_the_pass
         self.negative = Negative(())
-        clipped, self.clipped = self.clipped, None
+        counters, self.counters = self.counters, {}
         try:
-            self.clipped = None if clipped is None else clipped.cpu()
+            self.counters = {device: counter.cpu() for device, counter in counters.items()}
         except RuntimeError as error:
             self.problem("the share of clipped tokens could not be read from the device", error)
 

@@ -1,9 +1,15 @@
 """Options of the whole suite, and what needs the sandbox."""
 
 import importlib.metadata
+import os
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Read by Triton when it is first imported: its kernels then run on the CPU (tests/unit/test_kernels.py).
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SANDBOX = importlib.metadata.version("gradio").startswith("4.")
 

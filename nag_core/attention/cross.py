@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nag_core.attention.rows import Batch, Group
-from nag_core.guidance import guide
 from nag_core.negative import Entry
 from nag_core.session import Session
 
@@ -112,14 +111,13 @@ def _guide_rows(
     out = pos
     for group in arrangement.groups:
         neg = _negative_attention(q, extra, group, key, module, theirs, call)
-        strength = session.strength
-        guided = guide(pos[group.index], neg, strength.phi, strength.tau, strength.alpha, session.method)
-        session.count(key, len(group.entries) * q.shape[1], guided.clipped)
+        guided = session.rule(pos.device).guide(pos[group.index], neg)
+        session.count(key, len(group.entries) * q.shape[1])
         if len(group.entries) == len(pos):
-            return guided.out
+            return guided
         # Never in place: a replacer may have handed out a tensor it still uses.
         out = pos.clone() if out is pos else out
-        out[group.index] = guided.out
+        out[group.index] = guided
     return out
 
 

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from nag_core.attention.rows import Arrangement, Group
-from nag_core.guidance import CHUNK, Guided
+from nag_core.guidance import CHUNK
+from nag_core.kernels import Rule, fused_kernels
 from nag_core.merge import Kernel, Part, merge
 
 # The host's own attention: q, k, v (B, H, N, D) and a mask or None, to (B, N, H*D).
 Plain = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
-# The guidance rule with the job's strengths: z+ and z- (B, N, C), and the dtype of the result.
-Blend = Callable[[Tensor, Tensor, torch.dtype], Guided]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +73,10 @@ def joint_attention(
     rows: Arrangement,
     plain: Plain,
     kernel: Kernel | None,
-    blend: Blend,
+    rule: Rule,
     mask: Tensor | None = None,
-) -> Guided:
-    """Guided attention of a joint sequence, (B, N, H*D) in the order and dtype of `q`, and the clipped
-    tokens.
+) -> Tensor:
+    """Guided attention of a joint sequence, (B, N, H*D) in the order and dtype of `q`.
 
     q, k, v: (B, H, N, D) of the whole sequence, rotated and normed by the host. `rows`: which of the B rows
         are
@@ -93,24 +91,22 @@ def joint_attention(
     if rows.rest is not None:
         one = (x[rows.rest][:, :, own] for x in (q, k, v))
         out[rows.rest, own] = plain(*one, _square(_of_rows(mask, rows.rest), own))
-    clipped = []
     for group in rows.groups:
         part = out if rows.rest is None and len(rows.groups) == 1 else torch.zeros_like(out[group.index])
         tensors = [x[group.index] for x in (q, k, v)]
         if kernel is None or mask is not None:
-            taken = _two_calls(*tensors, layout, group, plain, blend, part, _of_rows(mask, group.index))
+            _two_calls(*tensors, layout, group, plain, rule, part, _of_rows(mask, group.index))
         else:
-            taken = _merged(*tensors, layout, group, kernel, blend, part)
+            _merged(*tensors, layout, group, kernel, rule, part)
         if part is not out:
             out[group.index] = part
-        clipped.append(taken)
-    return Guided(out, torch.stack(clipped).sum())
+    return out
 
 
 def _merged(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, group: Group, kernel: Kernel, blend: Blend, out: Tensor
-) -> Tensor:
-    """Writes the group's result to `out` by three partial attentions; the clipped tokens.
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, group: Group, kernel: Kernel, rule: Rule, out: Tensor
+) -> None:
+    """Writes the group's result to `out` by three partial attentions.
 
     The prompt's queries ride along in the third, unused: they are few, and leaving them out would take a
     copy.
@@ -120,18 +116,30 @@ def _merged(
     to_image = kernel.run(q, k[:, :, image], v[:, :, image])
     to_pos = kernel.run(q[:, :, own], k[:, :, pos], v[:, :, pos])
     to_neg = kernel.run(q, k[:, :, neg], v[:, :, neg])
-    start = own.start
-    out[:, pos] = _merged_heads(to_image, pos, to_pos, slice(pos.start - start, pos.stop - start))
+    fused = fused_kernels(out)
+    if fused is None:
+        _merged_apart(to_image, to_pos, to_neg, layout, neg, rule, out)
+        return
+    spans = (pos.start, pos.stop, neg.start, neg.stop, own.start, own.stop)
+    fused.merge_and_guide(to_image, to_pos, to_neg, out, spans, rule.strength, rule.method, rule.counter)
+
+
+def _merged_apart(
+    to_image: Part, to_pos: Part, to_neg: Part, layout: Layout, neg: slice, rule: Rule, out: Tensor
+) -> None:
+    """The fused kernel's twin: merges the parts, then guides, in pieces that bound the fp32 temporaries."""
+    own, pos, image = layout.unguided_part, layout.pos_part, layout.image_part
+
+    def in_own(part: slice) -> slice:
+        return slice(part.start - own.start, part.stop - own.start)
+
+    out[:, pos] = _merged_heads(to_image, pos, to_pos, in_own(pos))
     out[:, neg] = _merged_heads(to_image, neg, to_neg, neg)
-    clipped = []
     size = max(1, CHUNK // (out.shape[0] * out.shape[2]))
-    for first in range(image.start, image.stop, size):  # bounds the fp32 temporaries
+    for first in range(image.start, image.stop, size):
         part = slice(first, min(first + size, image.stop))
-        z_pos = _merged_heads(to_image, part, to_pos, slice(part.start - start, part.stop - start))
-        guided = blend(z_pos, _merged_heads(to_image, part, to_neg, part), out.dtype)
-        out[:, part] = guided.out
-        clipped.append(guided.clipped)
-    return torch.stack(clipped).sum()
+        z_pos = _merged_heads(to_image, part, to_pos, in_own(part))
+        out[:, part] = rule.guide(z_pos, _merged_heads(to_image, part, to_neg, part), out.dtype)
 
 
 def _merged_heads(one: Part, at: slice, other: Part, there: slice) -> Tensor:
@@ -149,10 +157,10 @@ def _two_calls(
     layout: Layout,
     group: Group,
     plain: Plain,
-    blend: Blend,
+    rule: Rule,
     out: Tensor,
     mask: Tensor | None,
-) -> Tensor:
+) -> None:
     """The same by the host's attention alone: once over prompt and image, once over negative and image."""
     own, image = layout.unguided_part, layout.image_part
     neg = layout.neg_part(group.entries[0].tokens)
@@ -161,9 +169,7 @@ def _two_calls(
     tokens = neg.stop - neg.start
     z_neg = plain(*both, _square(mask, neg, image))
     out[:, neg] = z_neg[:, :tokens]
-    guided = blend(out[:, image], z_neg[:, tokens:], out.dtype)
-    out[:, image] = guided.out
-    return guided.clipped
+    out[:, image] = rule.guide(out[:, image], z_neg[:, tokens:])
 
 
 def _of_rows(mask: Tensor | None, index: slice | Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nag_core.attention.joint import Layout, Plain, joint_attention
 from nag_core.attention.rows import Arrangement, Batch
-from nag_core.guidance import Guided, guide
+from nag_core.kernels import Rule
 from nag_core.merge import lse_kernel
 from nag_core.negative import Entry
 from nag_core.session import Session
@@ -175,10 +175,14 @@ class _Call:
     layout: Layout
     context: Tensor
     original: Any = None
-    guided: list[Guided] = field(default_factory=list)
+    rule: Rule | None = None
+    guided: int = 0
 
     def __post_init__(self) -> None:
         self.original = self.model.namespace[self.model.attribute]
+        # A counter of its own: a call that has to be made again must not have counted.
+        device = self.context.device
+        self.rule = self.session.rule(device, torch.zeros((), dtype=torch.int64, device=device))
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         """In the host's place. A joint call is known by its exact length, never by being longer than the
@@ -204,16 +208,10 @@ class _Call:
         name = getattr(self.original, "__name__", "attention")
         exact = name in self.model.sdpa and mask is None and self.layout.pos > 0
         kernel = lse_kernel(q) if exact else None
-        result = joint_attention(
-            q, k, v, self.layout, self.rows, self._plain(options), kernel, self._blend, mask
-        )
-        self.guided.append(result)
+        out = joint_attention(q, k, v, self.layout, self.rows, self._plain(options), kernel, self.rule, mask)
+        self.guided += 1
         self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
-        return result.out
-
-    def _blend(self, pos: Tensor, neg: Tensor, dtype: torch.dtype) -> Guided:
-        strength = self.session.strength
-        return guide(pos, neg, strength.phi, strength.tau, strength.alpha, self.session.method, dtype)
+        return out
 
     def _plain(self, options: dict[str, Any]) -> Plain:
         """The host's function, with the options it was called with, for heads split as `joint_attention` has
@@ -234,8 +232,9 @@ class _Call:
         Otherwise some block saw the negative as a part of the prompt: that answer is worthless.
         """
         names = [name for i, name in enumerate(self.model.block_names) if i not in skipped]
-        if len(self.guided) != len(names):
-            raise NotGuided(f"{len(self.guided)} joint attentions, expected {len(names)}; this WebUI changed")
+        if self.guided != len(names):
+            raise NotGuided(f"{self.guided} joint attentions, expected {len(names)}; this WebUI changed")
         images = sum(len(group.entries) for group in self.rows.groups)
-        for (kind, number), result in zip(names, self.guided, strict=True):
-            self.session.count((kind, number), images * self.layout.image, result.clipped, kind)
+        for kind, number in names:
+            self.session.count((kind, number), images * self.layout.image, kind)
+        self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)

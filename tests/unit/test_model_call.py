@@ -8,7 +8,8 @@ import torch
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Arrangement, Batch, Group
-from nag_core.guidance import Guided, guide
+from nag_core.guidance import Method
+from nag_core.kernels import Rule
 from nag_core.merge import lse_kernel
 from tests import joint_models as models
 from tests import joint_reference as literal
@@ -57,7 +58,7 @@ def test_an_error_in_our_attention_costs_the_guidance_not_the_picture(monkeypatc
     def out_of_memory(*args):
         raise torch.cuda.OutOfMemoryError("tried to allocate 9 GiB")
 
-    monkeypatch.setattr("nag_core.attention.model_call.guide", out_of_memory)
+    monkeypatch.setattr(Rule, "guide", out_of_memory)
     found = call(network, FLUX, tensors, [entry(5, 5)], [0], used)
     assert torch.equal(found, network(*tensors))
     assert used.problems == [
@@ -182,8 +183,8 @@ def test_options_are_copied_not_changed():
     assert patched["transformer_options"] is options["transformer_options"]
 
 
-def blend(pos, neg, dtype):
-    return guide(pos, neg, 4.0, 2.5, 0.5, dtype=dtype)
+def rule(phi=4.0, tau=2.5, alpha=0.5):
+    return Rule(phi, tau, alpha, Method.NAG, torch.zeros((), dtype=torch.int64))
 
 
 def sequences(layout, rows=1):
@@ -203,11 +204,11 @@ def test_the_image_may_stand_first(lse):
     first, last = Layout(5, 7, 12, image_first=True), Layout(5, 7, 12)
     q, k, v = sequences(last)
     order = torch.tensor([*range(12, 24), *range(5, 12), *range(5)])
-    kernel = lse_kernel(q) if lse else None
-    found = joint_attention(*(x[:, :, order] for x in (q, k, v)), first, EVERY_ROW, plain, kernel, blend)
-    wanted = joint_attention(q, k, v, last, EVERY_ROW, plain, kernel, blend)
-    assert error(found.out, wanted.out[:, order]) <= 1e-13
-    assert found.clipped == wanted.clipped
+    kernel, one, other = lse_kernel(q) if lse else None, rule(), rule()
+    found = joint_attention(*(x[:, :, order] for x in (q, k, v)), first, EVERY_ROW, plain, kernel, one)
+    wanted = joint_attention(q, k, v, last, EVERY_ROW, plain, kernel, other)
+    assert error(found, wanted[:, order]) <= 1e-13
+    assert one.counter == other.counter > 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 24), (1, 1, 24, 24), (1, 2, 24, 24)], ids=str)
@@ -219,7 +220,7 @@ def test_a_mask_of_the_host_is_kept_among_the_tokens_that_see_each_other(shape, 
     hidden = torch.zeros(shape, dtype=torch.bool)
     hidden[..., [3, 6, 20]] = True
     mask = ~hidden if boolean else torch.zeros(shape, dtype=q.dtype).masked_fill(hidden, -torch.inf)
-    found = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), blend, mask)
+    found = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), rule(), mask)
     keys = torch.tensor([i for i in range(24) if i not in (3, 6, 20)])
     pos, neg, image = (keys[(keys >= a) & (keys < b)] for a, b in ((5, 12), (0, 5), (12, 24)))
 
@@ -227,22 +228,23 @@ def test_a_mask_of_the_host_is_kept_among_the_tokens_that_see_each_other(shape, 
         seen = torch.cat(parts)
         return plain(q[:, :, queries], k[:, :, seen], v[:, :, seen], None)
 
-    assert error(found.out[:, 5:12], attend(slice(5, 12), pos, image)) <= 1e-13
-    assert error(found.out[:, :5], attend(slice(0, 5), neg, image)) <= 1e-13
+    assert error(found[:, 5:12], attend(slice(5, 12), pos, image)) <= 1e-13
+    assert error(found[:, :5], attend(slice(0, 5), neg, image)) <= 1e-13
     wanted = literal.guided(
         attend(slice(12, 24), pos, image), attend(slice(12, 24), neg, image), (4, 2.5, 0.5)
     )
-    assert error(found.out[:, 12:], wanted) <= 1e-13
+    assert error(found[:, 12:], wanted) <= 1e-13
 
 
 def test_long_pictures_are_worked_on_in_pieces(monkeypatch):
     layout = Layout(5, 7, 120)
     q, k, v = sequences(layout)
-    wanted = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), blend)
+    one, other = rule(), rule()
+    wanted = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), one)
     monkeypatch.setattr("nag_core.attention.joint.CHUNK", 32 * 7)
-    found = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), blend)
-    assert error(found.out, wanted.out) <= 1e-15
-    assert found.clipped == wanted.clipped
+    found = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), other)
+    assert error(found, wanted) <= 1e-15
+    assert one.counter == other.counter > 0
 
 
 def test_values_at_the_limit_of_fp16_stay_finite():
@@ -250,15 +252,5 @@ def test_values_at_the_limit_of_fp16_stay_finite():
     layout = Layout(5, 7, 12)
     q, k, v = (x.half() for x in sequences(layout))
     v = v.sign() * 60000
-    found = joint_attention(
-        q,
-        k,
-        v,
-        layout,
-        EVERY_ROW,
-        plain,
-        lse_kernel(q),
-        lambda p, n, dtype: guide(p, n, 9, 10, 1, dtype=dtype),
-    )
-    assert isinstance(found, Guided)
-    assert torch.isfinite(found.out).all()
+    found = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), rule(9, 10, 1))
+    assert torch.isfinite(found).all()

@@ -16,8 +16,9 @@ from nag_core.attention import model_call
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Arrangement, Batch, Group
-from nag_core.guidance import guide
+from nag_core.guidance import Method
 from nag_core.hosts.forge import Forge
+from nag_core.kernels import Rule
 from nag_core.negative import Entry
 from tests.unit.test_joint import session
 
@@ -55,10 +56,8 @@ def joint(q, k, v, tokens, text, image_first=False):
     layout = Layout(tokens, text, IMAGE, image_first)
     rows = Arrangement([Group(slice(0, 1), (entry(tokens, 8),))], None)
 
-    def blend(pos, neg, dtype):
-        return guide(pos, neg, 4.0, 2.5, 0.25, dtype=dtype)
-
-    return joint_attention(q, k, v, layout, rows, None, merge.FLASH_CPU, blend).out
+    rule = Rule(4.0, 2.5, 0.25, Method.NAG, torch.zeros((), dtype=torch.int64, device="meta"))
+    return joint_attention(q, k, v, layout, rows, None, merge.FLASH_CPU, rule)
 
 
 def _installed(package):

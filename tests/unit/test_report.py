@@ -20,12 +20,18 @@ def session(total=4, window=WHOLE):
     )  # fmt: skip
 
 
+def counted(used, layer, tokens, clipped):
+    """As an attention layer does it."""
+    used.count(layer, tokens)
+    used.rule(torch.device("cpu")).counter.add_(clipped)
+
+
 def test_what_was_applied():
     used = session()
     for _ in range(4):
         used.begin_call()
         for layer in range(70):
-            used.count(layer, 100, torch.tensor(12))
+            counted(used, layer, 100, 12)
     sentence = used.report().sentence()
     assert sentence == "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch"
 
@@ -33,7 +39,7 @@ def test_what_was_applied():
 def test_the_counters_stay_readable_after_the_pass():
     used = session()
     used.begin_call()
-    used.count("layer", 4, torch.tensor(1))
+    counted(used, "layer", 4, 1)
     used.close()
     used.close()
     assert used.report().clipped_share == 0.25
@@ -69,14 +75,14 @@ def test_a_call_counts_as_guided_only_when_a_layer_was():
     for guided in (True, False, True):
         used.begin_call()
         for _ in range(2 * guided):
-            used.count("layer", 4, torch.tensor(0))
+            counted(used, "layer", 4, 0)
     assert "× 2/3 steps" in used.report().sentence()
 
 
 def test_a_strength_that_is_not_the_recorded_one_is_said():
     used = session()
     used.begin_call()
-    used.count("layer", 4, torch.tensor(0))
+    counted(used, "layer", 4, 0)
     assert "φ" not in used.report().sentence(Strength(4, 2.5, 0.5))
     assert "φ 4 τ 2.5 α 0.5" in used.report().sentence(Strength(2, 2.5, 0.5))
 
@@ -87,7 +93,7 @@ def test_a_pass_is_freed_even_when_its_device_has_failed():
             raise RuntimeError("CUDA error: device-side assert triggered")
 
     used = session()
-    used.clipped = Broken()
+    used.counters = {torch.device("cpu"): Broken()}
     used.close()
     assert used.closed
     assert used.report().clipped_share is None
@@ -97,7 +103,7 @@ def test_images_left_out_are_named():
     used = session()
     used.images, used.guided_images = 3, 2
     used.begin_call()
-    used.count("layer", 4, torch.tensor(0))
+    counted(used, "layer", 4, 0)
     assert "2 of 3 images" in used.report().sentence()
 
 
@@ -110,5 +116,5 @@ def test_shares_never_read_0_or_100_percent_for_what_is_not():
     for clipped, text in ((0, "0 %"), (1, "under 1 %"), (999, "over 99 %"), (1000, "100 %")):
         used = session()
         used.begin_call()
-        used.count("layer", 1000, torch.tensor(clipped))
+        counted(used, "layer", 1000, clipped)
         assert f", {text} of tokens" in used.report().sentence()

@@ -35,6 +35,8 @@ def allowed(path):
         return {"nag_core"}
     if relative.startswith(("nag_core/webui/", "scripts/")):
         return {"nag_core", "torch", "gradio", "fastapi", *HOST}
+    if relative == "nag_core/triton_kernels.py":
+        return {"nag_core", "torch", "triton"}
     if relative.startswith("nag_core/hosts/"):
         return {"nag_core", "torch", *HOST}
     return {"nag_core", "torch"}
@@ -50,6 +52,8 @@ LAYERS = [
     "guidance",
     "merge",
     "schedule",
+    "triton_kernels",
+    "kernels",
     "presets",
     "config",
     "user_presets",

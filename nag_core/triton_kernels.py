@@ -1,0 +1,151 @@
+"""The guidance rule as Triton kernels: each attention output read once, the result written once, one launch a
+layer.
+
+Imported only where a GPU asks for it; `kernels.py` chooses. One program works on one token, all of its
+channels at once, in fp32, on values scaled as in guidance.py and for the same reason.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from nag_core.guidance import HEADROOM as SCALE
+from nag_core.guidance import Method
+from nag_core.merge import Part
+
+HEADROOM = tl.constexpr(SCALE)
+TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
+# Which of eq. 7, eq. 8-9 and eq. 10 a method has; one without eq. 7 is eq. 5.
+EQUATIONS = {
+    Method.NAG: {"extrapolated": True, "normalised": True, "refined": True},
+    Method.NASA: {"extrapolated": False, "normalised": False, "refined": False},
+    Method.NO_NORMALISATION: {"extrapolated": True, "normalised": False, "refined": True},
+    Method.NO_REFINEMENT: {"extrapolated": True, "normalised": True, "refined": False},
+}
+
+
+@triton.jit
+def _combine(
+    zp, zn, phi, tau, alpha, extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr
+):
+    """The rule on one token, (block,) each; the result, and 1 if tau shrank it."""
+    clipped = tau < 0  # never, but in the type of a comparison
+    out = zp + phi * (zp - zn) if extrapolated else zp - phi * zn
+    if normalised:
+        limit = tau * tl.sum(tl.abs(zp), axis=0)
+        norm = tl.sum(tl.abs(out), axis=0)
+        out = out * tl.minimum(limit / tl.maximum(norm, TINY), 1.0)
+        clipped = norm > limit
+    if refined:
+        # From the nearer end, as torch.lerp: alpha 1 gives `out` itself.
+        out = tl.where(alpha < 0.5, zp + alpha * (out - zp), out - (1.0 - alpha) * (out - zp))
+    return out, clipped.to(tl.int64)
+
+
+@triton.jit
+def _unscaled(x, largest: tl.constexpr):
+    """Held at the limit of the result's dtype before the headroom is taken back."""
+    limit = largest * HEADROOM
+    return tl.minimum(tl.maximum(x, -limit), limit) / HEADROOM
+
+
+@triton.jit
+def _guide_kernel(
+    pos, neg, out, counter, width, pos_stride, neg_stride, phi, tau, alpha, largest: tl.constexpr,
+    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, block)
+    inside = columns < width
+    zp = tl.load(pos + token * pos_stride + columns, mask=inside, other=0.0).to(tl.float32) * HEADROOM
+    zn = tl.load(neg + token * neg_stride + columns, mask=inside, other=0.0).to(tl.float32) * HEADROOM
+    result, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined)
+    result = _unscaled(result, largest).to(out.dtype.element_ty)
+    tl.store(out + token * width + columns, result, mask=inside)
+    tl.atomic_add(counter, clipped, mask=clipped > 0)
+
+
+@triton.jit
+def _part(out, lse, batch, token, head, channel, s0, s1, s2, s3, l0, l1, l2, inside):
+    """A token's channels in one partial attention and each one's head's log-sum-exp; 0 and -inf outside."""
+    values = tl.load(out + batch * s0 + head * s1 + token * s2 + channel * s3, mask=inside, other=0.0)
+    weights = tl.load(lse + batch * l0 + head * l1 + token * l2, mask=inside, other=-float("inf"))
+    return values.to(tl.float32) * HEADROOM, weights
+
+
+@triton.jit
+def _merge_kernel(
+    image, image_lse, pos, pos_lse, neg, neg_lse, out, counter,
+    a0, a1, a2, a3, b0, b1, b2, c0, c1, c2, c3, d0, d1, d2, e0, e1, e2, e3, f0, f1, f2, o0, o1,
+    heads, width, pos_first, pos_last, neg_first, neg_last, own_first, own_last,
+    phi, tau, alpha, largest: tl.constexpr,
+    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    columns = tl.arange(0, block)
+    head, channel = columns // width, columns % width
+    inside = columns < heads * width
+    is_pos = (token >= pos_first) & (token < pos_last)
+    is_neg = (token >= neg_first) & (token < neg_last)
+    own = (token >= own_first) & (token < own_last)
+    z, lz = _part(image, image_lse, batch, token, head, channel, a0, a1, a2, a3, b0, b1, b2, inside)
+    p, lp = _part(
+        pos, pos_lse, batch, token - own_first, head, channel, c0, c1, c2, c3, d0, d1, d2, inside & own
+    )
+    n, ln = _part(
+        neg, neg_lse, batch, token, head, channel, e0, e1, e2, e3, f0, f1, f2, inside & (is_pos == 0)
+    )
+    # Where a part is not there its weight is sigmoid(-inf) = 0.
+    zp = tl.where(inside, z * tl.sigmoid(lz - lp) + p * tl.sigmoid(lp - lz), 0.0)
+    zn = tl.where(inside, z * tl.sigmoid(lz - ln) + n * tl.sigmoid(ln - lz), 0.0)
+    guided, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined)
+    is_image = own & (is_pos == 0)
+    result = tl.where(is_image, guided, tl.where(is_neg, zn, zp))
+    result = _unscaled(result, largest).to(out.dtype.element_ty)
+    tl.store(out + batch * o0 + token * o1 + columns, result, mask=inside)
+    tl.atomic_add(counter, clipped, mask=is_image & (clipped > 0))
+
+
+def guide(
+    pos: Tensor, neg: Tensor, strength: tuple[float, float, float], method: Method, counter: Tensor
+) -> Tensor:
+    """`guidance.guide` on (B, N, C) of fp32, fp16 or bf16; `counter` gains the clipped tokens."""
+    width = pos.shape[-1]
+    tokens, neg_tokens = (x.reshape(-1, width) for x in (pos.contiguous(), neg.contiguous()))
+    out = torch.empty_like(tokens)
+    _guide_kernel[(len(tokens),)](
+        tokens, neg_tokens, out, counter, width, tokens.stride(0), neg_tokens.stride(0), *strength,
+        torch.finfo(pos.dtype).max, **EQUATIONS[method], **_launch(width),
+    )  # fmt: skip
+    return out.view(pos.shape)
+
+
+def merge_and_guide(
+    image: Part,
+    pos: Part,
+    neg: Part,
+    out: Tensor,
+    spans: tuple[int, int, int, int, int, int],
+    strength: tuple[float, float, float],
+    method: Method,
+    counter: Tensor,
+) -> None:
+    """Writes three partial attentions, merged and guided, to `out` (B, N, H*D), last dim contiguous.
+
+    image, neg: all N queries over the image's and the negative's keys; pos: the queries own_first to own_last
+        over the prompt's keys. spans: (pos_first, pos_last, neg_first, neg_last, own_first, own_last).
+    """
+    batch, heads, tokens, width = image.out.shape
+    strides = [stride for part in (image, pos, neg) for x in part for stride in x.stride()]
+    _merge_kernel[(tokens, batch)](
+        *image, *pos, *neg, out, counter, *strides, *out.stride()[:2], heads, width, *spans, *strength,
+        torch.finfo(out.dtype).max, **EQUATIONS[method], **_launch(heads * width),
+    )  # fmt: skip
+
+
+def _launch(width: int) -> dict[str, int]:
+    block = triton.next_power_of_2(width)
+    return {"block": block, "num_warps": min(max(block // 256, 1), 16)}
