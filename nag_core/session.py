@@ -17,6 +17,7 @@ from nag_core.kernels import Rule
 from nag_core.negative import KeyValueCache, Negative
 from nag_core.presets import Strength
 from nag_core.report import PassReport
+from nag_core.reuse import KeyValueReuse
 from nag_core.schedule import Window
 
 logger = logging.getLogger("nag")
@@ -40,7 +41,8 @@ class Session:
 
     Referenced only by the closures on the cloned patcher and by the job's record, so that it dies with the
     pass. `attention(q, k, v, extra)` is the host's own function; `attention_name` is what the report calls
-    the path taken. `guided_images` of `images` have a negative.
+    the path taken. `texts`: names of prompt's and negative's texts at a step, None where nobody can tell.
+    `guided_images` of `images` have a negative.
     """
 
     strength: Strength
@@ -51,7 +53,9 @@ class Session:
     attention: Callable[[Tensor, Tensor, Tensor, dict], Tensor]
     attention_name: str
     pass_name: str = "first pass"
+    texts: Callable[[int], tuple[Hashable, Hashable]] | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
+    reuse: KeyValueReuse = field(default_factory=KeyValueReuse)
     calls: int = 0
     guided_calls: int = 0
     last_guided: int = 0
@@ -128,6 +132,8 @@ class Session:
         """Frees what the pass held; the counters stay readable. Safe twice, and after a device error."""
         self.closed = True
         self.cache.clear()
+        self.reuse.clear()
+        self.texts = None
         # The host keeps the patched clone, and with it this object, until its next job.
         self.progress = _after_the_pass
         self.negative = Negative(())

@@ -65,7 +65,7 @@ class NagScript(scripts.Script):
         if not self.jobs.inside_another(p):
             # A picture that is saved before this batch ends must not carry the report of the one before.
             p.extra_generation_params.pop(infotext.REPORT, None)
-        job.begin_pass(p, kwargs.get("uc"))
+        job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
 
     def postprocess_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)

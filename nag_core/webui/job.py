@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from nag_core import hosts, presets, report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
-from nag_core.hosts import base, encoding
+from nag_core.hosts import base, encoding, modifier
 from nag_core.hosts.base import Host, UnsupportedHost
+from nag_core.hosts.texts import texts_in_use
 from nag_core.negative import Negative, negative_from_schedules
 from nag_core.presets import Strength
 from nag_core.session import Session
@@ -60,23 +62,23 @@ class Job:
             return Strength(self.settings.hires_scale, strength.tau, strength.alpha)
         return strength
 
-    def begin_pass(self, p: Any, uc: Any) -> None:
+    def begin_pass(self, p: Any, uc: Any, c: Any = None) -> None:
         """Installs NAG for the pass that is about to be sampled, or notes why it stands aside. Never raises.
 
         uc: the host's own schedules of the main negative, None where it did not encode it (Forge main at CFG
-            1).
+            1). c: those of the prompt.
         """
         name = HIRES if getattr(p, "is_hr_pass", False) else FIRST
         self._close_passes()  # a pass that begins ends the ones before
         try:
-            self.passes[name] = self._start(p, uc, name)
+            self.passes[name] = self._start(p, uc, c, name)
         except UnsupportedHost as reason:
             self.passes[name] = report.aside(name, str(reason))
         except Exception as error:  # hosts swallow it and go on without a word; the report shall not
             logger.debug("NAG could not be set up", exc_info=error)
             self.passes[name] = report.aside(name, f"{type(error).__name__}: {str(error)[:200]}")
 
-    def _start(self, p: Any, uc: Any, name: str) -> Pass | report.PassReport:
+    def _start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | report.PassReport:
         strength = self.strength(p.sd_model, name)
         reason = self.unsupported or _why_not(self.settings, strength, name)
         if reason:
@@ -89,9 +91,9 @@ class Job:
         self._name_relative(p.sd_model)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
-            self.host.attention, self.host.attention_name, name,
+            self.host.attention, self.host.attention_name, name, _texts_in_use(c, uc),
         )  # fmt: skip
-        base.install(p.sd_model, self.host, session)
+        modifier.install(p.sd_model, self.host, session)
         return Pass(session, texts, own)
 
     def _negative(self, p: Any, texts: list[str], schedules: Any, name: str) -> Negative:
@@ -117,7 +119,7 @@ class Job:
                 continue
             session = current.session
             try:
-                if not base.installed(sd_model, session):
+                if not modifier.installed(sd_model, session):
                     self._move(p, current, sd_model, x, name)
             except Exception as error:
                 session.problem(f"off after the refiner switch ({str(error)[:120]})", error)
@@ -130,9 +132,10 @@ class Job:
         base.check_model(sd_model, self.host)
         self.caches.clear()
         current.session.cache.clear()
+        current.session.texts = None  # the host has encoded the prompt anew, too
         schedules = None if current.own else p.get_conds()[1]
         current.session.negative = self._negative(p, current.texts, schedules, name)
-        base.install(sd_model, self.host, current.session)
+        modifier.install(sd_model, self.host, current.session)
         if not schedules:
             self.host.after_encoding(base.unet_patcher(sd_model), x)
 
@@ -157,6 +160,15 @@ class Job:
         for current in self.passes.values():
             if isinstance(current, Pass):
                 current.session.close()
+
+
+def _texts_in_use(c: Any, uc: Any) -> Callable | None:
+    """None where the host's schedules are not what they are known to be: then nothing is reused."""
+    try:
+        return texts_in_use(c, uc)
+    except Exception as error:
+        logger.debug("NAG: the prompt's schedules cannot be read", exc_info=error)
+        return None
 
 
 def _why_not(settings: Settings, strength: Strength, name: str) -> str:

@@ -196,7 +196,7 @@ def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, m
 
     callbacks = host.script_callbacks
     callbacks.on_cfg_denoiser(swap)
-    entries = callbacks.callback_map["cfg_denoiser"]
+    entries = callbacks.callback_map["callbacks_cfg_denoiser"]
     entries.insert(0, entries.pop())  # the host swaps before any callback runs
     encoded.clear()
     try:
@@ -212,7 +212,7 @@ def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, m
 
 
 def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, monkeypatch):
-    from nag_core.hosts import base
+    from nag_core.hosts import base, modifier
 
     tried = []
 
@@ -220,7 +220,7 @@ def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, m
         tried.append(1)
         raise base.UnsupportedHost("no such text encoder")
 
-    monkeypatch.setattr(base, "installed", lambda *args: False)
+    monkeypatch.setattr(modifier, "installed", lambda *args: False)
     job()
     original = base.check_model
     monkeypatch.setattr(base, "check_model", lambda *args: original(*args) if not tried_before() else fail())
@@ -254,16 +254,16 @@ def test_adetailers_inner_jobs_leave_the_outer_pictures_report_alone(host, job, 
 
 
 def test_installing_twice_leaves_one_modifier(host, job, script):
-    from nag_core.hosts import base
+    from nag_core.hosts import modifier
 
     p, _ = job(ON)
     model = host.shared.sd_model
     model.forge_objects = model.forge_objects_original.shallow_copy()
     sessions = [SimpleNamespace(begin_call=lambda: None), SimpleNamespace(begin_call=lambda: None)]
     for session in sessions:
-        base.install(model, None, session)
-    assert not base.installed(model, sessions[0])
-    assert base.installed(model, sessions[1])
+        modifier.install(model, None, session)
+    assert not modifier.installed(model, sessions[0])
+    assert modifier.installed(model, sessions[1])
     assert len(model.forge_objects.unet.model_options["conditioning_modifiers"]) == 1
     model.forge_objects = model.forge_objects_original.shallow_copy()
 

@@ -271,7 +271,7 @@ def routes(host, script, store, monkeypatch):
     def serve(api_auth=None, demo=None):
         app = FastAPI()
         monkeypatch.setattr(host.shared.cmd_opts, "api_auth", api_auth)
-        for entry in host.scripts.script_callbacks.callback_map["app_started"]:
+        for entry in host.scripts.script_callbacks.callback_map["callbacks_app_started"]:
             entry.callback(demo, app)
         return TestClient(app)
 

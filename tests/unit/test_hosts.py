@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nag_core import hosts
-from nag_core.hosts import base, forge, ldm_patched
+from nag_core.hosts import base, forge, ldm_patched, modifier
 
 
 @pytest.fixture(autouse=True)
@@ -171,8 +171,8 @@ def call(images, options):
     used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
     model = SimpleNamespace(diffusion_model=UNet())
     host = SimpleNamespace(weights=lambda model: "w", joint_model=lambda network: None)
-    modifier = base._conditioning_modifier(host, used)
-    patched = modifier(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
+    modify = modifier._conditioning_modifier(host, used)
+    patched = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
     return used, patched
 
 

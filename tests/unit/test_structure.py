@@ -59,6 +59,7 @@ LAYERS = [
     "user_presets",
     "report",
     "negative",
+    "reuse",
     "session",
     "attention",
     "hosts",

@@ -65,7 +65,7 @@ EVENTS = (
     "before_image_saved",
     "image_saved",
 )
-callback_map: dict[str, list[ScriptCallback]] = {event: [] for event in EVENTS}
+callback_map: dict[str, list[ScriptCallback]] = {f"callbacks_{event}": [] for event in EVENTS}
 
 
 def clear_callbacks() -> None:
@@ -80,7 +80,7 @@ def _caller_file() -> str:
 
 def _subscriber(event: str) -> Callable[..., None]:
     def subscribe(callback: Callable[..., Any], *, name: str | None = None) -> None:
-        callback_map[event].append(ScriptCallback(_caller_file(), callback, name or "unnamed"))
+        callback_map[f"callbacks_{event}"].append(ScriptCallback(_caller_file(), callback, name or "unnamed"))
 
     subscribe.__doc__ = f"Call `callback` on every '{event}' event."
     return subscribe
@@ -89,7 +89,7 @@ def _subscriber(event: str) -> Callable[..., None]:
 def _dispatcher(event: str) -> Callable[..., list[Any]]:
     def dispatch(*args: Any, **kwargs: Any) -> list[Any]:
         results = []
-        for entry in list(callback_map[event]):
+        for entry in list(callback_map[f"callbacks_{event}"]):
             try:
                 results.append(entry.callback(*args, **kwargs))
             except Exception:

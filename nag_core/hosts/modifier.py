@@ -1,0 +1,117 @@
+"""NAG on the UNet patcher: a conditioning modifier, which every Forge-like host calls once per denoiser call,
+after all other extensions have patched the unet, with that call's conditions and options.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from nag_core.attention.cross import Call, LayerKey, cross_attention_layers, patch_attn2
+from nag_core.attention.model_call import patch_model_call
+from nag_core.attention.rows import Batch
+from nag_core.hosts.base import Host, no_attention, unet_patcher
+from nag_core.hosts.texts import may_change
+from nag_core.reuse import KeyValueReuse, Provenance, patch_reuse, traced
+from nag_core.session import Progress, Session
+
+logger = logging.getLogger("nag")
+
+
+def install(sd_model: Any, host: Host, session: Session) -> None:
+    """Clones the UNet patcher, adds the session's conditioning modifier, writes the clone back.
+
+    Idempotent: a modifier of ours that is already on the patcher is replaced (Forge main runs the hook twice
+        in the hires pass, processing.py:1510 and 1522). The host drops the clone before its next pass, so
+        nothing is removed.
+    """
+    unet = unet_patcher(sd_model).clone()
+    others = [m for m in unet.model_options.get("conditioning_modifiers", []) if _session_of(m) is None]
+    unet.model_options["conditioning_modifiers"] = others
+    unet.add_conditioning_modifier(_conditioning_modifier(host, session))
+    sd_model.forge_objects.unet = unet
+
+
+def installed(sd_model: Any, session: Session) -> bool:
+    """Whether the session's modifier is on the model's current patcher (the refiner loads another model)."""
+    modifiers = unet_patcher(sd_model).model_options.get("conditioning_modifiers", [])
+    return any(_session_of(modifier) is session for modifier in modifiers)
+
+
+def _session_of(modifier: Any) -> Session | None:
+    return getattr(modifier, "nag_session", None)
+
+
+@dataclass(slots=True)
+class _Unet:
+    """The attention layers of the network last seen, and what is kept of them between calls."""
+
+    network: nn.Module | None = None
+    layers: dict[LayerKey, nn.Module] = field(default_factory=dict)
+
+    def of(self, network: nn.Module, reuse: KeyValueReuse) -> dict[LayerKey, nn.Module]:
+        if network is not self.network:
+            self.network, self.layers = network, cross_attention_layers(network)
+            reuse.prepare(self.layers)
+        return self.layers
+
+
+def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]:
+    unet = _Unet()
+
+    def modifier(model, x, timestep, uncond, cond, cond_scale, model_options, seed):
+        try:
+            progress = session.begin_call()
+            batch = progress and _batch(session, progress, x, model_options)
+            joint = batch and host.joint_model(model.diffusion_model)
+            if joint:
+                model_options = patch_model_call(model_options, joint, session, batch)
+            elif batch:
+                weights = (id(model.diffusion_model), host.weights(model))
+                call = Call(session, batch, weights)
+                given = (cond, uncond, model_options)
+                cond, uncond, model_options = _guided(given, call, unet, model, progress)
+        except Exception as error:  # the picture goes on without NAG, and the report says why
+            session.problem(f"could not be installed ({type(error).__name__}: {str(error)[:120]})", error)
+        return model, x, timestep, uncond, cond, cond_scale, model_options, seed
+
+    modifier.nag_session = session
+    return modifier
+
+
+def _batch(session: Session, progress: Progress, x: Tensor, options: dict) -> Batch | None:
+    """The images of this denoiser call and their negatives; None where there is nobody to guide."""
+    entries = session.negative.at(progress.call)
+    if len(entries) != x.shape[0]:
+        session.problem(f"{len(entries)} negatives for {x.shape[0]} images")
+        return None
+    patches = options.get("transformer_options", {}).get("patches", {})
+    # Forge Couple's pair; ControlLLLite has the first one alone and leaves the rows as they are.
+    regional = bool(patches.get("attn2_patch") and patches.get("attn2_output_patch"))
+    return Batch(entries, bool(options.get("tiled_diffusion")), regional) if any(entries) else None
+
+
+def _guided(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progress) -> tuple:
+    """Conditions and options of the call with NAG in them."""
+    cond, uncond, options = given
+    session, network = call.session, model.diffusion_model
+    layers = unet.of(network, session.reuse)
+    if not layers:
+        session.problem(no_attention(network))
+        return given
+    guided = patch_attn2(options, layers, call)
+    if session.texts is None or may_change(options):
+        return cond, uncond, guided
+    try:
+        prompt, negative = session.texts(progress.call)
+        provenance = Provenance()
+        cond = traced(cond, ("cond", prompt, call.weights), provenance)
+        uncond = traced(uncond, ("uncond", negative, call.weights), provenance)
+        return cond, uncond, patch_reuse(guided, network, session.reuse, provenance)
+    except Exception as error:  # only the speed is lost
+        logger.debug("NAG: the prompt's keys and values cannot be reused here", exc_info=error)
+        return given[0], given[1], guided

@@ -1,0 +1,171 @@
+"""K+ and V+ of UNet cross-attention, made once for each text and reused over the steps of a pass.
+
+The host makes them anew in every step from a context that has not changed. Skipping that saves two launches a
+layer, about what NAG adds. Tensors are never compared: a context is recognised by where it came from. The
+pass names the schedule entries in use; copies of the step's conditions carry that name through the host's
+batching; and a layer reuses only what was made from the very tensor the network was called with. Whoever
+changes the text on the way (a patch, a wrapper) makes another tensor, and the layer computes as ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+# Texts kept at a time: two suffice for `[a|b]`, which alternates, and bound what a long schedule may take.
+MOST_TEXTS = 2
+
+
+class Provenance:
+    """Which context tensors of one denoiser call hold which texts."""
+
+    def __init__(self) -> None:
+        self.known: list[tuple[weakref.ref, Hashable]] = []
+
+    def note(self, context: Tensor, texts: Hashable) -> None:
+        self.known.append((weakref.ref(context), texts))
+
+    def of(self, context: Any) -> Hashable | None:
+        """The texts of exactly this tensor; None for every other."""
+        return next((texts for seen, texts in self.known if seen() is context), None)
+
+
+def traced(conds: list[dict] | None, name: Hashable, provenance: Provenance) -> list[dict] | None:
+    """Copies of the host's compiled conditions whose joined context `provenance` will recognise.
+
+    name: stands for their texts; conditions of one list (AND) are told apart by their place in it.
+    """
+    if conds is None:
+        return None
+    copies = []
+    for place, cond in enumerate(conds):
+        parts = cond["model_conds"]
+        condition = _traced_kind(type(parts["c_crossattn"]))(parts["c_crossattn"].cond)
+        condition.text, condition.provenance = (name, place), provenance
+        copies.append({**cond, "model_conds": {**parts, "c_crossattn": condition}})
+    return copies
+
+
+@functools.cache
+def _traced_kind(kind: type) -> type:
+    """The host's condition class, with a text that survives process_cond and is noted at concat."""
+
+    class Traced(kind):
+        text: Hashable | None = None
+        provenance: Provenance | None = None
+
+        def process_cond(self, *args: Any, **kwargs: Any) -> Any:
+            processed = super().process_cond(*args, **kwargs)
+            if isinstance(processed, Traced):
+                processed.text, processed.provenance = self.text, self.provenance
+            return processed
+
+        def concat(self, others: list) -> Tensor:
+            joined = super().concat(others)
+            texts = tuple(getattr(one, "text", None) for one in (self, *others))
+            if None not in texts:
+                self.provenance.note(joined, texts)
+            return joined
+
+    return Traced
+
+
+@dataclass(slots=True)
+class KeyValueReuse:
+    """The kept K+ and V+ of one pass, and the replaced forwards of `to_k` and `to_v` while a call runs.
+
+    Size: MOST_TEXTS x rows x tokens x 2 x channels of all layers (SDXL, one row of 77 tokens, fp16: 28 MB
+        each).
+    """
+
+    kept: OrderedDict[Hashable, dict] = field(default_factory=OrderedDict)
+    forwards: dict[nn.Module, Callable] = field(default_factory=dict)
+    context: Tensor | None = None
+    made: dict = field(default_factory=dict)
+
+    def prepare(self, layers: dict[Hashable, nn.Module]) -> None:
+        """Makes the replacements for attn2 modules; those whose projection someone else replaced are left
+        out.
+        """
+        projections = [module for attn2 in layers.values() for module in (attn2.to_k, attn2.to_v)]
+        self.forwards = {
+            module: self._forward(module) for module in projections if "forward" not in module.__dict__
+        }
+        self.kept.clear()
+
+    def _forward(self, module: nn.Module) -> Callable:
+        original = module.forward
+
+        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if x is not self.context:
+                return original(x, *args, **kwargs)
+            if module not in self.made:
+                self.made[module] = original(x, *args, **kwargs)
+            return self.made[module]
+
+        return forward
+
+    @contextmanager
+    def during(self, network: nn.Module, texts: Hashable) -> Iterator[None]:
+        """One call of `network`, whose context holds `texts`; everything is put back afterwards."""
+
+        def remember(_module: nn.Module, _args: tuple, kwargs: dict) -> None:
+            self.context = kwargs.get("context")
+            if self.context is not None:
+                self.made = self._kept(texts, self.context)
+
+        hook = network.register_forward_pre_hook(remember, with_kwargs=True)
+        try:
+            for module, forward in self.forwards.items():
+                module.__dict__["forward"] = forward
+            yield
+        finally:
+            hook.remove()
+            for module, forward in self.forwards.items():
+                if module.__dict__.get("forward") is forward:
+                    del module.__dict__["forward"]
+            self.context = None
+
+    def _kept(self, texts: Hashable, context: Tensor) -> dict:
+        key = (texts, context.device, context.dtype, context.shape)
+        made = self.kept.setdefault(key, {})
+        self.kept.move_to_end(key)
+        while len(self.kept) > MOST_TEXTS:
+            self.kept.popitem(last=False)
+        return made
+
+    def clear(self) -> None:
+        self.kept.clear()
+        self.forwards.clear()
+        self.context, self.made = None, {}
+
+
+def patch_reuse(
+    model_options: dict, network: nn.Module, reuse: KeyValueReuse, provenance: Provenance
+) -> dict:
+    """A copy of `model_options` whose model calls reuse K+ and V+ where `provenance` knows the context.
+
+    A wrapper that is already there is called as before, around ours.
+    """
+    theirs = model_options.get("model_function_wrapper")
+
+    def wrapper(apply: Callable[..., Tensor], arguments: dict) -> Tensor:
+        def reusing(x: Tensor, timestep: Tensor, **c: Any) -> Tensor:
+            texts = provenance.of(c.get("c_crossattn"))
+            if texts is None:
+                return apply(x, timestep, **c)
+            with reuse.during(network, texts):
+                return apply(x, timestep, **c)
+
+        if theirs is not None:
+            return theirs(reusing, arguments)
+        return reusing(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    return {**model_options, "model_function_wrapper": wrapper}
