@@ -45,6 +45,12 @@ class Negative:
 
     images: tuple[tuple[Scheduled, ...] | None, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest text of every image, together."""
+        entries = [[part.entry for part in schedule or () if part.entry] for schedule in self.images]
+        return sum(max((entry.tokens for entry in image), default=0) for image in entries)
+
     def at(self, step: int) -> tuple[Entry | None, ...]:
         """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
         first.

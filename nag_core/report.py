@@ -13,7 +13,8 @@ class PassReport:
 
     `layers`: how many were guided, by kind: (("", 70),) for attention layers, (("double", 19), ("single",
     38)) for transformer blocks. `total_calls`: model calls made (some samplers make two a step);
-    `guided_calls` of them under NAG. `images`: how many of how many had a negative.
+    `guided_calls` of them under NAG. `images`: how many of how many had a negative. `bypassed`: NAG was
+    installed for calls, and none of them came to it.
     """
 
     pass_name: str
@@ -26,6 +27,7 @@ class PassReport:
     strength: Strength | None = None
     images: tuple[int, int] = (0, 0)
     problems: tuple[str, ...] = ()
+    bypassed: bool = False
 
     @property
     def applied(self) -> bool:
@@ -39,6 +41,8 @@ class PassReport:
         if not self.applied:
             reasons = [reason for reason in (self.reason, *self.problems) if reason]
             sampled = "no step inside the window was sampled" if self.total_calls else "no step was sampled"
+            if self.bypassed:
+                sampled = "another extension took the attention or the model call over, and NAG never ran"
             return f"not applied: {'; '.join(reasons) or sampled}"
         parts = [f"{self._counted_layers()} × {self.guided_calls}/{self.total_calls} steps"]
         if self.clipped_share is not None:

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,8 @@ class Session:
     Referenced only by the closures on the cloned patcher and by the job's record, so that it dies with the
     pass. `attention(q, k, v, extra)` is the host's own function; `attention_name` is what the report calls
     the path taken. `texts`: names of prompt's and negative's texts at a step, None where nobody can tell.
-    `guided_images` of `images` have a negative.
+    `batches`: the arrangements seen, by what they hold for. `guided_images` of `images` have a negative.
+    `armed`: calls that NAG was installed for. `two_calls`: a log-sum-exp kernel has failed in this pass.
     """
 
     strength: Strength
@@ -62,11 +64,14 @@ class Session:
     layers: dict[Hashable, str] = field(default_factory=dict)
     tokens: int = 0
     counters: dict[torch.device, Tensor] = field(default_factory=dict)
+    batches: dict[Hashable, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     images: int = 0
     guided_images: int = 0
+    armed: int = 0
     closed: bool = False
     stopped: bool = False
+    two_calls: bool = False
 
     def __post_init__(self) -> None:
         self.images = len(self.negative.images)
@@ -126,6 +131,7 @@ class Session:
             strength=self.strength,
             images=(self.guided_images, self.images),
             problems=tuple(self.problems),
+            bypassed=self.armed > 0 and not self.layers,
         )
 
     def close(self) -> None:
@@ -133,6 +139,7 @@ class Session:
         self.closed = True
         self.cache.clear()
         self.reuse.clear()
+        self.batches.clear()
         self.texts = None
         # The host keeps the patched clone, and with it this object, until its next job.
         self.progress = _after_the_pass

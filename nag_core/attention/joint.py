@@ -78,27 +78,28 @@ def joint_attention(
 ) -> Tensor:
     """Guided attention of a joint sequence, (B, N, H*D) in the order and dtype of `q`.
 
-    q, k, v: (B, H, N, D) of the whole sequence, rotated and normed by the host. `rows`: which of the B rows
-        are
+    q, k, v: (B, H, N, D) of the whole sequence, rotated and normed by the host. rows: which of the B rows are
         guided. The others attend as without NAG, over prompt and image; what stands in their negative's slot
-        attends to nothing and nobody attends to it (zeros, never read).
+        attends to nothing, and nobody attends to it (zeros, never read).
     plain: the host's attention. kernel: one that returns a log-sum-exp; without one, or with a mask (additive
-        or
-        boolean, broadcastable to (B, H, N, N)), two calls of `plain` are made.
+        or boolean, broadcastable to (B, H, N, N)), two calls of `plain` are made.
     """
-    out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
+    shape = (q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
+    filled = rows.rest is None and all(group.entries[0].tokens == layout.neg for group in rows.groups)
+    out = q.new_empty(shape) if filled else q.new_zeros(shape)
     own = layout.unguided_part
     if rows.rest is not None:
-        one = (x[rows.rest][:, :, own] for x in (q, k, v))
+        one = (x[:, :, own][rows.rest] for x in (q, k, v))
         out[rows.rest, own] = plain(*one, _square(_of_rows(mask, rows.rest), own))
     for group in rows.groups:
-        part = out if rows.rest is None and len(rows.groups) == 1 else torch.zeros_like(out[group.index])
+        # A view where the rows are consecutive, else a copy to be written back.
+        part = out[group.index]
         tensors = [x[group.index] for x in (q, k, v)]
         if kernel is None or mask is not None:
             _two_calls(*tensors, layout, group, plain, rule, part, _of_rows(mask, group.index))
         else:
             _merged(*tensors, layout, group, kernel, rule, part)
-        if part is not out:
+        if not isinstance(group.index, slice):
             out[group.index] = part
     return out
 

@@ -6,23 +6,21 @@ and offload need nothing; what the host drops at the end with its text tokens in
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nag_core.attention.joint import Layout, Plain, joint_attention
+from nag_core.attention.joint_model import JointModel, replaced
 from nag_core.attention.rows import Arrangement, Batch
 from nag_core.kernels import Rule
-from nag_core.merge import lse_kernel
+from nag_core.merge import Kernel, lse_kernel
 from nag_core.negative import Entry
 from nag_core.session import Session
-
-logger = logging.getLogger("nag")
 
 ApplyModel = Callable[..., Tensor]
 
@@ -31,49 +29,11 @@ class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call witho
     """The model call was not what NAG expects; it must be made again without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class JointModel:
-    """What a host's joint-attention model looks like from outside.
-
-    blocks: (kind, count) in the order they run. patch: latent pixels per image token and side.
-    namespace, attribute: the host module's globals, and the attention function its blocks look up there.
-    heads_split: that function takes (q, k, v, heads, skip_reshape=True) with q (B, H, N, D), already rotated;
-        else
-        (q, k, v, heads, mask) with q (B, N, H*D).
-    sdpa: the names under which that function is torch's own attention (or as exact): only then its work may
-        go to a
-        kernel that returns a log-sum-exp. Any other backend is the user's choice and is kept.
-    """
-
-    blocks: tuple[tuple[str, int], ...]
-    patch: int
-    namespace: dict[str, Any]
-    attribute: str
-    heads_split: bool
-    sdpa: frozenset[str]
-
-    @property
-    def block_names(self) -> list[tuple[str, int]]:
-        return [(kind, number) for kind, count in self.blocks for number in range(count)]
-
-
-@contextmanager
-def replaced(namespace: dict[str, Any], attribute: str, value: Any) -> Iterator[None]:
-    """`namespace[attribute]` is `value` inside, and what it was afterwards, whatever happens inside."""
-    original = namespace[attribute]
-    namespace[attribute] = value
-    try:
-        yield
-    finally:
-        namespace[attribute] = original
-
-
 def patch_model_call(model_options: dict, model: JointModel, session: Session, batch: Batch) -> dict:
     """A copy of `model_options` whose model calls run under NAG; the original is not touched.
 
     A wrapper that is already there (MultiDiffusion) is called as before, around ours: it sees the plain call.
-    A
-    closure only: the patchers deep-copy anything else.
+    Closures only: the patchers deep-copy anything else.
     """
     theirs = model_options.get("model_function_wrapper")
 
@@ -101,19 +61,21 @@ def _guided_call(
     try:
         call = _prepared(x, c, model, session, batch)
     except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-        message = f"{type(error).__name__}: {str(error)[:120]}"
-        call = session.stop(f"off from step {session.calls} on: {message}", error)
+        call = session.stop(
+            f"off from call {session.calls} on: {type(error).__name__}: {str(error)[:120]}", error
+        )
     if call is not None:
         try:
-            with replaced(model.namespace, model.attribute, call.attention):
-                out = apply(x, timestep, **{**c, **_spare(c), "c_crossattn": call.context})
-            call.finish(c["transformer_options"].get("skip_layers", ()))
+            with call.in_place():
+                out = apply(x, timestep, **call.arguments)
+            call.finish()
             return out
         except NotGuided as reason:
-            session.stop(f"off from step {session.calls} on: {reason}", reason.__cause__ or reason)
+            session.stop(f"off from call {session.calls} on: {reason}", reason.__cause__ or reason)
         except torch.cuda.OutOfMemoryError as error:
-            session.stop(f"off from step {session.calls} on: out of memory with the negative's tokens", error)
-    # Not inside the except clauses: their tracebacks would keep the failed call's tensors alive.
+            session.stop(f"off from call {session.calls} on: out of memory with the negative's tokens", error)
+    # Outside the except clauses, whose tracebacks hold the failed call's tensors; so do these two.
+    call = out = None
     return apply(x, timestep, **c)
 
 
@@ -130,15 +92,24 @@ def _prepared(
         return None
     layout = _layout(x, c["c_crossattn"], rows, model.patch)
     context = _with_negative(c["c_crossattn"], rows, layout.neg, session)
-    return _Call(model, session, rows, layout, context)
+    # A counter of its own: a call that has to be made again must not have counted.
+    counter = torch.zeros((), dtype=torch.int64, device=x.device)
+    return _Call(
+        model, session, rows, layout, {**c, **_spare(c), "c_crossattn": context},
+        session.rule(x.device, counter), model.namespace[model.attribute],
+    )  # fmt: skip
 
 
 def _spare(c: dict[str, Any]) -> dict[str, Any]:
     """Copies of what models empty while they run (ControlNet's lists), in case the call must be repeated."""
+
+    def copied(value: Any) -> Any:
+        return list(value) if isinstance(value, list) else value
+
     control = c.get("control")
     if isinstance(control, dict):
-        return {"control": {key: list(value) for key, value in control.items()}}
-    return {"control": list(control)} if isinstance(control, list) else {}
+        return {"control": {key: copied(value) for key, value in control.items()}}
+    return {"control": copied(control)} if "control" in c else {}
 
 
 def _layout(x: Tensor, context: Tensor, rows: Arrangement, patch: int) -> Layout:
@@ -151,7 +122,7 @@ def _with_negative(context: Tensor, rows: Arrangement, width: int, session: Sess
     """`context` (B, T, C) with the negatives in front, (B, width + T, C).
 
     A negative that is shorter is repeated to `width`, an unguided row gets the first negative: nobody attends
-    to either. Real tokens and no zeros, so that weights quantised with a scale per tensor see usual values.
+    to either. Real tokens and no zeros, so that layers which scale by their largest input see usual values.
     """
     slot = context.new_empty(context.shape[0], width, context.shape[2])
     slot[:] = _filled(rows.groups[0].entries[0], width, context, session)
@@ -167,22 +138,30 @@ def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
 
 @dataclass(slots=True)
 class _Call:
-    """The replaced attention of one model call, and what it has done. `context`: negatives in front."""
+    """The replaced attention of one model call, and what it has done. `original`: the host's function."""
 
     model: JointModel
     session: Session
     rows: Arrangement
     layout: Layout
-    context: Tensor
-    original: Any = None
-    rule: Rule | None = None
+    arguments: dict[str, Any]
+    rule: Rule
+    original: Any
     guided: int = 0
+    entered: list[tuple[str, int]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.original = self.model.namespace[self.model.attribute]
-        # A counter of its own: a call that has to be made again must not have counted.
-        device = self.context.device
-        self.rule = self.session.rule(device, torch.zeros((), dtype=torch.int64, device=device))
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The host's attention is ours, and the blocks that run are noted, inside."""
+
+        def entering(name: tuple[str, int]) -> Callable[..., None]:
+            return lambda *_: self.entered.append(name)
+
+        with ExitStack() as stack:
+            for name, module in self.model.named_blocks():
+                stack.callback(module.register_forward_pre_hook(entering(name)).remove)
+            stack.enter_context(replaced(self.model.namespace, self.model.attribute, self.attention))
+            yield
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         """In the host's place. A joint call is known by its exact length, never by being longer than the
@@ -201,20 +180,36 @@ class _Call:
             message = str(error).partition("\n")[0][:120]
             raise NotGuided(f"{type(error).__name__} in the joint attention: {message}") from error
 
-    def _joint(self, q, k, v, heads, mask=None, **options: Any) -> Tensor:
+    def _joint(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
         if not self.model.heads_split:
             # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
-        name = getattr(self.original, "__name__", "attention")
-        exact = name in self.model.sdpa and mask is None and self.layout.pos > 0
+        exact = mask is None and not self.session.two_calls and self.model.is_sdpa(self.original)
         kernel = lse_kernel(q) if exact else None
-        out = joint_attention(q, k, v, self.layout, self.rows, self._plain(options), kernel, self.rule, mask)
+        try:
+            out = self._attended(q, k, v, kernel, mask, options)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a kernel may pass its probe and refuse these shapes
+            if kernel is None:
+                raise
+            self.session.two_calls = True
+            self.session.problem(f"the {kernel.name} kernel refused these shapes", error)
+            kernel, out = None, self._attended(q, k, v, None, mask, options)
         self.guided += 1
+        name = getattr(self.original, "__name__", "attention")
         self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
         return out
 
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel | None, mask: Tensor | None, options: dict
+    ) -> Tensor:
+        return joint_attention(q, k, v, self.layout, self.rows, self._plain(options), kernel, self.rule, mask)
+
     def _plain(self, options: dict[str, Any]) -> Plain:
-        """The host's function, with the options it was called with, for heads split as `joint_attention` has
+        """The host's function with the options it was called with, for heads split as `joint_attention` has
         them.
         """
         if self.model.heads_split:
@@ -226,15 +221,19 @@ class _Call:
 
         return merged_heads
 
-    def finish(self, skipped: Any) -> None:
-        """Hands the counts to the session, if every block went through `attention` once.
+    def finish(self) -> None:
+        """Hands the counts to the session, if every block that ran went through `attention`.
 
-        Otherwise some block saw the negative as a part of the prompt: that answer is worthless.
+        Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
+        did not
+        run are fine: the user skips them, or an extension (a block cache) answers for them.
         """
-        names = [name for i, name in enumerate(self.model.block_names) if i not in skipped]
-        if self.guided != len(names):
-            raise NotGuided(f"{self.guided} joint attentions, expected {len(names)}; this WebUI changed")
+        if self.guided != len(self.entered):
+            raise NotGuided(
+                f"{self.guided} of {len(self.entered)} blocks attended as they are known to; "
+                "this WebUI or an extension changed them"
+            )
         images = sum(len(group.entries) for group in self.rows.groups)
-        for kind, number in names:
+        for kind, number in self.entered:
             self.session.count((kind, number), images * self.layout.image, kind)
         self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)

@@ -85,7 +85,7 @@ class Batch:
         """Who is guided in a call of `total` rows with these cond_or_uncond marks; None for a layout nobody
         knows.
 
-        Worked out once per arrangement: an index tensor made anew in every layer would stall a GPU each time.
+        Worked out once per arrangement, not per layer and step: making an index tensor stalls a GPU.
         """
         key = (total, tuple(marks), device)
         if key not in self.known:

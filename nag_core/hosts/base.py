@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from nag_core.attention.cross import cross_attention_layers
-from nag_core.attention.model_call import JointModel
+from nag_core.attention.joint_model import JointModel
 from nag_core.session import Progress
 
 

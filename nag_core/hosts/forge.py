@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.attention.model_call import JointModel
+from nag_core.attention.joint_model import JointModel
 
 
 class _Family(NamedTuple):
-    """One joint-attention network: its block lists by kind, and where its attention is looked up."""
+    """One joint-attention network: its block lists by kind, the module in whose globals the attention is
+    looked up and under which name, and the module that defines it with the names that are torch's own or as
+    exact.
+    """
 
     blocks: tuple[tuple[str, str], ...]
     module: str
     attribute: str
     heads_split: bool
+    defined_in: str
+    exact: frozenset[str]
 
 
 # Flux and Chroma: backend/nn/flux.py's `attention` rotates, then looks `attention_function` up; chroma.py
-# imports that `attention`, so both go through flux.py's globals. MMDiTX (SD3, SD3.5): backend/nn/mmditx.py's
-# `attention`, which is torch's scaled_dot_product_attention whatever backend the user chose.
+# imports that `attention`, so both go through flux.py's globals. xformers computes the same softmax as torch;
+# the split and the sub-quadratic function are there to save memory.
 _FLUX = _Family(
-    (("double", "double_blocks"), ("single", "single_blocks")), "backend.nn.flux", "attention_function", True
-)
+    (("double", "double_blocks"), ("single", "single_blocks")), "backend.nn.flux", "attention_function", True,
+    "backend.attention", frozenset({"attention_pytorch", "attention_xformers"}),
+)  # fmt: skip
 _JOINT = {
     "IntegratedFluxTransformer2DModel": _FLUX,
     "IntegratedChromaTransformer2DModel": _FLUX,
-    "MMDiTX": _Family((("joint", "joint_blocks"),), "backend.nn.mmditx", "attention", False),
-}
-# xformers' kernel computes the same softmax; the split and sub-quadratic ones are there to save memory.
-_EXACT = {"attention_function": {"attention_pytorch", "attention_xformers"}, "attention": {"attention"}}
+    # SD3, SD3.5: torch's scaled_dot_product_attention, whatever backend the user chose.
+    "MMDiTX": _Family(
+        (("joint", "joint_blocks"),), "backend.nn.mmditx", "attention", False,
+        "backend.nn.mmditx", frozenset({"attention"}),
+    ),
+}  # fmt: skip
 
 
 def probe() -> Forge | None:
@@ -72,12 +81,22 @@ class Forge:
         if family is None:
             return None
         namespace = getattr(sys.modules.get(family.module), "__dict__", {})
-        blocks = tuple((kind, len(getattr(network, name, ()))) for kind, name in family.blocks)
-        if family.attribute not in namespace or not all(count for _, count in blocks):
+        lists = [(kind, getattr(network, name, ())) for kind, name in family.blocks]
+        if family.attribute not in namespace or not all(len(blocks) for _, blocks in lists):
             return None
-        patch = _patch_size(network)
-        exact = frozenset(_EXACT[family.attribute])
-        return JointModel(blocks, patch, namespace, family.attribute, family.heads_split, exact)
+
+        def is_sdpa(function: Any) -> bool:
+            # By where it is defined, not by its name alone: an extension's replacement may carry the same
+            # one.
+            home = getattr(sys.modules.get(family.defined_in), "__dict__", None)
+            ours = getattr(function, "__globals__", None) is home is not None
+            builtin = inspect.isbuiltin(nn.functional.scaled_dot_product_attention)
+            return ours and builtin and function.__name__ in family.exact
+
+        blocks = tuple((kind, block) for kind, listed in lists for block in listed)
+        return JointModel(
+            blocks, _patch_size(network), namespace, family.attribute, family.heads_split, is_sdpa
+        )
 
     def after_encoding(self, unet: Any, x: Tensor) -> None:
         from backend.sampling.sampling_function import sampling_prepare

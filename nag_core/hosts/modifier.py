@@ -33,7 +33,24 @@ def install(sd_model: Any, host: Host, session: Session) -> None:
     others = [m for m in unet.model_options.get("conditioning_modifiers", []) if _session_of(m) is None]
     unet.model_options["conditioning_modifiers"] = others
     unet.add_conditioning_modifier(_conditioning_modifier(host, session))
+    _reserve_memory(unet, host, session)
     sd_model.forge_objects.unet = unet
+
+
+def _reserve_memory(unet: Any, host: Host, session: Session) -> None:
+    """Tells Forge's memory planning what the negative's tokens will take, so that it leaves room beside the
+    weights.
+
+    The estimate is rough: a joint block holds some 60 values of the hidden size per token, in 16 bits, and
+        the partial
+    attentions and their merge take about 192 MiB at 1024 x 1024.
+    """
+    joint = host.joint_model(unet.model.diffusion_model)
+    if joint is None or not hasattr(unet, "add_extra_preserved_memory_during_sampling"):
+        return
+    last = getattr(getattr(unet.model.diffusion_model, "final_layer", None), "linear", None)
+    width = int(getattr(last, "in_features", 0)) or 3072  # Flux's hidden size
+    unet.add_extra_preserved_memory_during_sampling(192 * 2**20 + session.negative.tokens * width * 120)
 
 
 def installed(sd_model: Any, session: Session) -> bool:
@@ -68,6 +85,7 @@ def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]
             progress = session.begin_call()
             batch = progress and _batch(session, progress, x, model_options)
             joint = batch and host.joint_model(model.diffusion_model)
+            session.armed += bool(batch)
             if joint:
                 model_options = patch_model_call(model_options, joint, session, batch)
             elif batch:
@@ -92,7 +110,11 @@ def _batch(session: Session, progress: Progress, x: Tensor, options: dict) -> Ba
     patches = options.get("transformer_options", {}).get("patches", {})
     # Forge Couple's pair; ControlLLLite has the first one alone and leaves the rows as they are.
     regional = bool(patches.get("attn2_patch") and patches.get("attn2_output_patch"))
-    return Batch(entries, bool(options.get("tiled_diffusion")), regional) if any(entries) else None
+    if not any(entries):
+        return None
+    # Kept for the pass: an index tensor made anew in every step would stall a GPU.
+    key = (entries, bool(options.get("tiled_diffusion")), regional)
+    return session.batches.setdefault(key, Batch(*key))
 
 
 def _guided(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progress) -> tuple:

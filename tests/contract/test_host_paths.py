@@ -261,7 +261,7 @@ def test_installing_twice_leaves_one_modifier(host, job, script):
     model.forge_objects = model.forge_objects_original.shallow_copy()
     sessions = [SimpleNamespace(begin_call=lambda: None), SimpleNamespace(begin_call=lambda: None)]
     for session in sessions:
-        modifier.install(model, None, session)
+        modifier.install(model, SimpleNamespace(joint_model=lambda network: None), session)
     assert not modifier.installed(model, sessions[0])
     assert modifier.installed(model, sessions[1])
     assert len(model.forge_objects.unet.model_options["conditioning_modifiers"]) == 1

@@ -1,5 +1,6 @@
 """The two adapters against stand-ins of the host functions they call."""
 
+import functools
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -123,10 +124,10 @@ def dit(name, **blocks):
 def test_forges_flux_and_chroma_are_reached_through_the_globals_of_flux_py(monkeypatch, name):
     stub(monkeypatch, "backend.nn.flux", attention_function=attention_pytorch)
     joint = forge.Forge().joint_model(dit(name, double_blocks=19, single_blocks=38))
-    assert joint.blocks == (("double", 19), ("single", 38))
+    names = [name for name, _ in joint.named_blocks()]
+    assert names == [("double", i) for i in range(19)] + [("single", i) for i in range(38)]
     assert (joint.attribute, joint.heads_split, joint.patch) == ("attention_function", True, 2)
     assert joint.namespace is vars(sys.modules["backend.nn.flux"])
-    assert {"attention_pytorch", "attention_xformers"} == joint.sdpa
 
 
 def test_forges_sd35_is_reached_through_the_globals_of_mmditx_py(monkeypatch):
@@ -134,8 +135,51 @@ def test_forges_sd35_is_reached_through_the_globals_of_mmditx_py(monkeypatch):
     network = dit("MMDiTX", joint_blocks=24)
     network.patch_size = 2
     joint = forge.Forge().joint_model(network)
-    assert joint.blocks == (("joint", 24),)
+    assert joint.named_blocks()[-1] == (("joint", 23), network.joint_blocks[23])
     assert (joint.attribute, joint.heads_split, joint.patch) == ("attention", False, 2)
+
+
+def defined_in(module, name, source="def {}(q, k, v, heads, mask=None): pass"):
+    """A function of that name, defined in that (stub) module."""
+    exec(source.format(name), vars(sys.modules[module]))
+    return getattr(sys.modules[module], name)
+
+
+def test_only_torchs_own_attention_may_be_replaced_by_a_kernel_with_lse(monkeypatch):
+    """Everything else is the user's choice, also when it carries the same name."""
+    stub(monkeypatch, "backend.attention")
+    stub(monkeypatch, "backend.nn.flux", attention_function=attention_pytorch)
+    joint = forge.Forge().joint_model(
+        dit("IntegratedFluxTransformer2DModel", double_blocks=1, single_blocks=1)
+    )
+    for name, exact in (
+        ("attention_pytorch", True),
+        ("attention_xformers", True),
+        ("attention_sub_quad", False),
+    ):
+        assert joint.is_sdpa(defined_in("backend.attention", name)) is exact
+    own = defined_in("backend.attention", "attention_pytorch")
+    assert not joint.is_sdpa(attention_pytorch), "another module's function of that name"
+    assert not joint.is_sdpa(functools.wraps(own)(lambda *args: own(*args)))
+    assert not joint.is_sdpa(object())
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *args: None)
+    assert not joint.is_sdpa(own), "torch's function itself has been replaced"
+
+
+def test_sd35s_attention_is_torchs_own_unless_somebody_replaced_it(monkeypatch):
+    stub(monkeypatch, "backend.nn.mmditx")
+    own = defined_in("backend.nn.mmditx", "attention")
+    joint = forge.Forge().joint_model(dit("MMDiTX", joint_blocks=1))
+    assert joint.is_sdpa(own)
+    assert not joint.is_sdpa(functools.wraps(own)(lambda *args: own(*args)))
+
+
+def test_a_forks_subclass_and_its_patch_size_are_recognised(monkeypatch):
+    stub(monkeypatch, "backend.nn.mmditx", attention=attention_pytorch)
+    network = type("ForkedMMDiTX", (type(dit("MMDiTX")),), {})()
+    network.joint_blocks = torch.nn.ModuleList([torch.nn.Identity()])
+    network.patch_size = (4, 4)
+    assert forge.Forge().joint_model(network).patch == 4
 
 
 def test_a_forge_whose_flux_has_changed_offers_nothing_and_nag_says_so(monkeypatch):
@@ -160,7 +204,7 @@ def test_a_patcher_without_conditioning_modifiers_is_unsupported():
         base.unet_patcher(model)
 
 
-def call(images, options):
+def call(images, options, network=None, joint_model=lambda network: None):
     from nag_core.negative import Entry, Negative, Scheduled
     from nag_core.sandbox.model.unet import UNet
     from nag_core.session import Progress
@@ -169,8 +213,8 @@ def call(images, options):
     used = session()
     schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
     used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
-    model = SimpleNamespace(diffusion_model=UNet())
-    host = SimpleNamespace(weights=lambda model: "w", joint_model=lambda network: None)
+    model = SimpleNamespace(diffusion_model=network or UNet())
+    host = SimpleNamespace(weights=lambda model: "w", joint_model=joint_model)
     modify = modifier._conditioning_modifier(host, used)
     patched = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
     return used, patched
@@ -181,6 +225,39 @@ def test_a_batch_that_is_not_the_jobs_stays_plain_and_is_said():
     used, patched = call(3, options)
     assert patched is options
     assert used.problems == ["2 negatives for 3 images"]
+
+
+def test_a_joint_model_is_guided_through_its_model_call_and_the_next_network_by_its_own_mechanism():
+    """As on Forge: one modifier for every network that comes along."""
+    from tests import joint_models as models
+    from tests.unit.test_joint import described
+
+    network = models.build(models.FluxLike)
+    used, patched = call(2, {"transformer_options": {}}, network, described)
+    assert set(patched) == {"transformer_options", "model_function_wrapper"}
+    assert used.armed == 1
+    used, patched = call(2, {"transformer_options": {}})
+    assert "attn2" in patched["transformer_options"]["patches_replace"]
+
+
+def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_loaded():
+    from tests import joint_models as models
+    from tests.unit.test_joint import described
+
+    asked = []
+    network = models.build(models.FluxLike)
+    patcher = SimpleNamespace(
+        model=SimpleNamespace(diffusion_model=network),
+        model_options={},
+        add_conditioning_modifier=lambda modifier: None,
+        add_extra_preserved_memory_during_sampling=asked.append,
+    )
+    patcher.clone = lambda: patcher
+    model = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
+    session = SimpleNamespace(negative=SimpleNamespace(tokens=512))
+    modifier.install(model, SimpleNamespace(joint_model=described), session)
+    modifier.install(model, SimpleNamespace(joint_model=lambda network: None), session)
+    assert asked == [192 * 2**20 + 512 * 3072 * 120]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 """Joint attention under NAG against the literal two-branch reference, whole models with several blocks."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from nag_core.attention.model_call import JointModel, patch_model_call
+from nag_core.attention.joint_model import JointModel
+from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Batch
 from nag_core.guidance import Method
 from nag_core.negative import Entry, Negative
@@ -16,12 +15,7 @@ from tests import joint_models as models
 from tests import joint_reference as literal
 
 STRENGTH = (4.0, 2.5, 0.5)
-FLUX = JointModel(
-    (("double", 2), ("single", 3)), 2, vars(models), "attention_function", True,
-    frozenset({"attention_function"}),
-)  # fmt: skip
-SD3 = JointModel((("joint", 3),), 2, vars(models), "attention", False, frozenset({"attention"}))
-FAMILIES = {"flux": (models.FluxLike, FLUX, literal.flux), "sd3": (models.Sd3Like, SD3, literal.sd3)}
+FAMILIES = {"flux": (models.FluxLike, literal.flux), "sd3": (models.Sd3Like, literal.sd3)}
 WITH_LSE, WITHOUT = "LSE merge (flash for CPU)", "two calls"
 
 
@@ -50,21 +44,43 @@ def inputs(rows, text, dtype=torch.float64, size=(8, 6)):
     )
 
 
-def without_lse(joint):
-    return replace(joint, sdpa=frozenset())
+def described(network, lse=True):
+    """What a host adapter says of the network; its attention is torch's own unless `lse` is off."""
+    if isinstance(network, models.FluxLike):
+        lists, name = (
+            (("double", network.double_blocks), ("single", network.single_blocks)),
+            "attention_function",
+        )
+    else:
+        lists, name = (("joint", network.joint_blocks),), "attention"
+    blocks = tuple((kind, block) for kind, listed in lists for block in listed)
+    return JointModel(blocks, 2, vars(models), name, name != "attention", lambda function: lse)
 
 
-def call(network, joint, tensors, entries, marks, used=None, options=None, tiled=False, **more):
-    """One wrapped model call, as the host's sampling function makes it."""
+def call(
+    network,
+    tensors,
+    entries,
+    marks,
+    used=None,
+    options=None,
+    tiled=False,
+    lse=True,
+    joint=None,
+    run=None,
+    **more,
+):
+    """One wrapped model call, as the host's sampling function makes it; `run` instead of the network."""
     x, timestep, context, y = tensors
     options = {} if options is None else options
+    joint = joint or described(network, lse)
     patched = patch_model_call(options, joint, used or session(), Batch(tuple(entries), tiled))
     transformer_options = {"cond_or_uncond": marks, **more.pop("transformer_options", {})}
     c = {"c_crossattn": context, "y": y, "transformer_options": transformer_options, **more}
     arguments = {"input": x, "timestep": timestep, "c": c, "cond_or_uncond": marks}
 
     def apply_model(x, timestep, c_crossattn, **c):
-        return network(x, timestep, c_crossattn, **c)
+        return (run or network)(x, timestep, c_crossattn, **c)
 
     return patched["model_function_wrapper"](apply_model, arguments)
 
@@ -89,11 +105,11 @@ def error(found, wanted):
 @pytest.mark.parametrize("lengths", [(7, 7), (5, 9), (13, 4)], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_of_two_at_cfg_1_equals_the_two_branch_reference(family, lengths, lse):
-    kind, joint, rule = FAMILIES[family]
+    kind, rule = FAMILIES[family]
     network, tensors = models.build(kind), inputs(2, lengths[0])
     entries = [entry(lengths[1], 5), entry(lengths[1], 6)]
     used = session()
-    found = call(network, joint if lse else without_lse(joint), tensors, entries, [0], used)
+    found = call(network, tensors, entries, [0], used, lse=lse)
     wanted = expected(rule, network, tensors, entries)
     assert error(found, wanted) <= 1e-12
     assert error(network(*tensors), wanted) > 1e-2  # the guidance is no small matter here
@@ -104,10 +120,10 @@ def test_a_batch_of_two_at_cfg_1_equals_the_two_branch_reference(family, lengths
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_cfg_the_uncond_rows_are_the_plain_models(family, lse):
     """Negatives of two lengths, one image without any, and an AND prompt."""
-    kind, joint, rule = FAMILIES[family]
+    kind, rule = FAMILIES[family]
     network, tensors = models.build(kind), inputs(9, 7)
     entries = [entry(5, 5), None, entry(8, 6)]
-    found = call(network, joint if lse else without_lse(joint), tensors, entries, [1, 0, 0])
+    found = call(network, tensors, entries, [1, 0, 0], lse=lse)
     wanted = expected(rule, network, tensors, [None, None, None, *entries, *entries])
     assert error(found, wanted) <= 1e-12
     for row in (0, 1, 2, 4, 7):
@@ -119,13 +135,13 @@ def test_with_cfg_the_uncond_rows_are_the_plain_models(family, lse):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_low_precision_is_at_most_twice_as_far_off_as_a_naive_run(family, dtype, lse):
     """Averaged over eight pictures: a single one can come out exact by luck."""
-    kind, joint, rule = FAMILIES[family]
+    kind, rule = FAMILIES[family]
     network, exact = models.build(kind, dtype), models.build(kind, dtype).double()
     tensors, entries = inputs(8, 7, dtype), [entry(5 + i % 3, 9 + i, dtype) for i in range(8)]
     wide, wide_entries = [x.double() for x in tensors], [Entry(one.context.double()) for one in entries]
     wanted = expected(rule, exact, wide, wide_entries)
     naive = expected(rule, network, tensors, entries)
-    found = call(network, joint if lse else without_lse(joint), tensors, entries, [0])
+    found = call(network, tensors, entries, [0], lse=lse)
     assert found.dtype is dtype
     assert error(found, wanted) <= 2 * error(naive, wanted)
 
@@ -133,7 +149,7 @@ def test_low_precision_is_at_most_twice_as_far_off_as_a_naive_run(family, dtype,
 def test_sd35_mediums_attention_among_image_tokens_is_left_alone_though_longer_than_the_text():
     network, tensors = models.build(models.Sd3Like), inputs(1, 3, size=(16, 16))
     entries = [entry(2, 5)]
-    found = call(network, SD3, tensors, entries, [0])
+    found = call(network, tensors, entries, [0])
     assert tensors[0].shape[2] * tensors[0].shape[3] // 4 == 64 > 3 + 2
     assert error(found, expected(literal.sd3, network, tensors, entries)) <= 1e-12
 
@@ -160,14 +176,14 @@ def test_with_other_pooled_vectors_the_two_rules_differ_by_a_part_of_nags_effect
 def test_a_negative_equal_to_the_prompt_changes_nothing():
     """z+ = z- : whatever the strengths."""
     network, tensors = models.build(models.FluxLike), inputs(1, 7)
-    found = call(network, FLUX, tensors, [Entry(tensors[2][0])], [0])
+    found = call(network, tensors, [Entry(tensors[2][0])], [0])
     assert error(found, network(*tensors)) <= 1e-12
 
 
 def test_tiles_of_multidiffusion_are_guided_each():
     network, tensors = models.build(models.FluxLike), inputs(4, 7)
     entries = [entry(5, 5)]
-    found = call(network, FLUX, tensors, entries, [1, 0], tiled=True)
+    found = call(network, tensors, entries, [1, 0], tiled=True)
     wanted = expected(literal.flux, network, tensors, [None, entries[0], None, entries[0]])
     assert error(found, wanted) <= 1e-12
 
@@ -175,7 +191,7 @@ def test_tiles_of_multidiffusion_are_guided_each():
 def test_the_report_counts_double_and_single_blocks():
     network, tensors, used = models.build(models.FluxLike), inputs(2, 7), session()
     used.begin_call()
-    call(network, FLUX, tensors, [entry(5, 5)], [1, 0], used)
+    call(network, tensors, [entry(5, 5)], [1, 0], used)
     sentence = used.report().sentence()
     assert sentence.startswith("2 double + 3 single blocks × 1/1 steps, ")
     assert sentence.endswith("LSE merge (flash for CPU)")

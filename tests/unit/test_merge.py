@@ -1,5 +1,7 @@
 """Attention in parts: the merge against undivided attention, and the choice of the kernel."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -105,6 +107,15 @@ def test_the_probe_leaves_the_jobs_random_numbers_alone():
     torch.manual_seed(1)
     merge.lse_kernel(torch.zeros(1, 1, 5, 16))
     assert torch.equal(torch.randn(3), wanted)
+
+
+@pytest.mark.parametrize(("choice", "first"), [(1, merge.FLASH), (2, merge.EFFICIENT), (3, merge.CUDNN)])
+def test_on_a_gpu_the_kernel_that_torch_itself_would_take_is_tried_first(monkeypatch, choice, first):
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda q, k, v: choice)
+    tensors = [SimpleNamespace(device=torch.device("cuda")) for _ in range(3)]
+    candidates = merge._candidates(*tensors)
+    assert candidates[0] is first
+    assert {kernel.name for kernel in candidates} == {"flash", "memory-efficient", "cuDNN"}
 
 
 def test_devices_without_such_a_kernel_and_odd_dtypes_take_the_fallback():

@@ -105,7 +105,7 @@ def test_flux_and_chroma(name, text, extra, monkeypatch):
 
     for module in (transformer_flux, transformer_chroma):
         monkeypatch.setattr(module, "dispatch_attention_fn", guided, raising=False)
-    assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.1)
+    assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.025)
 
 
 @diffusers
@@ -147,7 +147,7 @@ def test_sd35(size, text, extra, monkeypatch):
             )
 
     monkeypatch.setattr(attention_processor, "F", Functional())
-    assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.1)
+    assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.025)
 
 
 FORGE = {
@@ -193,4 +193,4 @@ def test_forges_own_classes_through_the_hook(family, checkout, monkeypatch):
     guided = flops(
         options["model_function_wrapper"], run, {"input": arguments[0], "timestep": arguments[1], "c": c}
     )
-    assert 100 * (guided / base - 1) == pytest.approx(extra, rel=0.1)
+    assert 100 * (guided / base - 1) == pytest.approx(extra, rel=0.025)

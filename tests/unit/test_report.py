@@ -99,6 +99,16 @@ def test_a_pass_is_freed_even_when_its_device_has_failed():
     assert used.report().clipped_share is None
 
 
+def test_calls_that_never_came_to_nag_are_not_called_calls_outside_of_the_window():
+    """Another extension overwrote the single slot of the model function wrapper."""
+    used = session()
+    used.begin_call()
+    used.armed += 1
+    assert "another extension took the attention or the model call over" in used.report().sentence()
+    counted(used, "layer", 4, 0)
+    assert "another extension" not in used.report().sentence()
+
+
 def test_images_left_out_are_named():
     used = session()
     used.images, used.guided_images = 3, 2
