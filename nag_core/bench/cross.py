@@ -1,0 +1,151 @@
+"""Cross-attention models in the bench: every variant through one processor, which calls attn2 as the hosts'
+blocks do.
+
+So the variants differ in the attention alone, and "ours" is the code that runs in a WebUI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nag_core.attention.cross import Call, patch_attn2
+from nag_core.attention.rows import Batch
+from nag_core.bench.published import published_nag
+from nag_core.guidance import Method
+from nag_core.negative import Entry, Negative
+from nag_core.presets import Strength
+from nag_core.schedule import Window
+from nag_core.session import Progress, Session
+
+F = nn.functional
+
+
+class Projections(nn.Module):
+    """`to_k` and `to_v` of an attention as the hosts have them; Wan's key norm belongs to the projection."""
+
+    def __init__(self, attn: nn.Module) -> None:
+        super().__init__()
+        norm = getattr(attn, "norm_k", None)
+        self.to_k = attn.to_k if norm is None else nn.Sequential(attn.to_k, norm)
+        self.to_v = attn.to_v
+
+
+class Processor:
+    """A diffusers attention processor for one attn2; `mode` is set by the case for the step that runs."""
+
+    def __init__(self, case: CrossCase, key: tuple[str, int, int]) -> None:
+        self.case, self.key = case, key
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *_: Any,
+        **__: Any,
+    ) -> Tensor:
+        project = self.case.layers[self.key]
+        self.case.seen = encoder_hidden_states
+        shape = hidden_states.shape
+        q = attn.to_q(hidden_states)
+        if getattr(attn, "norm_q", None) is not None:
+            q = attn.norm_q(q)
+        # Official-style: one query, two texts, both projected anew in every step.
+        context = self.case.both if self.case.mode == "official" else encoder_hidden_states
+        k, v = project.to_k(context), project.to_v(context)
+        extra = {"n_heads": attn.heads, "cond_or_uncond": [0]}
+        if self.case.mode == "official":
+            pos, neg = (sdpa(q, k[i : i + 1], v[i : i + 1], extra) for i in range(2))
+            out = published_nag(pos, neg, *self.case.strength)
+        elif self.case.mode == "ours":
+            out = self.case.replace[self.key](q, k, v, extra)
+        else:
+            out = sdpa(q, k, v, extra)
+        return attn.to_out[1](attn.to_out[0](out)).view(shape)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:
+    """torch's attention, heads merged on both sides: what stands for the host's."""
+    q, k, v = (x.unflatten(-1, (extra["n_heads"], -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Hosted(nn.Module):
+    """The network as a host calls it: the context by keyword."""
+
+    def __init__(self, network: nn.Module, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network, self.call = network, call
+
+    def forward(self, *, context: Tensor, rows: int) -> Any:
+        return self.call(self.network, context, rows)
+
+
+class CrossCase:
+    """One cross-attention model and its variants; `call(network, context, rows)` runs a step of it."""
+
+    def __init__(
+        self, network: nn.Module, call: Callable[..., Any], context: Tensor, strength: Strength
+    ) -> None:
+        self.network, self.mode = Hosted(network, call), "baseline"
+        self.strength = (strength.phi, strength.tau, strength.alpha)
+        self.context, self.layers, self.replace = context, {}, {}
+        named = [(name, module) for name, module in network.named_modules() if name.endswith("attn2")]
+        for number, (_, module) in enumerate(named):
+            key = ("layer", number, 0)
+            self.layers[key] = Projections(module)
+            module.processor = Processor(self, key)
+        self.negative = torch.randn_like(context)
+        self.seen: Tensor | None = None
+        # The texts as attn2 gets them: PixArt, SANA and Wan project theirs before the first block.
+        prompt, negative = (self._embedded(text) for text in (context, self.negative))
+        self.embedded, self.both = negative[0], torch.cat([prompt, negative])
+
+    def _embedded(self, text: Tensor) -> Tensor:
+        with torch.inference_mode():
+            self.network(context=text, rows=1)
+        return self.seen
+
+    def _session(self) -> tuple[Session, dict]:
+        """As a job makes it, with its negative; and the replaced attn2 of every layer."""
+        session = Session(
+            Strength(*self.strength), Method.NAG, Window(), Negative(()), lambda: Progress(0, 1), sdpa, "sdpa"
+        )
+        batch = Batch((Entry(self.embedded),))
+        options = patch_attn2({}, self.layers, Call(session, batch, "weights"))
+        session.reuse.prepare(self.layers)
+        return session, options["transformer_options"]["patches_replace"]["attn2"]
+
+    def steps(self) -> dict[str, Callable[[], Any]]:
+        """The step of every variant."""
+        session, replace = self._session()
+
+        def run(mode: str, context: Tensor, rows: int = 1) -> Callable[[], Any]:
+            def step() -> Any:
+                self.mode, self.replace = mode, replace
+                out = self.network(context=context, rows=rows)
+                if session.problems:
+                    raise RuntimeError(f"NAG stood aside: {'; '.join(session.problems)}")
+                return out
+
+            return step
+
+        plain = run("ours", self.context)
+
+        def reusing() -> Any:
+            with session.reuse.during(self.network, "prompt"):
+                return plain()
+
+        both = torch.cat([self.context, self.negative])
+        return {
+            "baseline": run("baseline", self.context),
+            "baseline again": run("baseline", self.context),
+            "cfg": run("baseline", both, 2),
+            "official": run("official", self.context),
+            "ours": reusing,
+            "ours-no K+V+ reuse": plain,
+        }

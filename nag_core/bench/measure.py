@@ -1,0 +1,120 @@
+"""Timing variants side by side: interleaved rounds, medians of paired ratios with their 95 % range, peak
+memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Extra time over the baseline as a fraction: the median of the rounds and its 95 % range."""
+
+    overhead: float
+    low: float
+    high: float
+
+
+def clock(device: torch.device) -> Callable[[Step], float]:
+    """`seconds(step)`: device time by events on a GPU; the process's CPU time on a CPU, which other programs
+    on the machine disturb less than wall time.
+    """
+    if device.type == "cuda":
+
+        def on_gpu(step: Step) -> float:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            step()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end) / 1000
+
+        return on_gpu
+
+    def on_cpu(step: Step) -> float:
+        start = time.process_time()
+        step()
+        return time.process_time() - start
+
+    return on_cpu
+
+
+def interleaved(
+    steps: dict[str, Step], seconds: Callable[[Step], float], rounds: int, tick: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Times of every step, one of each a round; the order turns, so that no variant always follows the same
+    one.
+    """
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            times[name].append(seconds(steps[name]))
+            tick()
+    return times
+
+
+def overhead(times: list[float], base: list[float], seed: int = 0) -> Overhead:
+    """Paired by round; the range is that of the median over 2000 resamples of the rounds."""
+    ratios = np.asarray(times) / np.asarray(base) - 1
+    random = np.random.default_rng(seed)
+    medians = np.median(random.choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return Overhead(float(np.median(ratios)), float(low), float(high))
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Bytes of the tensors that operations have made and that are still alive; the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {id_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and id_of(tensor) not in given:
+                storage = tensor.untyped_storage()
+                self.alive[id_of(tensor)] = (StorageWeakRef(storage), storage.nbytes())
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
+        return out
+
+
+def id_of(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def peak_bytes(step: Step) -> int:
+    """The most memory that the step's own tensors take at a time; the same on every device. Workspaces inside
+    of kernels are not seen.
+    """
+    with _LiveBytes() as live:
+        step()
+    return live.peak
+
+
+def rounds_for(budget: float, round_seconds: float, least: int, most: int) -> int:
+    """As many rounds as fit into `budget` seconds."""
+    return int(np.clip(budget / max(round_seconds, 1e-9), least, most))
+
+
+def warmed(steps: Iterable[Step], seconds: Callable[[Step], float], times: int) -> float:
+    """Runs every step `times` times; the seconds of the last round."""
+    steps = list(steps)
+    return [sum(seconds(step) for step in steps) for _ in range(times)][-1]

@@ -1,0 +1,86 @@
+"""The bench's results as JSON, as a Markdown table and as a plot. Written by `__main__`, read again for the
+README.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+# Overhead over the unguided step that we aim for at true size on an A100-class GPU, and what the paper
+# reports.
+TARGETS = {
+    "sd15": (0.03, None), "sdxl": (0.03, 0.22), "flux-schnell": (0.11, 0.87), "flux-dev": (0.17, 0.87),
+    "chroma": (0.11, 0.87), "sd35-large": (0.13, 0.43), "sana": (0.03, 0.13), "pixart": (0.03, None),
+    "wan": (0.01, 0.12),
+}  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    """One row a model: the overhead of each variant with its 95 % range, and the peak memory ours adds."""
+    parts = sorted({row["variant"] for row in result["rows"] if row["variant"].startswith("ours-")})
+    head = ["model", "noise (A/A)", "CFG", "official-style NAG", "ours", *parts, "memory", "target", "paper"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for model in dict.fromkeys(row["model"] for row in result["rows"]):
+        rows = {row["variant"]: row for row in result["rows"] if row["model"] == model}
+        target, paper = TARGETS[model]
+        noise = rows["baseline"]
+        cells = [model, f"{_percent(noise['low'])} to {_percent(noise['high'])}"]
+        cells += [_cell(rows.get(name)) for name in ("cfg", "official", "ours", *parts)]
+        extra = rows["ours"]["peak_bytes"] - noise["peak_bytes"]
+        cells += [f"{extra / 2**20:+.1f} MiB", f"≤ {_percent(target)}", _percent(paper) if paper else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def heading(result: dict[str, Any]) -> str:
+    """Where and how large, in one sentence."""
+    parts = (
+        result["device"],
+        result["dtype"],
+        f"PyTorch {result['torch']}",
+        result["sizes"],
+        result["rounds"],
+    )
+    return "; ".join(parts)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{_percent(row['overhead'])} ({_percent(row['low'])} to {_percent(row['high'])})"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:+.1f} %"
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Bars of the overhead by model, with their ranges."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    models = list(dict.fromkeys(row["model"] for row in result["rows"]))
+    figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
+    shown = (
+        ("cfg", "CFG", "#bbbbbb"),
+        ("official", "official-style NAG", "#e8963c"),
+        ("ours", "this extension", "#3c78c8"),
+    )
+    for place, (variant, label, colour) in enumerate(shown):
+        rows = [next(r for r in result["rows"] if (r["model"], r["variant"]) == (m, variant)) for m in models]
+        at = [i + (place - 1) * 0.27 for i in range(len(models))]
+        heights = [100 * row["overhead"] for row in rows]
+        error = [
+            [100 * (r["overhead"] - r["low"]) for r in rows],
+            [100 * (r["high"] - r["overhead"]) for r in rows],
+        ]
+        axes.bar(at, heights, 0.25, yerr=error, label=label, color=colour, capsize=2)
+    axes.set_xticks(range(len(models)), models, rotation=20)
+    axes.set_ylabel("extra time over the unguided step, %")
+    axes.set_title(heading(result), fontsize=8)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
