@@ -13,7 +13,7 @@ from nag_core.attention.rows import Arrangement, Group
 from nag_core.bench.published import published_nag
 from nag_core.guidance import Method
 from nag_core.kernels import Rule
-from nag_core.merge import lse_kernel
+from nag_core.merge import FLASH_CPU, lse_kernel
 from nag_core.negative import Entry
 from nag_core.presets import Strength
 
@@ -119,7 +119,8 @@ class JointCase:
             guided = published_nag(out[:1, image], out[1:, image], *self.strength)
             out[:, image] = guided
             return out
-        kernel = lse_kernel(q) if self.lse else None
+        # Nothing can be probed on the meta device, which has the shapes of every kernel.
+        kernel = (FLASH_CPU if q.is_meta else lse_kernel(q)) if self.lse else None
         return joint_attention(q, k, v, self.layout, self.rows, plain, kernel, self.rule)
 
     def steps(self) -> dict[str, Callable[[], Any]]:

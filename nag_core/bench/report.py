@@ -1,11 +1,17 @@
-"""The bench's results as JSON, as a Markdown table and as a plot. Written by `__main__`, read again for the
-README.
+"""The bench's results as a Markdown table and as a plot.
+
+`python -m nag_core.bench.report RESULT.json README.md` writes the table between the README's bench marks.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
+
+BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
 
 # Overhead over the unguided step that we aim for at true size on an A100-class GPU, and what the paper
 # reports.
@@ -30,6 +36,15 @@ def table(result: dict[str, Any]) -> str:
         extra = rows["ours"]["peak_bytes"] - noise["peak_bytes"]
         cells += [f"{extra / 2**20:+.1f} MiB", f"≤ {_percent(target)}", _percent(paper) if paper else ""]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def memory_table(extra: dict[str, dict[str, int]]) -> str:
+    """One row a model: MiB beyond the unguided step's peak."""
+    lines = ["| model | CFG | official-style NAG | ours |", "|---|---|---|---|"]
+    for model, found in extra.items():
+        cells = [f"{found[variant] / 2**20:+.0f} MiB" for variant in ("cfg", "official", "ours")]
+        lines.append("| " + " | ".join([model, *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -80,7 +95,22 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.bar(at, heights, 0.25, yerr=error, label=label, color=colour, capsize=2)
     axes.set_xticks(range(len(models)), models, rotation=20)
     axes.set_ylabel("extra time over the unguided step, %")
-    axes.set_title(heading(result), fontsize=8)
+    axes.set_title("\n".join(textwrap.wrap(heading(result), 130)), fontsize=8)
     axes.legend()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def written(readme: str, result: dict[str, Any]) -> str:
+    """The README with the table of `result` between its marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise ValueError("the README has no bench marks")
+    return f"{before}{BEGIN}{heading(result)}.\n\n{table(result)}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    source, target = (Path(argument) for argument in sys.argv[1:3])
+    filled = written(target.read_text(encoding="utf-8"), json.loads(source.read_text(encoding="utf-8")))
+    target.write_text(filled, encoding="utf-8")

@@ -1,11 +1,15 @@
 """What the README says about settings and presets is what the code has, and a test executes each snippet."""
 
 import ast
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
 from nag_core import presets
+from nag_core.bench import __main__ as bench
+from nag_core.bench import report
 from nag_core.config import FIELDS
 from nag_core.report import PassReport
 from tests.readme import README, prose, snippet, snippets
@@ -19,6 +23,7 @@ EXECUTED = {
     "api-example": "live/test_readme.py::test_the_api_example_saves_a_guided_picture",
     "xyz-example": "live/test_readme.py::test_the_xyz_example_draws_a_grid",
     "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
+    "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
 }
 ROWS = {
@@ -54,6 +59,31 @@ def test_every_setting_of_the_dict_form_is_named():
     keys = README.split("Keys: ")[1].split("\n\n")[0]
     for field in FIELDS:
         assert f"`{field.name}`" in keys
+
+
+def test_the_cost_table_is_that_of_the_measured_numbers():
+    result = json.loads((ROOT / ".github/assets/bench.json").read_text(encoding="utf-8"))
+    assert report.written(README, result) == README
+    assert "CPU" in result["device"] or "no gpu" not in README.lower()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers: the webui4 extra only")
+def test_the_memory_table_is_counted():
+    for line in report.memory_table(bench.extra_memory(["sdxl", "flux-schnell"])).splitlines():
+        assert f"{line}\n" in README
+
+
+def test_the_bench_command_is_one():
+    """Its arguments as the bench's own parser takes them; test_bench.py runs a smaller one."""
+    program, arguments = snippet("bench-command").strip().split(" -m nag_core.bench ")
+    options = bench._parser().parse_args(arguments.split())
+    assert program == ".venv/bin/python"
+    assert (options.json, options.plot, options.quick, options.models) == (
+        "bench.json",
+        "bench.png",
+        False,
+        [],
+    )
 
 
 def test_every_block_of_code_has_a_marker_that_a_test_executes():
