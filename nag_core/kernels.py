@@ -42,12 +42,17 @@ class Rule:
 
     def guide(self, pos: Tensor, neg: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`pos` guided away from `neg`, both (B, N, C) attention outputs; in `dtype`, else that of `pos`."""
-        fused = fused_kernels(pos) if dtype in (None, pos.dtype) else None
-        if fused is not None and not self.method.inert(self.phi, self.alpha):
-            return fused.guide(pos, neg, self.strength, self.method, self.counter)
         guided = guidance.guide(pos, neg, *self.strength, self.method, dtype)
         self.counter.add_(guided.clipped)
         return guided.out
+
+    def guide_in_place(self, pos: Tensor, neg: Tensor) -> None:
+        """The same, written over `pos`: with the fused kernel one launch, and no tensor more."""
+        fused = fused_kernels(pos)
+        if fused is None or not pos.is_contiguous():
+            pos.copy_(self.guide(pos, neg))
+        elif not self.method.inert(self.phi, self.alpha):
+            fused.guide(pos, neg, self.strength, self.method, self.counter, out=pos)
 
 
 def fused_kernels(like: Tensor) -> ModuleType | None:

@@ -110,12 +110,20 @@ def _merge_kernel(
 
 
 def guide(
-    pos: Tensor, neg: Tensor, strength: tuple[float, float, float], method: Method, counter: Tensor
+    pos: Tensor,
+    neg: Tensor,
+    strength: tuple[float, float, float],
+    method: Method,
+    counter: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """`guidance.guide` on (B, N, C) of fp32, fp16 or bf16; `counter` gains the clipped tokens."""
+    """`guidance.guide` on (B, N, C) of fp32, fp16 or bf16; `counter` gains the clipped tokens.
+
+    out: contiguous, may be `pos` itself: a token is read before it is written, by one program.
+    """
     width = pos.shape[-1]
     tokens, neg_tokens = (x.reshape(-1, width) for x in (pos.contiguous(), neg.contiguous()))
-    out = torch.empty_like(tokens)
+    out = torch.empty_like(tokens) if out is None else out
     _guide_kernel[(len(tokens),)](
         tokens, neg_tokens, out, counter, width, tokens.stride(0), neg_tokens.stride(0), *strength,
         torch.finfo(pos.dtype).max, **EQUATIONS[method], **_launch(width),

@@ -108,16 +108,16 @@ def _guide_rows(
     if arrangement is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
-    out = pos
+    # In place where it is the host attention's own; a replacer may have handed out a tensor it still uses.
+    out = pos if theirs is None else pos.clone()
+    rule = session.rule(pos.device)
     for group in arrangement.groups:
         neg = _negative_attention(q, extra, group, key, module, theirs, call)
-        guided = session.rule(pos.device).guide(pos[group.index], neg)
+        rows = out[group.index]
+        rule.guide_in_place(rows, neg)
+        if not isinstance(group.index, slice):
+            out[group.index] = rows
         session.count(key, len(group.entries) * q.shape[1])
-        if len(group.entries) == len(pos):
-            return guided
-        # Never in place: a replacer may have handed out a tensor it still uses.
-        out = pos.clone() if out is pos else out
-        out[group.index] = guided
     return out
 
 

@@ -170,7 +170,7 @@ def _two_calls(
     tokens = neg.stop - neg.start
     z_neg = plain(*both, _square(mask, neg, image))
     out[:, neg] = z_neg[:, :tokens]
-    out[:, image] = rule.guide(out[:, image], z_neg[:, tokens:])
+    rule.guide_in_place(out[:, image], z_neg[:, tokens:])
 
 
 def _of_rows(mask: Tensor | None, index: slice | Tensor) -> Tensor | None:

@@ -78,6 +78,14 @@ def test_zeros_limits_and_denormals_stay_finite(device, dtype):
             assert (found[:, 0] == 0).all(), "a zero token stays zero"
 
 
+def test_the_result_may_be_written_over_the_positive(device):
+    pos, neg = pair((2, 5, 100), torch.float32, device)
+    wanted = guide(pos, neg, 4.0, 2.5, 0.25).out
+    fused.guide(pos[1:], neg[1:], (4.0, 2.5, 0.25), Method.NAG, counter(device), out=pos[1:])
+    assert distance(pos[1:], wanted[1:]) <= 1e-6
+    assert distance(pos[:1], wanted[:1]) > 1e-2, "rows beside it are not touched"
+
+
 def test_rows_that_are_not_contiguous(device):
     pos, neg = (x.transpose(0, 1) for x in pair((5, 2, 100), torch.float32, device))
     found = fused.guide(pos, neg, (4.0, 2.5, 0.25), Method.NAG, counter(device))
@@ -124,7 +132,8 @@ def test_the_choice_falls_on_the_twin_where_there_is_no_gpu_and_counts_alike(dev
     rule = Rule(4.0, 2.5, 0.25, Method.NAG, counter(device))
     wanted = guide(pos, neg, 4.0, 2.5, 0.25)
     assert distance(rule.guide(pos, neg), wanted.out) <= 1e-6
-    rule.guide(pos, neg)
+    rule.guide_in_place(pos, neg)
+    assert distance(pos, wanted.out) <= 1e-6
     assert int(rule.counter) == 2 * int(wanted.clipped) > 0
 
 
@@ -141,4 +150,8 @@ def test_triton_that_gives_other_numbers_is_not_used(device, monkeypatch):
 
 def test_an_inert_rule_returns_the_positive_itself(device):
     pos, neg = pair((2, 5, 100), torch.float32, device)
-    assert Rule(0.0, 2.5, 0.25, Method.NAG, counter(device)).guide(pos, neg) is pos
+    before = pos.clone()
+    rule = Rule(0.0, 2.5, 0.25, Method.NAG, counter(device))
+    assert rule.guide(pos, neg) is pos
+    rule.guide_in_place(pos, neg)
+    assert torch.equal(pos, before)
