@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 # Texts kept at a time: two suffice for `[a|b]`, which alternates, and bound what a long schedule may take.
@@ -49,6 +50,7 @@ def traced(conds: list[dict] | None, name: Hashable, provenance: Provenance) -> 
         parts = cond["model_conds"]
         condition = _traced_kind(type(parts["c_crossattn"]))(parts["c_crossattn"].cond)
         condition.text, condition.provenance = (name, place), provenance
+        condition.made_from = condition.cond
         copies.append({**cond, "model_conds": {**parts, "c_crossattn": condition}})
     return copies
 
@@ -60,10 +62,12 @@ def _traced_kind(kind: type) -> type:
     class Traced(kind):
         text: Hashable | None = None
         provenance: Provenance | None = None
+        made_from: Tensor | None = None
 
         def process_cond(self, *args: Any, **kwargs: Any) -> Any:
             processed = super().process_cond(*args, **kwargs)
-            if isinstance(processed, Traced):
+            # Not of a copy into which somebody put another text.
+            if isinstance(processed, Traced) and self.cond is self.made_from:
                 processed.text, processed.provenance = self.text, self.provenance
             return processed
 
@@ -89,6 +93,7 @@ class KeyValueReuse:
     forwards: dict[nn.Module, Callable] = field(default_factory=dict)
     context: Tensor | None = None
     made: dict = field(default_factory=dict)
+    used: bool = False
 
     def prepare(self, layers: dict[Hashable, nn.Module]) -> None:
         """Makes the replacements for attn2 modules; those whose projection someone else replaced are left
@@ -101,34 +106,42 @@ class KeyValueReuse:
         self.kept.clear()
 
     def _forward(self, module: nn.Module) -> Callable:
-        original = module.forward
-
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if x is not self.context:
-                return original(x, *args, **kwargs)
+                return type(module).forward(module, x, *args, **kwargs)
             if module not in self.made:
-                self.made[module] = original(x, *args, **kwargs)
+                self.made[module] = type(module).forward(module, x, *args, **kwargs)
             return self.made[module]
 
         return forward
 
     @contextmanager
-    def during(self, network: nn.Module, texts: Hashable) -> Iterator[None]:
-        """One call of `network`, whose context holds `texts`; everything is put back afterwards."""
+    def during(self, network: nn.Module, texts: Hashable, shape: torch.Size) -> Iterator[None]:
+        """One call of `network`, whose context holds `texts` and has that shape; everything is put back
+        afterwards.
+
+        The context of the first call inside counts, and only as a whole: others are computed as ever.
+        """
 
         def remember(_module: nn.Module, _args: tuple, kwargs: dict) -> None:
-            self.context = kwargs.get("context")
-            if self.context is not None:
-                self.made = self._kept(texts, self.context)
+            context, self.context = kwargs.get("context"), None
+            if not self.used and context is not None and context.shape == shape:
+                self.context, self.made = context, self._kept(texts, context)
+            self.used = True
 
-        hook = network.register_forward_pre_hook(remember, with_kwargs=True)
+        self.used = False
+        placed = {
+            module: forward for module, forward in self.forwards.items() if "forward" not in module.__dict__
+        }
+        # Before the hooks of others: a context that one of them changes is another tensor then.
+        hook = network.register_forward_pre_hook(remember, with_kwargs=True, prepend=True)
         try:
-            for module, forward in self.forwards.items():
+            for module, forward in placed.items():
                 module.__dict__["forward"] = forward
             yield
         finally:
             hook.remove()
-            for module, forward in self.forwards.items():
+            for module, forward in placed.items():
                 if module.__dict__.get("forward") is forward:
                     del module.__dict__["forward"]
             self.context = None
@@ -158,10 +171,11 @@ def patch_reuse(
 
     def wrapper(apply: Callable[..., Tensor], arguments: dict) -> Tensor:
         def reusing(x: Tensor, timestep: Tensor, **c: Any) -> Tensor:
-            texts = provenance.of(c.get("c_crossattn"))
+            context = c.get("c_crossattn")
+            texts = provenance.of(context)
             if texts is None:
                 return apply(x, timestep, **c)
-            with reuse.during(network, texts):
+            with reuse.during(network, texts, context.shape):
                 return apply(x, timestep, **c)
 
         if theirs is not None:

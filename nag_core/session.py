@@ -72,6 +72,7 @@ class Session:
     closed: bool = False
     stopped: bool = False
     two_calls: bool = False
+    may_fuse: bool = True
 
     def __post_init__(self) -> None:
         self.images = len(self.negative.images)
@@ -100,7 +101,8 @@ class Session:
             counter = self.counters.get(device)
         if counter is None:
             counter = self.counters[device] = torch.zeros((), dtype=torch.int64, device=device)
-        return Rule(self.strength.phi, self.strength.tau, self.strength.alpha, self.method, counter)
+        strength = self.strength
+        return Rule(strength.phi, strength.tau, strength.alpha, self.method, counter, self.may_fuse)
 
     def count(self, layer: Hashable, tokens: int, kind: str = "") -> None:
         """Records one guided layer call. kind: of transformer block ("double"), where the report counts

@@ -7,6 +7,8 @@ channels at once, in fp32, on values scaled as in guidance.py and for the same r
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -17,6 +19,7 @@ from nag_core.guidance import Method
 from nag_core.merge import Part
 
 HEADROOM = tl.constexpr(SCALE)
+ROOM = tl.constexpr(1 / SCALE)
 TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 # Which of eq. 7, eq. 8-9 and eq. 10 a method has; one without eq. 7 is eq. 5.
 EQUATIONS = {
@@ -37,7 +40,8 @@ def _combine(
     if normalised:
         limit = tau * tl.sum(tl.abs(zp), axis=0)
         norm = tl.sum(tl.abs(out), axis=0)
-        out = out * tl.minimum(limit / tl.maximum(norm, TINY), 1.0)
+        cap = limit / tl.where(norm < TINY, TINY, norm)
+        out = out * tl.where(cap > 1.0, 1.0, cap)
         clipped = norm > limit
     if refined:
         # From the nearer end, as torch.lerp: alpha 1 gives `out` itself.
@@ -48,8 +52,10 @@ def _combine(
 @triton.jit
 def _unscaled(x, largest: tl.constexpr):
     """Held at the limit of the result's dtype before the headroom is taken back."""
+    # Comparisons keep a NaN, which the host's own check then sees; a GPU's min and max would drop it.
     limit = largest * HEADROOM
-    return tl.minimum(tl.maximum(x, -limit), limit) / HEADROOM
+    x = tl.where(x > limit, limit, tl.where(x < -limit, -limit, x))
+    return x * ROOM  # exact: both are powers of two
 
 
 @triton.jit
@@ -65,7 +71,7 @@ def _guide_kernel(
     result, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined)
     result = _unscaled(result, largest).to(out.dtype.element_ty)
     tl.store(out + token * width + columns, result, mask=inside)
-    tl.atomic_add(counter, clipped, mask=clipped > 0)
+    tl.atomic_add(counter, clipped, mask=clipped > 0, sem="relaxed")
 
 
 @triton.jit
@@ -80,7 +86,7 @@ def _part(out, lse, batch, token, head, channel, s0, s1, s2, s3, l0, l1, l2, ins
 def _merge_kernel(
     image, image_lse, pos, pos_lse, neg, neg_lse, out, counter,
     a0, a1, a2, a3, b0, b1, b2, c0, c1, c2, c3, d0, d1, d2, e0, e1, e2, e3, f0, f1, f2, o0, o1,
-    heads, width, pos_first, pos_last, neg_first, neg_last, own_first, own_last,
+    heads, width: tl.constexpr, pos_first, pos_last, neg_first, neg_last, own_first, own_last,
     phi, tau, alpha, largest: tl.constexpr,
     extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
@@ -99,14 +105,15 @@ def _merge_kernel(
         neg, neg_lse, batch, token, head, channel, e0, e1, e2, e3, f0, f1, f2, inside & (is_pos == 0)
     )
     # Where a part is not there its weight is sigmoid(-inf) = 0.
-    zp = tl.where(inside, z * tl.sigmoid(lz - lp) + p * tl.sigmoid(lp - lz), 0.0)
-    zn = tl.where(inside, z * tl.sigmoid(lz - ln) + n * tl.sigmoid(ln - lz), 0.0)
+    wp, wn = tl.sigmoid(lp - lz), tl.sigmoid(ln - lz)
+    zp = tl.where(inside, z * (1.0 - wp) + p * wp, 0.0)
+    zn = tl.where(inside, z * (1.0 - wn) + n * wn, 0.0)
     guided, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined)
     is_image = own & (is_pos == 0)
     result = tl.where(is_image, guided, tl.where(is_neg, zn, zp))
     result = _unscaled(result, largest).to(out.dtype.element_ty)
     tl.store(out + batch * o0 + token * o1 + columns, result, mask=inside)
-    tl.atomic_add(counter, clipped, mask=is_image & (clipped > 0))
+    tl.atomic_add(counter, clipped, mask=is_image & (clipped > 0), sem="relaxed")
 
 
 def guide(
@@ -124,10 +131,11 @@ def guide(
     width = pos.shape[-1]
     tokens, neg_tokens = (x.reshape(-1, width) for x in (pos.contiguous(), neg.contiguous()))
     out = torch.empty_like(tokens) if out is None else out
-    _guide_kernel[(len(tokens),)](
-        tokens, neg_tokens, out, counter, width, tokens.stride(0), neg_tokens.stride(0), *strength,
-        torch.finfo(pos.dtype).max, **EQUATIONS[method], **_launch(width),
-    )  # fmt: skip
+    with _on(pos):
+        _guide_kernel[(len(tokens),)](
+            tokens, neg_tokens, out, counter, width, tokens.stride(0), neg_tokens.stride(0), *strength,
+            torch.finfo(pos.dtype).max, **EQUATIONS[method], **_launch(width),
+        )  # fmt: skip
     return out.view(pos.shape)
 
 
@@ -148,10 +156,16 @@ def merge_and_guide(
     """
     batch, heads, tokens, width = image.out.shape
     strides = [stride for part in (image, pos, neg) for x in part for stride in x.stride()]
-    _merge_kernel[(tokens, batch)](
-        *image, *pos, *neg, out, counter, *strides, *out.stride()[:2], heads, width, *spans, *strength,
-        torch.finfo(out.dtype).max, **EQUATIONS[method], **_launch(heads * width),
-    )  # fmt: skip
+    with _on(out):
+        _merge_kernel[(tokens, batch)](
+            *image, *pos, *neg, out, counter, *strides, *out.stride()[:2], heads, width, *spans, *strength,
+            torch.finfo(out.dtype).max, **EQUATIONS[method], **_launch(heads * width),
+        )  # fmt: skip
+
+
+def _on(tensor: Tensor) -> AbstractContextManager:
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _launch(width: int) -> dict[str, int]:

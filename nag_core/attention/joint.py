@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nag_core.attention.rows import Arrangement, Group
 from nag_core.guidance import CHUNK
-from nag_core.kernels import Rule, fused_kernels
+from nag_core.kernels import Rule
 from nag_core.merge import Kernel, Part, merge
 
 # The host's own attention: q, k, v (B, H, N, D) and a mask or None, to (B, N, H*D).
@@ -117,7 +117,7 @@ def _merged(
     to_image = kernel.run(q, k[:, :, image], v[:, :, image])
     to_pos = kernel.run(q[:, :, own], k[:, :, pos], v[:, :, pos])
     to_neg = kernel.run(q, k[:, :, neg], v[:, :, neg])
-    fused = fused_kernels(out)
+    fused = rule.fused(out)
     if fused is None:
         _merged_apart(to_image, to_pos, to_neg, layout, neg, rule, out)
         return

@@ -16,6 +16,7 @@ from nag_core.attention.cross import Call, patch_attn2
 from nag_core.attention.rows import Batch
 from nag_core.bench.published import published_nag
 from nag_core.guidance import Method
+from nag_core.kernels import fused_kernels
 from nag_core.negative import Entry, Negative
 from nag_core.presets import Strength
 from nag_core.schedule import Window
@@ -124,9 +125,9 @@ class CrossCase:
         """The step of every variant."""
         session, replace = self._session()
 
-        def run(mode: str, context: Tensor, rows: int = 1) -> Callable[[], Any]:
+        def run(mode: str, context: Tensor, rows: int = 1, may_fuse: bool = True) -> Callable[[], Any]:
             def step() -> Any:
-                self.mode, self.replace = mode, replace
+                self.mode, self.replace, session.may_fuse = mode, replace, may_fuse
                 out = self.network(context=context, rows=rows)
                 if session.problems:
                     raise RuntimeError(f"NAG stood aside: {'; '.join(session.problems)}")
@@ -136,16 +137,22 @@ class CrossCase:
 
         plain = run("ours", self.context)
 
-        def reusing() -> Any:
-            with session.reuse.during(self.network, "prompt"):
-                return plain()
+        def reusing(step: Callable[[], Any]) -> Callable[[], Any]:
+            def reused() -> Any:
+                with session.reuse.during(self.network, "prompt", self.context.shape):
+                    return step()
+
+            return reused
 
         both = torch.cat([self.context, self.negative])
-        return {
+        steps = {
             "baseline": run("baseline", self.context),
             "baseline again": run("baseline", self.context),
             "cfg": run("baseline", both, 2),
             "official": run("official", self.context),
-            "ours": reusing,
+            "ours": reusing(plain),
             "ours-no K+V+ reuse": plain,
         }
+        if fused_kernels(self.context) is not None:
+            steps["ours-no fused kernels"] = reusing(run("ours", self.context, may_fuse=False))
+        return steps

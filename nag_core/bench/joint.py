@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.rows import Arrangement, Group
 from nag_core.bench.published import published_nag
 from nag_core.guidance import Method
-from nag_core.kernels import Rule
+from nag_core.kernels import Rule, fused_kernels
 from nag_core.merge import FLASH_CPU, lse_kernel
 from nag_core.negative import Entry
 from nag_core.presets import Strength
@@ -129,14 +130,16 @@ class JointCase:
         widened = torch.cat(texts, dim=1)
         both = torch.cat([self.context, self.negative])
 
-        def run(mode: str, context: Tensor, rows: int = 1, lse: bool = True) -> Callable[[], Any]:
+        def run(
+            mode: str, context: Tensor, rows: int = 1, lse: bool = True, may_fuse: bool = True
+        ) -> Callable[[], Any]:
             def step() -> Any:
-                self.mode, self.lse = mode, lse
+                self.mode, self.lse, self.rule = mode, lse, replace(self.rule, may_fuse=may_fuse)
                 return self.call(self.network, context, rows)
 
             return step
 
-        return {
+        steps = {
             "baseline": run("baseline", self.context),
             "baseline again": run("baseline", self.context),
             "cfg": run("baseline", both, 2),
@@ -144,6 +147,9 @@ class JointCase:
             "ours": run("ours", widened),
             "ours-no LSE merge": run("ours", widened, lse=False),
         }
+        if fused_kernels(self.context) is not None:
+            steps["ours-no fused kernels"] = run("ours", widened, may_fuse=False)
+        return steps
 
     def _official(self, step: Callable[[], Any]) -> Callable[[], Any]:
         """With the image stream doubled from the first single block on."""

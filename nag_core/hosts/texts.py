@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 OURS = "nag_guidance.py"
+# Functions that get the conditions before the network does (the second is reForge's).
+HANDS = ("sampler_pre_cfg_function", "sampler_calc_cond_batch_function")
 
 
 def texts_in_use(c: Any, uc: Sequence | None) -> Callable[[int], tuple[Hashable, Hashable]]:
@@ -42,7 +44,10 @@ def may_change(model_options: dict) -> bool:
 
     modifiers = model_options.get("conditioning_modifiers", ())
     foreign = any(not hasattr(modifier, "nag_session") for modifier in modifiers)
-    if foreign or model_options.get("sampler_pre_cfg_function"):
+    if foreign or any(model_options.get(name) for name in HANDS):
         return True
+    replaces = model_options.get("transformer_options", {}).get("patches_replace", {})
+    if replaces.get("attn2"):
+        return True  # a replacer (IP-Adapter) could write into the kept keys and values
     listeners = getattr(script_callbacks, "callback_map", {}).get("callbacks_cfg_denoiser")
     return listeners is None or any(Path(str(one.script)).name != OURS for one in listeners)

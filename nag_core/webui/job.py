@@ -91,7 +91,7 @@ class Job:
         self._name_relative(p.sd_model)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
-            self.host.attention, self.host.attention_name, name, _texts_in_use(c, uc),
+            self.host.attention, self.host.attention_name, name, _texts_in_use(p, c, uc),
         )  # fmt: skip
         modifier.install(p.sd_model, self.host, session)
         return Pass(session, texts, own)
@@ -162,8 +162,10 @@ class Job:
                 current.session.close()
 
 
-def _texts_in_use(c: Any, uc: Any) -> Callable | None:
+def _texts_in_use(p: Any, c: Any, uc: Any) -> Callable | None:
     """None where the host's schedules are not what they are known to be: then nothing is reused."""
+    if getattr(p, "dynamic_clip_skip_sets", None):
+        return None  # reForge changes the conditions of every step itself (its clip skip ramp)
     try:
         return texts_in_use(c, uc)
     except Exception as error:

@@ -107,6 +107,39 @@ def test_texts_that_another_extension_changes_on_the_way_are_not_reused(job, noi
     assert pixels(found) == pixels(wanted)
 
 
+def test_reforges_clip_skip_ramp_is_obeyed_in_every_step(host, prepared, computed):
+    """It swaps the conditions inside its CFG denoiser, where no hook tells."""
+    with prepared(ON) as p:
+        p.dynamic_clip_skip_sets = [1, 2]
+        host.processing.process_images(p)
+    assert len(computed) == LAYERS * 5
+
+
+def test_other_weights_of_the_same_layers_are_other_keys(job, host, monkeypatch, without_reuse):
+    """A LoRA that changes in the middle of a pass: the host's patch identity is part of the name."""
+    from nag_core.hosts.forge import Forge
+
+    seen = []
+
+    def weights(self, model):
+        seen.append(1)
+        layer = next(iter(cross_attention_layers(model.diffusion_model).values()))
+        layer.to_k.weight.data.mul_(1.1)
+        return str(len(seen))
+
+    network = host.shared.sd_model.forge_objects.unet.model.diffusion_model
+    original = next(iter(cross_attention_layers(network).values())).to_k.weight.data.clone()
+    monkeypatch.setattr(Forge, "weights", weights)
+    try:
+        _, found = job(ON)
+        next(iter(cross_attention_layers(network).values())).to_k.weight.data.copy_(original)
+        with without_reuse():
+            _, wanted = job(ON)
+    finally:
+        next(iter(cross_attention_layers(network).values())).to_k.weight.data.copy_(original)
+    assert pixels(found) == pixels(wanted)
+
+
 def patched(host, prepared, change, **fields):
     """The pixels of a job in whose passes `change(unet)` has patched the unet before NAG."""
     with prepared(ON, **fields) as p:

@@ -2,6 +2,8 @@
 else in Triton's interpreter, which runs the same source on the CPU.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -78,6 +80,15 @@ def test_zeros_limits_and_denormals_stay_finite(device, dtype):
             assert (found[:, 0] == 0).all(), "a zero token stays zero"
 
 
+def test_a_nan_of_the_host_stays_one(device):
+    """The host checks its result for NaN; the kernel must not hide one behind a limit."""
+    pos, neg = pair((1, 3, 40), torch.float16, device)
+    pos[0, 1, 7] = float("nan")
+    found = fused.guide(pos, neg, (4.0, 2.5, 0.25), Method.NAG, counter(device))
+    assert found[0, 1].isnan().all()
+    assert torch.isfinite(found[0, [0, 2]]).all()
+
+
 def test_the_result_may_be_written_over_the_positive(device):
     pos, neg = pair((2, 5, 100), torch.float32, device)
     wanted = guide(pos, neg, 4.0, 2.5, 0.25).out
@@ -139,11 +150,21 @@ def test_the_choice_falls_on_the_twin_where_there_is_no_gpu_and_counts_alike(dev
 
 def test_triton_that_gives_other_numbers_is_not_used(device, monkeypatch):
     """A compiler of another version, a device it does not know."""
-    for name in ("guide", "merge_and_guide"):
-        with monkeypatch.context() as patched:
-            patched.setattr(fused, name, lambda pos, *_: torch.zeros_like(pos[0]))
-            kernels._probed.cache_clear()
-            assert kernels._probed(torch.device(device), torch.float32) is None
+    own = fused.guide, fused.merge_and_guide
+
+    def wrong(value, pos, neg, strength, method, counter):
+        return own[0](pos, neg, strength, method, counter) * value
+
+    def wrong_parts(value, image, pos, neg, out, *rest):
+        own[1](image, pos, neg, out, *rest)
+        out.mul_(value)
+
+    for value in (1.5, float("nan")):
+        for name, fake in (("guide", wrong), ("merge_and_guide", wrong_parts)):
+            with monkeypatch.context() as patched:
+                patched.setattr(fused, name, partial(fake, value))
+                kernels._probed.cache_clear()
+                assert kernels._probed(torch.device(device), torch.float32) is None
     kernels._probed.cache_clear()
     assert kernels._probed(torch.device(device), torch.float32) is fused
 

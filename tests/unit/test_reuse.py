@@ -1,8 +1,15 @@
 """How a context is recognised: by where it came from, never by its values."""
 
+import copy
+import sys
+from types import SimpleNamespace
+
+import pytest
 import torch
 
-from nag_core.reuse import Provenance, traced
+from nag_core.hosts.texts import may_change
+from nag_core.reuse import KeyValueReuse, Provenance, traced
+from tests.unit.test_cross import session
 
 
 class Condition:
@@ -60,3 +67,117 @@ def test_the_hosts_conditions_are_copied_not_changed():
     assert type(before) is Condition
     assert copies[0]["strength"] == 1
     assert traced(None, "n", Provenance()) is None
+
+
+def test_a_copy_into_which_somebody_put_another_text_has_no_name():
+    provenance = Provenance()
+    (prompt,) = traced(conds(1.0), "p", provenance)
+    other = copy.copy(prompt["model_conds"]["c_crossattn"])
+    other.cond = other.cond * 2
+    assert provenance.of(context({"model_conds": {"c_crossattn": other}})) is None
+    assert provenance.of(context(prompt)) is not None
+
+
+class Network(torch.nn.Module):
+    """A network of one attn2, of which it answers with the keys."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn2 = torch.nn.Module()
+        self.attn2.to_k, self.attn2.to_v = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def forward(self, *, context):
+        return self.attn2.to_k(context)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Network().requires_grad_(False)
+
+
+@pytest.fixture
+def kept(network):
+    reuse = KeyValueReuse()
+    reuse.prepare({"one": network.attn2})
+    return reuse
+
+
+def step(network, kept, context, texts="p"):
+    with kept.during(network, texts, context.shape):
+        return network(context=context)
+
+
+def test_a_second_step_with_the_same_text_gets_the_first_ones_keys(network, kept):
+    first = step(network, kept, torch.ones(1, 3, 4))
+    assert step(network, kept, torch.ones(1, 3, 4)) is first
+    assert step(network, kept, torch.ones(1, 3, 4), texts="other") is not first
+
+
+def test_keys_are_kept_apart_by_dtype_and_shape(network, kept):
+    step(network, kept, torch.ones(1, 3, 4))
+    network.double()
+    assert step(network, kept, torch.ones(1, 3, 4, dtype=torch.float64)).dtype is torch.float64
+    assert step(network.float(), kept, torch.ones(2, 3, 4)).shape == (2, 3, 4)
+
+
+def test_a_context_that_someone_elses_hook_changes_is_computed(network, kept):
+    steps = []
+
+    def louder(module, args, kwargs):
+        steps.append(1)
+        return args, {"context": kwargs["context"] * len(steps)}
+
+    network.register_forward_pre_hook(louder, with_kwargs=True)
+    one = torch.ones(1, 3, 4)
+    step(network, kept, one)
+    assert torch.equal(step(network, kept, one), torch.nn.functional.linear(2 * one, *parameters(network)))
+
+
+def parameters(network):
+    return network.attn2.to_k.weight, network.attn2.to_k.bias
+
+
+def test_only_the_first_network_call_of_a_model_call_counts_and_only_with_the_whole_context(network, kept):
+    rows = torch.stack([torch.ones(3, 4), torch.full((3, 4), 2.0)])
+    wanted = torch.nn.functional.linear(rows, *parameters(network))
+    for _ in range(2):
+        with kept.during(network, "p", rows.shape):
+            halves = [network(context=rows[i : i + 1]) for i in range(2)]
+        assert torch.allclose(torch.cat(halves), wanted)
+        with kept.during(network, "q", rows[:1].shape):
+            halves = [network(context=rows[i : i + 1]) for i in range(2)]
+        assert torch.allclose(torch.cat(halves), wanted)
+
+
+def test_a_forward_that_someone_puts_there_later_is_used_and_stays(network, kept):
+    step(network, kept, torch.ones(1, 3, 4))
+    network.attn2.to_k.forward = theirs = lambda x: x * 0
+    assert (step(network, kept, torch.ones(1, 3, 4)) == 0).all()
+    assert network.attn2.to_k.forward is theirs
+
+
+def test_a_forward_put_there_in_the_middle_of_a_call_stays(network, kept):
+    with kept.during(network, "p", torch.Size((1, 3, 4))):
+        network.attn2.to_k.forward = theirs = lambda x: x * 0
+    assert network.attn2.to_k.forward is theirs
+
+
+def test_nothing_is_held_between_calls_but_the_kept_keys_and_nothing_after_the_pass(network, kept):
+    step(network, kept, torch.ones(1, 3, 4))
+    assert kept.context is None
+    used = session()
+    used.reuse, used.texts = kept, lambda step: ("p", "n")
+    used.close()
+    assert (len(kept.kept), kept.made, used.texts) == (0, {}, None)
+
+
+def test_a_host_that_does_not_tell_its_listeners_is_not_trusted(monkeypatch):
+    callbacks = SimpleNamespace(callback_map={})
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(script_callbacks=callbacks))
+    assert may_change({})
+    ours = SimpleNamespace(script="/extensions/sd-webui-nag/scripts/nag_guidance.py")
+    callbacks.callback_map["callbacks_cfg_denoiser"] = [ours]
+    assert not may_change({})
+    assert may_change({"sampler_calc_cond_batch_function": print})
+    assert may_change({"transformer_options": {"patches_replace": {"attn2": {("middle", 0): print}}}})
