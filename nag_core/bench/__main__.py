@@ -137,7 +137,7 @@ def _measured(name: str, place: Place) -> list[dict[str, Any]]:
         rows.append({
             "model": name, "variant": variant,
             "overhead": found.overhead, "low": found.low, "high": found.high,
-            "peak_bytes": peaks[variant], "seconds": sorted(times[compared])[rounds // 2],
+            "rounds": rounds, "peak_bytes": peaks[variant], "seconds": sorted(times[compared])[rounds // 2],
         })  # fmt: skip
     return rows
 

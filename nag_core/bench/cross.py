@@ -7,6 +7,7 @@ So the variants differ in the attention alone, and "ours" is the code that runs 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -121,38 +122,44 @@ class CrossCase:
         session.reuse.prepare(self.layers)
         return session, options["transformer_options"]["patches_replace"]["attn2"]
 
+    def _run(self, mode: str, context: Tensor, rows: int = 1) -> Callable[[], Any]:
+        def step() -> Any:
+            self.mode = mode
+            return self.network(context=context, rows=rows)
+
+        return step
+
+    def _guided(self, reuse: bool = True, may_fuse: bool = True, first: bool = False) -> Callable[[], Any]:
+        """A step of a pass of its own; of a new pass each time with `first`."""
+        session, replace = self._session()
+        plain = self._run("ours", self.context)
+
+        def step() -> Any:
+            nonlocal session, replace
+            if first:
+                session, replace = self._session()
+            self.replace, session.may_fuse = replace, may_fuse
+            with session.reuse.during(self.network, "prompt", self.context.shape) if reuse else nullcontext():
+                out = plain()
+            if session.problems:
+                raise RuntimeError(f"NAG stood aside: {'; '.join(session.problems)}")
+            return out
+
+        return step
+
     def steps(self) -> dict[str, Callable[[], Any]]:
         """The step of every variant."""
-        session, replace = self._session()
-
-        def run(mode: str, context: Tensor, rows: int = 1, may_fuse: bool = True) -> Callable[[], Any]:
-            def step() -> Any:
-                self.mode, self.replace, session.may_fuse = mode, replace, may_fuse
-                out = self.network(context=context, rows=rows)
-                if session.problems:
-                    raise RuntimeError(f"NAG stood aside: {'; '.join(session.problems)}")
-                return out
-
-            return step
-
-        plain = run("ours", self.context)
-
-        def reusing(step: Callable[[], Any]) -> Callable[[], Any]:
-            def reused() -> Any:
-                with session.reuse.during(self.network, "prompt", self.context.shape):
-                    return step()
-
-            return reused
-
         both = torch.cat([self.context, self.negative])
         steps = {
-            "baseline": run("baseline", self.context),
-            "baseline again": run("baseline", self.context),
-            "cfg": run("baseline", both, 2),
-            "official": run("official", self.context),
-            "ours": reusing(plain),
-            "ours-no K+V+ reuse": plain,
+            "baseline": self._run("baseline", self.context),
+            "baseline again": self._run("baseline", self.context),
+            "cfg": self._run("baseline", both, 2),
+            "official": self._run("official", self.context),
+            "ours": self._guided(),
+            # The one that projects both texts for all the others.
+            "first": self._guided(first=True),
+            "ours-no K+V+ reuse": self._guided(reuse=False),
         }
         if fused_kernels(self.context) is not None:
-            steps["ours-no fused kernels"] = reusing(run("ours", self.context, may_fuse=False))
+            steps["ours-no fused kernels"] = self._guided(may_fuse=False)
         return steps

@@ -44,7 +44,7 @@ class Place:
 def sd15(place: Place) -> CrossCase:
     from diffusers import UNet2DConditionModel
 
-    side = place.of(64, 24, 16)
+    side = place.of(64, 16)
     network = place.build(
         UNet2DConditionModel, sample_size=side, cross_attention_dim=768, attention_head_dim=8,
         layers_per_block=place.of(2, 2, 1),
