@@ -112,7 +112,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(models)), models, rotation=20)
     axes.set_ylabel("extra time over the unguided step, %")
     axes.set_title("\n".join(textwrap.wrap(heading(result), 130)), fontsize=8)
-    axes.legend()
+    axes.margins(y=0.15)
+    axes.legend(loc="upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
