@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nag_core.model_function import ApplyModel, wrapped
+
 # Texts kept at a time: two suffice for `[a|b]`, which alternates, and bound what a long schedule may take.
 MOST_TEXTS = 2
 
@@ -163,23 +165,14 @@ class KeyValueReuse:
 def patch_reuse(
     model_options: dict, network: nn.Module, reuse: KeyValueReuse, provenance: Provenance
 ) -> dict:
-    """A copy of `model_options` whose model calls reuse K+ and V+ where `provenance` knows the context.
+    """A copy of `model_options` whose model calls reuse K+ and V+ where `provenance` knows the context."""
 
-    A wrapper that is already there is called as before, around ours.
-    """
-    theirs = model_options.get("model_function_wrapper")
+    def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
+        context = c.get("c_crossattn")
+        texts = provenance.of(context)
+        if texts is None:
+            return apply(x, timestep, **c)
+        with reuse.during(network, texts, context.shape):
+            return apply(x, timestep, **c)
 
-    def wrapper(apply: Callable[..., Tensor], arguments: dict) -> Tensor:
-        def reusing(x: Tensor, timestep: Tensor, **c: Any) -> Tensor:
-            context = c.get("c_crossattn")
-            texts = provenance.of(context)
-            if texts is None:
-                return apply(x, timestep, **c)
-            with reuse.during(network, texts, context.shape):
-                return apply(x, timestep, **c)
-
-        if theirs is not None:
-            return theirs(reusing, arguments)
-        return reusing(arguments["input"], arguments["timestep"], **arguments["c"])
-
-    return {**model_options, "model_function_wrapper": wrapper}
+    return wrapped(model_options, run)

@@ -19,10 +19,9 @@ from nag_core.attention.joint_model import JointModel, replaced
 from nag_core.attention.rows import Arrangement, Batch
 from nag_core.kernels import Rule
 from nag_core.merge import Kernel, lse_kernel
+from nag_core.model_function import ApplyModel, wrapped
 from nag_core.negative import Entry
 from nag_core.session import Session
-
-ApplyModel = Callable[..., Tensor]
 
 
 class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
@@ -30,22 +29,12 @@ class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call witho
 
 
 def patch_model_call(model_options: dict, model: JointModel, session: Session, batch: Batch) -> dict:
-    """A copy of `model_options` whose model calls run under NAG; the original is not touched.
+    """A copy of `model_options` whose model calls run under NAG; the original is not touched."""
 
-    A wrapper that is already there (MultiDiffusion) is called as before, around ours: it sees the plain call.
-    Closures only: the patchers deep-copy anything else.
-    """
-    theirs = model_options.get("model_function_wrapper")
+    def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
+        return _guided_call(apply, x, timestep, c, model, session, batch)
 
-    def wrapper(apply: ApplyModel, arguments: dict) -> Tensor:
-        def guided(x: Tensor, timestep: Tensor, **c: Any) -> Tensor:
-            return _guided_call(apply, x, timestep, c, model, session, batch)
-
-        if theirs is not None:
-            return theirs(guided, arguments)
-        return guided(arguments["input"], arguments["timestep"], **arguments["c"])
-
-    return {**model_options, "model_function_wrapper": wrapper}
+    return wrapped(model_options, run)
 
 
 def _guided_call(

@@ -60,6 +60,7 @@ LAYERS = [
     "user_presets",
     "report",
     "negative",
+    "model_function",
     "reuse",
     "session",
     "attention",
