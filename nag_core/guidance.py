@@ -86,8 +86,7 @@ def guide(
     method: NASA is eq. 5, z+ - phi z-, and uses neither tau nor alpha; the two ablations leave out eq. 8-9 or
         eq. 10.
     dtype: of the result, that of `pos` unless given: merged attention parts come in fp32, and rounding them
-        first
-        would cost accuracy.
+        first would cost accuracy.
 
     Finite inputs give a finite result: values beyond the dtype's range are held at its limit.
     """

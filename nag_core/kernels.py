@@ -26,8 +26,7 @@ class Rule:
     """The guidance rule of one pass, as the attention applies it.
 
     phi, tau, alpha: eq. 7-10. counter: 0-dim int64 on the device of the tensors; gains the tokens that tau
-        shrank,
-        so that counting them needs no launch and no wait. may_fuse: off for comparisons.
+        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons.
     """
 
     phi: float

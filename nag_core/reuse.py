@@ -98,13 +98,9 @@ class KeyValueReuse:
     used: bool = False
 
     def prepare(self, layers: dict[Hashable, nn.Module]) -> None:
-        """Makes the replacements for attn2 modules; those whose projection someone else replaced are left
-        out.
-        """
+        """Makes the replacements for attn2 modules."""
         projections = [module for attn2 in layers.values() for module in (attn2.to_k, attn2.to_v)]
-        self.forwards = {
-            module: self._forward(module) for module in projections if "forward" not in module.__dict__
-        }
+        self.forwards = {module: self._forward(module) for module in projections}
         self.kept.clear()
 
     def _forward(self, module: nn.Module) -> Callable:
@@ -122,7 +118,8 @@ class KeyValueReuse:
         """One call of `network`, whose context holds `texts` and has that shape; everything is put back
         afterwards.
 
-        The context of the first call inside counts, and only as a whole: others are computed as ever.
+        The context of the first call inside counts, and only as a whole: others are computed as ever. A
+        projection whose forward someone else replaced is theirs.
         """
 
         def remember(_module: nn.Module, _args: tuple, kwargs: dict) -> None:

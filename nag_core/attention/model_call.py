@@ -214,8 +214,7 @@ class _Call:
         """Hands the counts to the session, if every block that ran went through `attention`.
 
         Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
-        did not
-        run are fine: the user skips them, or an extension (a block cache) answers for them.
+        did not run are fine: the user skips them, or an extension (a block cache) answers for them.
         """
         if self.guided != len(self.entered):
             raise NotGuided(

@@ -42,8 +42,7 @@ def _reserve_memory(unet: Any, host: Host, session: Session) -> None:
     weights.
 
     The estimate is rough: a joint block holds some 60 values of the hidden size per token, in 16 bits, and
-        the partial
-    attentions and their merge take about 192 MiB at 1024 x 1024.
+    the partial attentions and their merge take about 192 MiB at 1024 x 1024.
     """
     joint = host.joint_model(unet.model.diffusion_model)
     if joint is None or not hasattr(unet, "add_extra_preserved_memory_during_sampling"):

@@ -16,9 +16,8 @@ def texts_in_use(c: Any, uc: Sequence | None) -> Callable[[int], tuple[Hashable,
     there.
 
     c: the prompt's MulticondLearnedConditioning; uc: the negative's schedules, one per image, None where the
-        host has
-        none. The rule is that of modules/prompt_parser.py: the first entry that has not ended, else the first
-        of all.
+        host has none. The rule is that of modules/prompt_parser.py: the first entry that has not ended, else
+        the first of all.
     """
     prompts = [[part.schedules for part in image] for image in c.batch]
     negatives = list(uc or ())

@@ -1,6 +1,5 @@
 """The bench compares computations that give the same result, and its numbers are what they say."""
 
-import importlib.util
 import json
 
 import pytest
@@ -9,10 +8,7 @@ import torch
 from nag_core.bench import measure, report
 from nag_core.bench.published import published_nag
 from tests import reference
-
-needs_diffusers = pytest.mark.skipif(
-    importlib.util.find_spec("diffusers") is None, reason="diffusers comes with the webui4 extra only"
-)
+from tests.extras import needs_diffusers
 
 
 def test_the_published_operations_are_the_rule():

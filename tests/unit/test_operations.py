@@ -4,7 +4,6 @@ weights (meta device), batch 1, no CFG, 1024 x 1024.
 Expected numbers: the operation model (its "LSE" column), checked against torch's own counter to 0.4 %.
 """
 
-import importlib.metadata
 import sys
 
 import pytest
@@ -20,6 +19,7 @@ from nag_core.guidance import Method
 from nag_core.hosts.forge import Forge
 from nag_core.kernels import Rule
 from nag_core.negative import Entry
+from tests.extras import needs_diffusers
 from tests.unit.test_joint import session
 
 aten = torch.ops.aten
@@ -60,20 +60,7 @@ def joint(q, k, v, tokens, text, image_first=False):
     return joint_attention(q, k, v, layout, rows, None, merge.FLASH_CPU, rule)
 
 
-def _installed(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
-
-
-diffusers = pytest.mark.skipif(
-    not _installed("diffusers").startswith("0.35."),
-    reason=f"written for the webui4 extra's diffusers 0.35, here is {_installed('diffusers')}",
-)
-
-
-@diffusers
+@needs_diffusers
 @pytest.mark.parametrize(
     ("name", "text", "extra"), [("Flux", 256, 6.94), ("Flux", 512, 13.09), ("Chroma", 256, 6.94)]
 )
@@ -108,7 +95,7 @@ def test_flux_and_chroma(name, text, extra, monkeypatch):
     assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.025)
 
 
-@diffusers
+@needs_diffusers
 @pytest.mark.parametrize(
     ("size", "text", "extra"),
     [("Large", 154, 4.41), ("Large", 333, 9.14), ("Medium", 154, 3.70), ("Medium", 333, 7.74)],

@@ -1,7 +1,6 @@
 """What the README says about settings and presets is what the code has, and a test executes each snippet."""
 
 import ast
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from nag_core.bench import __main__ as bench
 from nag_core.bench import report
 from nag_core.config import FIELDS
 from nag_core.report import PassReport
+from tests.extras import needs_diffusers
 from tests.readme import README, prose, snippet, snippets
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_the_cost_table_is_that_of_the_measured_numbers():
     assert "CPU" in result["device"] or "no gpu" not in README.lower()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers: the webui4 extra only")
+@needs_diffusers
 def test_the_memory_table_is_counted():
     for line in report.memory_table(bench.extra_memory(["sdxl", "flux-schnell"])).splitlines():
         assert f"{line}\n" in README

@@ -1,0 +1,18 @@
+"""What some tests need beyond the host's packages: one condition, one reason."""
+
+import importlib.metadata
+
+import pytest
+
+
+def _installed(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+needs_diffusers = pytest.mark.skipif(
+    not _installed("diffusers").startswith("0.35."),
+    reason=f"written for the webui4 extra's diffusers 0.35, here is {_installed('diffusers')}",
+)
