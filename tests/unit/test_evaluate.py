@@ -30,7 +30,7 @@ def webui(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No waiting for the disk, and no models whatever this machine has: their scores have tests of their own."""
+    """No waiting for the disk; no models, whatever this machine has: their scores have their own tests."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(scores, "available", lambda choice: ([], ["CLIP score is missing: not installed"]))
 
