@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from typing import Any
 
@@ -18,6 +19,10 @@ RESULTS, TABLE, SHEET = "results.json", "results.md", "sheet.png"
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code (see --help); every failure is one line on stderr, and the folder stays whole."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console of another encoding shows a question mark for τ, and the run does not end for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     given = options.parser().parse_args(arguments)
     store = Store(given.out)
     try:

@@ -131,11 +131,12 @@ class Store:
                 os.fsync(file.fileno())
             os.replace(beside, target)
         except OSError as error:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
             raise EvaluationError(
                 f"cannot write {target}: {error.strerror or error}; what was written before is whole"
             ) from error
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
 
 
 def _changes(names: list[str], held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
