@@ -60,7 +60,7 @@ def _score(given: argparse.Namespace, store: Store) -> dict[str, Any]:
     with _bar(len(records), "scoring") as bar:
         found, models = scores.score(plan, store, scorers, bar.update)
     # What another environment has scored is there, whatever this one lacks.
-    missing = [sentence for sentence in missing if not any(name in sentence.lower() for name in models)]
+    missing = [sentence for sentence in missing if not sentence.lower().startswith(tuple(models))]
     results = summary(plan, records, found, models, missing)
     store.write_json(RESULTS, results)
     store.write(TABLE, f"{report.markdown(results)}\n".encode())

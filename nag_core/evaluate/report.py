@@ -89,16 +89,16 @@ def _table(results: dict[str, Any], names: dict[str, str], kind: str) -> str:
     for arm, found in results["arms"].items():
         if kind == "difference" and arm == OFF:
             continue
-        cells = [_cell(found[kind].get(metric), signed=kind == "difference") for metric in metrics]
+        cells = [
+            _cell(found[kind].get(metric), METRICS[metric][2], kind == "difference") for metric in metrics
+        ]
         lines.append("| " + " | ".join([names[arm], str(found["n"]), *cells]) + " |")
     return "\n".join(lines)
 
 
-def _cell(value: dict[str, Any] | None, signed: bool) -> str:
+def _cell(value: dict[str, Any] | None, digits: int, signed: bool) -> str:
     if value is None:
         return ""
-    # Cosines between patches need the digits that brightness does not.
-    digits = 3 if abs(value["mean"]) < 2 else 1
     form = f"{'+' if signed else ''}.{digits}f"
     if value["low"] is None:
         return format(value["mean"], form)

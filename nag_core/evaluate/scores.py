@@ -16,17 +16,21 @@ from nag_core.evaluate.errors import EvaluationError
 from nag_core.evaluate.plan import OFF, Pair, Plan, Spot
 from nag_core.evaluate.store import SCORES, Record, Store
 
-# In the order of the results' columns: name, heading, what it says.
-METRICS: dict[str, tuple[str, str]] = {
-    "clip_prompt": ("CLIP prompt", "100 × cosine of picture and prompt; more is closer to the prompt"),
-    "clip_negative": ("CLIP negative", "100 × cosine of picture and negative; less is further from it"),
-    "imagereward": ("ImageReward", "taste of people for the prompt, about -2 to 2; more is better"),
-    "patch_spread": ("patch spread", "how unlike the parts of a picture are, 0-2; falls when it washes out"),
-    "patch_shift": ("patch shift", "how far the parts moved from the off picture's, 0-2"),
-    "change": ("change", "mean difference to the off picture, 0-255"),
-    "brightness": ("brightness", "mean luma, 0-255"),
-    "saturation": ("saturation", "mean saturation, 0-255"),
-    "clipped": ("clipped %", "channel values at 0 or 255"),
+# In the order of the results' columns, by name: heading, what it says, digits behind the point.
+METRICS: dict[str, tuple[str, str, int]] = {
+    "clip_prompt": ("CLIP prompt", "100 × cosine of picture and prompt; more is closer to the prompt", 2),
+    "clip_negative": ("CLIP negative", "100 × cosine of picture and negative; less is further from it", 2),
+    "imagereward": ("ImageReward", "taste of people for the prompt, about -2 to 2; more is better", 3),
+    "patch_spread": (
+        "patch spread",
+        "how unlike the parts of a picture are, 0-2; falls when it washes out",
+        4,
+    ),
+    "patch_shift": ("patch shift", "how far the parts moved from the off picture's, 0-2", 4),
+    "change": ("change", "mean difference to the off picture, 0-255", 1),
+    "brightness": ("brightness", "mean luma, 0-255", 1),
+    "saturation": ("saturation", "mean saturation, 0-255", 1),
+    "clipped": ("clipped %", "channel values at 0 or 255", 2),
 }
 
 

@@ -46,8 +46,10 @@ def _place(image: Any, draw: Any, at: tuple[int, int], record: Record | None) ->
         _write(draw, (at[0] + 6, at[1] + 6), "not drawn", "black")
         return
     with Image.open(record.path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((CELL, CELL))
+        scale = CELL / max(picture.size)
+        size = [max(1, round(side * scale)) for side in picture.size]
+        resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+        small = picture.convert("RGB").resize(size, resample)
     image.paste(small, (at[0] + (CELL - small.width) // 2, at[1] + (CELL - small.height) // 2))
     if record.problems:
         draw.rectangle(box, outline="#d00000", width=4)

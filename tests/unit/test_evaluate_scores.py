@@ -105,6 +105,14 @@ def test_scores_of_another_environment_stay(score_only):
     assert "Not scored: CLIP score is missing: nor that." in said
 
 
+def test_a_missing_package_that_another_score_is_named_after_is_still_said(score_only):
+    """ImageReward's own import fails for want of a package named clip."""
+    clip_scorer = Stub("a model")
+    clip_scorer.name = "clip"
+    sentence = "ImageReward is missing (No module named 'clip')"
+    assert f"Not scored: {sentence}." in score_only(clip_scorer, missing=[sentence])[2]
+
+
 def test_a_killed_pass_keeps_what_it_has(score_only):
     class Killed(Stub):
         def score(self, *given):
