@@ -38,10 +38,11 @@ class ClipScorer:
         try:
             import open_clip
             import torch
-        except ImportError as error:
+        except Exception as error:
+            # Not ImportError alone: a torchvision of another build than torch raises RuntimeError here.
             raise MissingScorerError(
-                f"CLIP score and patch statistics are missing ({error}): pip install -e '.[clip]', or run "
-                "--score-only with the Python of a WebUI that has open_clip"
+                f"CLIP score and patch statistics are missing ({type(error).__name__}: {error}): pip "
+                "install -e '.[clip]', or run --score-only with the Python of a WebUI that has open_clip"
             ) from error
         model, weights = choice.clip_model, choice.clip_weights
         if not _on_this_machine(open_clip, model, weights):

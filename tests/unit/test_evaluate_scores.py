@@ -293,6 +293,20 @@ def test_imagereward_takes_the_prompt_and_files_of_this_machine_only(monkeypatch
     assert asked == [(str(folder / "ImageReward.pt"), {"med_config": str(folder / "med_config.json")})]
 
 
+def test_a_package_that_fails_in_its_own_way_is_a_sentence(monkeypatch):
+    """torchvision of another build than torch: open_clip's import raises RuntimeError."""
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "open_clip":
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.delitem(sys.modules, "open_clip", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(scores.MissingScorerError, match="RuntimeError: operator torchvision::nms does not"):
+        clip.ClipScorer(scores.Choice())
+
+
 def test_packages_that_are_not_installed_are_a_sentence_each(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     monkeypatch.setitem(sys.modules, "ImageReward", None)
