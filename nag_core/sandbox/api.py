@@ -233,7 +233,7 @@ class Api:
         ]
 
     def sd_models(self) -> list[dict[str, Any]]:
-        """The one model."""
+        """The two models."""
         return [
             {
                 "title": data.title,

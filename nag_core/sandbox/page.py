@@ -11,7 +11,7 @@ import gradio as gr
 import gradio.routes
 import jinja2
 from fastapi import FastAPI
-from modules import images, infotext_utils, paths, script_callbacks, scripts, shared
+from modules import images, infotext_utils, paths, script_callbacks, scripts, sd_models, shared
 
 from nag_core.sandbox.tab import Tab
 
@@ -35,6 +35,7 @@ def create_page() -> gr.Blocks:
             "**NAG sandbox**: a stand-in WebUI. Its model is tiny and draws coloured shapes: `a red circle`, "
             "`a square`, `blue`... It shows what the extension does, not what your model would make of it."
         )
+        _checkpoint()
         with gr.Tabs(elem_id="tabs") as tabs:
             text_tab = _tab("txt2img", scripts.scripts_txt2img)
             image_tab = _tab("img2img", scripts.scripts_img2img)
@@ -47,6 +48,19 @@ def create_page() -> gr.Blocks:
                     component.render()
         _connect_send(text_tab, image_tab, tabs)
     return demo
+
+
+def _checkpoint() -> None:
+    """Which model draws; the next job loads it."""
+    names = sd_models.checkpoint_tiles()
+    control = gr.Dropdown(
+        names,
+        value=shared.opts.sd_model_checkpoint,
+        label="Checkpoint",
+        info="tiny-shapes is a UNet, as SD1.5; tiny-shapes-flux a transformer, as Flux",
+        elem_id="setting_sd_model_checkpoint",
+    )
+    control.change(lambda name: shared.opts.set("sd_model_checkpoint", name) and None, [control], [])
 
 
 def _tab(name: str, runner: Any) -> Tab:

@@ -10,10 +10,14 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def host():
+def app():
     from nag_core.sandbox.app import create_app
 
-    create_app({"nowebui": True})
+    return create_app({"nowebui": True})
+
+
+@pytest.fixture(scope="session")
+def host(app):
     import modules.processing
     import modules.scripts
 

@@ -6,8 +6,8 @@ import torch
 ON = [{"enabled": True, "scale": 4}]
 HIRES = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1, "hr_second_pass_steps": 6}
 # Channels and the share of the latent's size of what the toy UNet's skips and its middle block carry.
-SKIPS = [(64, 2), (64, 2), (64, 4), (80, 4)]
-MIDDLE = (80, 4)
+SKIPS = [(48, 4), (48, 4), (48, 8), (64, 8)]
+MIDDLE = (64, 8)
 
 
 class ControlNet:

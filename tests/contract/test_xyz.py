@@ -167,7 +167,14 @@ def test_the_window_the_method_and_the_negative_have_axes(plot, single):
 
 
 def test_the_hires_axis(plot):
-    job = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.6, "hr_cfg": 1}
+    job = {
+        "enable_hr": True,
+        "hr_scale": 2,
+        "denoising_strength": 0.6,
+        "hr_cfg": 1,
+        "width": 128,
+        "height": 128,
+    }
     both, first, only = plot({"[NAG] Hires": "Both,First pass,Hires only"}, ON, **job).cells
     assert len({both.pixels, first.pixels, only.pixels}) == 3
     assert "NAG hires" not in both.text

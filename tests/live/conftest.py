@@ -15,11 +15,12 @@ TEST_EXTENSION = Path(__file__).parent / "extension"
 @pytest.fixture(scope="session")
 def webui(request, tmp_path_factory):
     url = request.config.getoption("--webui-url")
+    asked = tuple(map(request.config.getoption, ("--checkpoint", "--scheduler")))
     if url:
-        yield WebUI(url, *map(request.config.getoption, ("--checkpoint", "--scheduler")))
+        yield WebUI(url, *asked)
         return
     with sandbox(tmp_path_factory.mktemp("sandbox"), ROOT / "scripts", TEST_EXTENSION / "scripts") as url:
-        yield WebUI(url)
+        yield WebUI(url, *asked)
 
 
 @pytest.fixture
@@ -33,4 +34,4 @@ def without_extension(request, tmp_path):
             "needs --fingerprint, made by tests/live/fingerprint.py on the WebUI without the extension"
         )
     with sandbox(tmp_path) as url:
-        return fingerprint(WebUI(url))
+        return fingerprint(WebUI(url, request.config.getoption("--checkpoint")))

@@ -7,7 +7,7 @@ the picture by squared error, then the best one is refined between the grid poin
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -59,14 +59,20 @@ def decode(images: Tensor, batch: int = 64) -> Decoded:
     """Nearest attributes of pictures (n, 3, 32, 32) in [-1, 1], and which of them are valid pictures."""
     if images.shape[1:] != (3, SIZE, SIZE):
         raise ValueError(f"pictures are (n, 3, {SIZE}, {SIZE}), not {tuple(images.shape)}")
+    found, errors = [], []
     with torch.no_grad():
-        parts = [_decode(chunk.float()) for chunk in images.split(batch)]
-    joined = Attributes(*(torch.cat([part[i] for part in parts]) for i in range(4)))
-    error = torch.cat([part[4] for part in parts])
+        for chunk in images.float().split(batch):
+            attributes, centre, radius = _nearest(chunk)
+            found.append(attributes)
+            errors.append(_refine(chunk, attributes, centre, radius))
+    names = [field.name for field in fields(Attributes)]
+    joined = Attributes(*(torch.cat([getattr(part, name) for part in found]) for name in names))
+    error = torch.cat(errors)
     return Decoded(joined, error <= TOLERANCE, error)
 
 
-def _decode(images: Tensor) -> tuple[Tensor, ...]:
+def _nearest(images: Tensor) -> tuple[Attributes, Tensor, Tensor]:
+    """Attributes (n,), centres (n, 2) and radii (n,) on the grid with the least squared error."""
     masks, shapes, centres, radii = _bank()
     best = torch.full((len(images),), torch.inf)
     choice = torch.zeros(len(images), 4, dtype=torch.long)
@@ -88,9 +94,7 @@ def _decode(images: Tensor) -> tuple[Tensor, ...]:
         found = torch.stack((index, *(torch.full_like(index, v) for v in (colour, ground, framed))), 1)
         choice = torch.where(better[:, None], found, choice)
     index, colour, ground, framed = choice.unbind(1)
-    attributes = Attributes(shapes[index], colour, ground, framed.bool())
-    error = _refine(images, attributes, centres[index], radii[index])
-    return attributes.shape, colour, ground, framed.bool(), error
+    return Attributes(shapes[index], colour, ground, framed.bool()), centres[index], radii[index]
 
 
 def _refine(images: Tensor, attributes: Attributes, centre: Tensor, radius: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Read and write the shipped weights: one fp16 safetensors file for both modules, checked by its sha256."""
+"""Read and write the shipped weights: one fp16 safetensors file a model, checked by its sha256."""
 
 from __future__ import annotations
 
@@ -6,41 +6,51 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from .text import TextEncoder
-from .unet import UNet
+from .miniature import Miniature
 
-WEIGHTS = Path(__file__).parent / "weights" / "shapes-unet.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
 
 
-def save(unet: UNet, text: TextEncoder, path: Path = WEIGHTS) -> None:
-    """Write both modules as fp16, and the file's sha256 beside it."""
-    state = {f"unet.{k}": v for k, v in unet.state_dict().items()}
-    state |= {f"text.{k}": v for k, v in text.state_dict().items()}
+def weights_file(kind: str, folder: Path = WEIGHTS) -> Path:
+    """Where the weights of a model ("unet", "mmdit") are."""
+    return folder / f"shapes-{kind}.safetensors"
+
+
+def save(model: Miniature, path: Path, made_by: str = "") -> None:
+    """Write the model as fp16, with the command that made it, and the file's sha256 beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.to(torch.float16).contiguous() for k, v in state.items()}, path)
-    path.with_suffix(".sha256").write_text(f"{_sha256(path)}  {path.name}\n", encoding="ascii")
+    state = {name: value.to(torch.float16).contiguous() for name, value in model.state_dict().items()}
+    save_file(state, path, {"made_by": made_by})
+    path.with_suffix(".sha256").write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
 
 
-def load(path: Path = WEIGHTS) -> tuple[UNet, TextEncoder]:
+def load(kind: str, path: Path | None = None) -> Miniature:
     """The model in eval mode and float32; ValueError where the file is missing or not the one saved."""
+    path = weights_file(kind) if path is None else path
     digest = path.with_suffix(".sha256")
     if not path.is_file() or not digest.is_file():
         raise ValueError(f"incomplete sandbox model: {path.name} and {digest.name} belong in {path.parent}")
-    if _sha256(path) != digest.read_text(encoding="ascii").split()[0]:
+    if sha256(path) != digest.read_text(encoding="ascii").split()[0]:
         raise ValueError(f"{path} is damaged: its sha256 is not the one in {digest.name}; check it out again")
-    unet, text = UNet(), TextEncoder()
+    model = Miniature(kind)
     try:
-        state = load_file(path)
-        for prefix, module in (("unet.", unet), ("text.", text)):
-            part = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
-            module.load_state_dict(part)
+        model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold this version's sandbox model: {error}") from error
-    return unet.eval().requires_grad_(False), text.eval().requires_grad_(False)
+        # torch lists every weight that is missing or too many; the first line says enough.
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise ValueError(f"{path} does not hold this version's sandbox model: {reason}") from error
+    return model.eval().requires_grad_(False)
 
 
-def _sha256(path: Path) -> str:
+def made_by(path: Path) -> str:
+    """The command that made the weights, as it stands in their file."""
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("made_by", "unknown")
+
+
+def sha256(path: Path) -> str:
+    """Of the file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,16 +1,14 @@
-"""Euler sampling of the tiny model's rectified flow, and how well its pictures obey by the decoder."""
+"""Euler sampling of a miniature's rectified flow, and how well its pictures obey by the decoder."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .decoder import decode
-from .text import TextEncoder
-from .unet import UNet
+from .miniature import Conditions, Miniature
 from .world import SHAPES, SIZE
 
 # One prompt for every shape, alone and with attributes, as the measured mix of `obedience`.
@@ -19,26 +17,12 @@ PROMPTS = ("a circle", "a square", "a triangle", "a cross", "a red square on tan
 
 
 @torch.no_grad()
-def euler(
-    unet: UNet,
-    context: Tensor,
-    noise: Tensor,
-    steps: int,
-    cfg: float = 1.0,
-    uncond: Tensor | None = None,
-    transformer_options: dict[str, Any] | None = None,
-) -> Tensor:
-    """Pictures (B, 3, H, W) from noise of that shape under context (B, T, C), in `steps` even Euler steps.
-
-    cfg = 1 evaluates the conditional rows alone; another cfg needs `uncond` (B, T, C).
-    """
+def euler(model: Miniature, conditions: Conditions, noise: Tensor, steps: int) -> Tensor:
+    """Pictures (B, 3, H, W) from noise of that shape, in `steps` even Euler steps, without guidance."""
     x, times = noise, torch.linspace(1, 0, steps + 1).tolist()
     for now, after in itertools.pairwise(times):
         t = torch.full((len(x),), now, device=x.device)
-        velocity = unet(x, t, context, transformer_options)
-        if cfg != 1 and uncond is not None:
-            velocity = torch.lerp(unet(x, t, uncond), velocity, cfg)
-        x = x + (after - now) * velocity
+        x = x + (after - now) * model(x, t, conditions)
     return x
 
 
@@ -48,16 +32,18 @@ def seeded_noise(n: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def obedience(unet: UNet, text: TextEncoder, steps: int, n: int = 512, cfg: float = 1.0) -> dict[str, float]:
-    """Shares of n seeded pictures over PROMPTS that are valid, obey the prompt, and show the named shape."""
-    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(n)]
-    uncond = text([""] * n) if cfg != 1 else None
-    decoded = decode(euler(unet, text(prompts), seeded_noise(n, 1), steps, cfg, uncond))
+def obedience(model: Miniature, steps: int, prompts: list[str] | None = None) -> dict[str, float]:
+    """Shares of seeded pictures over PROMPTS (512) or given prompts that are valid, obey the prompt, and show
+    the shape it names.
+    """
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(512)] if prompts is None else prompts
+    decoded = decode(euler(model, model.conditions(prompts), seeded_noise(len(prompts), 1), steps))
     found = decoded.attributes
-    nouns = [next(word for word in prompt.split() if word in SHAPES) for prompt in prompts]
+    nouns = [next((word for word in prompt.split() if word in SHAPES), None) for prompt in prompts]
+    named = torch.tensor([noun is not None for noun in nouns])
     shares = {
         "valid": decoded.valid,
         "obeyed": found.honour_each(prompts),
-        "shape": found.honour_each(nouns),
+        "shape": found.honour_each([noun or "" for noun in nouns])[named],
     }
     return {name: round(share.float().mean().item(), 3) for name, share in shares.items()}

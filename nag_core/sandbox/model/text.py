@@ -1,7 +1,8 @@
-"""The tiny model's tokenizer and text encoder, with CLIP's layout: chunks of bos + 75 tokens + eos.
+"""The miniatures' tokenizer and text encoder, with CLIP's layout: chunks of bos + tokens + eos.
 
-Padding is an ordinary token that images attend to, and a text of several chunks is several rows here,
-which the caller concatenates along the tokens.
+CLIP's chunks hold 75 tokens; the MM-DiT's, which attends to text and image at once, hold fewer. Padding is an
+ordinary token that images attend to, and a text of several chunks is several rows here, which the caller
+concatenates along the tokens.
 """
 
 from __future__ import annotations
@@ -41,12 +42,11 @@ class EncoderLayer(nn.Module):
 class TextEncoder(nn.Module):
     """Words of the world to one vector per token; unknown words share one embedding."""
 
-    chunk_length = 75
     bos, eos, pad = BOS, EOS, PAD
 
-    def __init__(self, width: int = 64, layers: int = 2, heads: int = 2) -> None:
+    def __init__(self, chunk_length: int = 75, width: int = 64, layers: int = 1, heads: int = 2) -> None:
         super().__init__()
-        self.width = width
+        self.chunk_length, self.width = chunk_length, width
         self.tokens = nn.Embedding(4 + len(WORDS) + SPARE, width)
         self.positions = nn.Parameter(torch.randn(self.chunk_length + 2, width) * 0.1)
         self.layers = nn.ModuleList(EncoderLayer(width, heads) for _ in range(layers))
@@ -57,7 +57,7 @@ class TextEncoder(nn.Module):
         return [WORDS.get(word, UNK) for word in re.findall(r"[^\W_]+", text.lower())]
 
     def encode(self, token_ids: Tensor, weights: Tensor) -> Tensor:
-        """Token ids and emphasis weights, both (B, 77), to (B, 77, C).
+        """Token ids and emphasis weights, both (B, T), to (B, T, C), where T is a chunk with bos and eos.
 
         Weights multiply the vectors, then each row's mean magnitude is restored, so that emphasis shifts
         attention between words and not the scale of the whole text. (Magnitude, since the last norm leaves
@@ -71,7 +71,7 @@ class TextEncoder(nn.Module):
         return weighted * (before / after.clamp_min(1e-6))
 
     def chunks(self, text: str) -> Tensor:
-        """The text as rows of bos + 75 tokens + eos, (n, 77) long, n >= 1; a convenience without weights."""
+        """The text as rows (n, T) of bos, tokens and eos, n >= 1; a convenience without weights."""
         ids = self.tokenize(text)
         rows = []
         for start in range(0, max(len(ids), 1), self.chunk_length):
@@ -80,7 +80,7 @@ class TextEncoder(nn.Module):
         return torch.tensor(rows, device=self.positions.device)
 
     def forward(self, texts: list[str]) -> Tensor:
-        """Texts of one chunk each to (B, 77, C); equal texts are encoded once."""
+        """Texts of one chunk each to (B, T, C); equal texts are encoded once."""
         unique = list(dict.fromkeys(texts))
         ids = torch.cat([self.chunks(text)[:1] for text in unique])
         rows = torch.tensor([unique.index(text) for text in texts], device=ids.device)

@@ -32,6 +32,14 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
+def velocity(x: Tensor, picture: Tensor, timesteps: Tensor) -> Tensor:
+    """What rectified flow's samplers ask for, noise - picture, from the picture (B, 3, H, W) seen in x.
+
+    The networks draw the picture and not the velocity: so small a one has no room to carry all of the noise.
+    """
+    return (x - picture) / timesteps.to(x).clamp_min(1e-3)[:, None, None, None]
+
+
 class Attention(nn.Module):
     """Multi-head attention to a context, or to the input itself without one."""
 
@@ -173,22 +181,25 @@ def _controlled(h: Tensor, control: Control | None, name: str) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Two resolutions (half and quarter of the picture), cross-attention in seven blocks.
+    """Two resolutions (a quarter and an eighth of the picture), cross-attention in seven blocks.
 
-    Cross-attention: input 1, 3; middle 0; output 0, 1, 2, 3. The first convolution halves the picture, so
-    that one core spends its time where the attention is.
+    Cross-attention: input 1, 3; middle 0; output 0, 1, 2, 3. Convolutions quarter the picture first, so that
+    one core spends its time where the attention is.
     """
 
-    def __init__(self, channels: int = 3, wide: int = 64, deep: int = 80, context_width: int = 64) -> None:
+    def __init__(self, channels: int = 3, wide: int = 48, deep: int = 64, context_width: int = 64) -> None:
         super().__init__()
-        e, c = 128, context_width
+        e, c, stem = 128, context_width, wide // 2
         self.time_embed = nn.Sequential(nn.Linear(wide, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU())
 
         def pair(inputs: int, width: int) -> list[nn.Module]:
             return [ResBlock(inputs, width, e), SpatialTransformer(width, c)]
 
+        def half(inputs: int, width: int) -> nn.Module:
+            return nn.Conv2d(inputs, width, 4, stride=2, padding=1)
+
         self.input_blocks = nn.ModuleList()
-        self.input_blocks.append(Block([nn.Conv2d(channels, wide, 4, stride=2, padding=1)]))
+        self.input_blocks.append(Block([half(channels, stem), nn.SiLU(), half(stem, wide)]))
         self.input_blocks.append(Block(pair(wide, wide)))
         self.input_blocks.append(Block([nn.Conv2d(wide, wide, 3, stride=2, padding=1)]))
         self.input_blocks.append(Block(pair(wide, deep)))
@@ -199,8 +210,9 @@ class UNet(nn.Module):
         self.output_blocks.append(Block(pair(deep + wide, wide)))
         self.output_blocks.append(Block(pair(wide + wide, wide)))
         self.out = nn.Sequential(
-            nn.GroupNorm(8, wide), nn.SiLU(), nn.Conv2d(wide, 4 * channels, 3, padding=1), nn.PixelShuffle(2)
-        )
+            nn.GroupNorm(8, wide), nn.SiLU(), nn.Conv2d(wide, 4 * stem, 3, padding=1), nn.PixelShuffle(2),
+            nn.SiLU(), nn.Conv2d(stem, 4 * channels, 3, padding=1), nn.PixelShuffle(2),
+        )  # fmt: skip
 
     def forward(
         self,
@@ -215,11 +227,13 @@ class UNet(nn.Module):
         context: (B, 77k, C) text. H and W are multiples of 4. The caller's options are not written to, the
         lists of `control` are emptied from their ends, as on the hosts.
         """
-        if x.shape[-2] % 4 or x.shape[-1] % 4:
-            raise ValueError(f"height and width must be multiples of 4, not {tuple(x.shape[-2:])}")
+        height, width = x.shape[-2:]
+        if height % 4 or width % 4:
+            raise ValueError(f"height and width must be multiples of 4, not {(height, width)}")
         options = {**(transformer_options or {}), "transformer_index": 0, "original_shape": list(x.shape)}
         embedding = self.time_embed(timestep_embedding(timesteps, self.time_embed[0].in_features).to(x))
-        h, skips = x, []
+        # The deepest features are an eighth of the picture.
+        h, skips = F.pad(x, (0, width % 8, 0, height % 8), mode="replicate"), []
         for number, block in enumerate(self.input_blocks):
             options["block"] = ("input", number)
             h = _controlled(block(h, embedding, context, options), control, "input")
@@ -230,4 +244,4 @@ class UNet(nn.Module):
             options["block"] = ("output", number)
             skip = _controlled(skips.pop(), control, "output")
             h = block(torch.cat((h, skip), 1), embedding, context, options)
-        return self.out(h)
+        return velocity(x, self.out(h)[..., :height, :width], timesteps)

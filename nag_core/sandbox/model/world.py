@@ -21,8 +21,8 @@ FILLERS = ("the", "picture", "of", "with", "and")
 FAVOURITE = 0.78
 FRAMED = 0.3
 FRAME_WIDTH = 3
-CENTRE = (13.5, 18.5)
-RADIUS = (7.0, 10.0)
+CENTRE = (15.0, 17.0)
+RADIUS = (7.5, 9.5)
 
 _COLOUR_RGB = (
     (0.90, 0.10, 0.10), (0.15, 0.30, 0.95), (0.98, 0.88, 0.12),

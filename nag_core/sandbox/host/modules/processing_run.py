@@ -37,6 +37,9 @@ def process_images(p: Any) -> Processed:
     """Do the job under its settings overrides, which are taken back afterwards."""
     if p.scripts is not None:
         p.scripts.before_process(p)
+    # A checkpoint that is not there: the one of the settings draws, as on the host.
+    if sd_models.checkpoint_aliases.get(p.override_settings.get("sd_model_checkpoint")) is None:
+        p.override_settings.pop("sd_model_checkpoint", None)
     stored = {key: opts.data[key] for key in p.override_settings if key in opts.data}
     try:
         for key, value in p.override_settings.items():

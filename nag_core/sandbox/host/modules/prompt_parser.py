@@ -77,9 +77,32 @@ def get_learned_conditioning(
             texts = SdConditioning([text for _, text in entries], copy_from=prompts)
             conds = model.get_learned_conditioning(texts)
             encoded[prompt] = [
-                ScheduledPromptConditioning(end, conds[i]) for i, (end, _) in enumerate(entries)
+                ScheduledPromptConditioning(end, _row(conds, i)) for i, (end, _) in enumerate(entries)
             ]
     return [encoded[prompt] for prompt in prompts]
+
+
+def _row(conds: Any, i: int) -> Any:
+    return {key: value[i] for key, value in conds.items()} if isinstance(conds, dict) else conds[i]
+
+
+class DictWithShape(dict):
+    """A conditioning of several tensors that answers for its text's shape."""
+
+    @property
+    def shape(self) -> Any:
+        """Of the text rows."""
+        return self["crossattn"].shape
+
+
+def _stacked(rows: list[Any]) -> Any:
+    if isinstance(rows[0], dict):
+        return DictWithShape({key: torch.stack([row[key] for row in rows]) for key in rows[0]})
+    return torch.stack(rows)
+
+
+def _text(row: Any) -> torch.Tensor:
+    return row["crossattn"] if isinstance(row, dict) else row
 
 
 def get_multicond_prompt_list(
@@ -114,32 +137,37 @@ def get_multicond_learned_conditioning(
     return MulticondLearnedConditioning((len(prompts),), batch)
 
 
-def _at_step(schedules: list[ScheduledPromptConditioning], step: int) -> torch.Tensor:
+def _at_step(schedules: list[ScheduledPromptConditioning], step: int) -> Any:
     # Past the last entry hosts fall back to the first one.
     return next((entry.cond for entry in schedules if step <= entry.end_at_step), schedules[0].cond)
 
 
-def reconstruct_cond_batch(c: list[list[ScheduledPromptConditioning]], current_step: int) -> torch.Tensor:
+def reconstruct_cond_batch(c: list[list[ScheduledPromptConditioning]], current_step: int) -> Any:
     """The conditioning in force, one row a prompt; raises where rows differ in length, as on Forge main."""
     rows = [_at_step(schedules, current_step) for schedules in c]
-    if len({row.shape for row in rows}) > 1 or rows[0].shape != c[0][0].cond.shape:
+    shapes = [_text(row).shape for row in rows]
+    if len(set(shapes)) > 1 or shapes[0] != _text(c[0][0].cond).shape:
         raise RuntimeError("negative prompts of different length in one batch cannot be stacked")
-    return torch.stack(rows)
+    return _stacked(rows)
 
 
 def reconstruct_multicond_batch(
     c: MulticondLearnedConditioning, current_step: int
-) -> tuple[list[list[tuple[int, float]]], torch.Tensor]:
+) -> tuple[list[list[tuple[int, float]]], Any]:
     """For every prompt its parts as (row, weight), and the rows; short ones repeat their last token."""
-    rows: list[torch.Tensor] = []
+    rows: list[Any] = []
     composition = []
     for parts in c.batch:
         composition.append([(len(rows) + i, part.weight) for i, part in enumerate(parts)])
         rows += [_at_step(part.schedules, current_step) for part in parts]
-    longest = max(row.shape[0] for row in rows)
-    return composition, torch.stack(
-        [torch.cat([row, row[-1:].expand(longest - row.shape[0], -1)]) for row in rows]
-    )
+    longest = max(_text(row).shape[0] for row in rows)
+    return composition, _stacked([_lengthened(row, longest) for row in rows])
+
+
+def _lengthened(row: Any, tokens: int) -> Any:
+    if isinstance(row, dict):
+        return {**row, "crossattn": _lengthened(row["crossattn"], tokens)}
+    return torch.cat([row, row[-1:].expand(tokens - row.shape[0], -1)])
 
 
 def parse_prompt_attention(text: str) -> list[list]:

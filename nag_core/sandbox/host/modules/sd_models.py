@@ -1,11 +1,14 @@
-"""The one model. It is read at start, and handed to scripts at the first job, as hosts do."""
+"""The two models. They are read at start; a job gets the one that the settings name, as on hosts."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
 
-from modules import script_callbacks
+from modules import script_callbacks, shared
+
+# The checkpoints by name, and which of the sandbox's models each holds.
+KIND_OF = {"tiny-shapes": "unet", "tiny-shapes-flux": "mmdit"}
 
 
 class FakeInitialModel:
@@ -20,11 +23,11 @@ class FakeInitialModel:
 
 
 class ModelData:
-    """Holds the loaded model."""
+    """Holds the model in use, and both under the names of their checkpoints."""
 
     def __init__(self) -> None:
         self.sd_model: Any = FakeInitialModel()
-        self.prepared: Any = None
+        self.prepared: dict[str, Any] = {}
 
     def get_sd_model(self) -> Any:
         """The model, or its stand-in."""
@@ -32,32 +35,36 @@ class ModelData:
 
 
 model_data = ModelData()
-checkpoints_list = {"tiny-shapes": SimpleNamespace(title="tiny-shapes", name="tiny-shapes", filename="")}
+checkpoints_list = {name: SimpleNamespace(title=name, name=name, filename="") for name in KIND_OF}
 checkpoint_aliases = checkpoints_list
 
 
 def prepare() -> None:
     """Read the weights from disk; raises ValueError when they are missing or damaged."""
-    if model_data.prepared is None:
-        from backend.diffusion_engine.tiny import TinyDiffusion
+    from backend.diffusion_engine.engines import engine
 
-        from nag_core.sandbox.model.load import load
+    from nag_core.sandbox.model.load import load
 
-        model_data.prepared = TinyDiffusion(*load())
+    for name, kind in KIND_OF.items():
+        if name not in model_data.prepared:
+            # Another training of a model, where the evaluation was given one.
+            path = shared.cmd_opts.weights.get(kind)
+            model_data.prepared[name] = engine(load(kind, path), name)
 
 
 def forge_model_reload() -> tuple[Any, bool]:
-    """The model, and whether this call loaded it; scripts hear of it the first time."""
-    if not isinstance(model_data.sd_model, FakeInitialModel):
-        return model_data.sd_model, False
+    """The model that the settings name, and whether this call loaded it; scripts hear of a change."""
     prepare()
-    model_data.sd_model = model_data.prepared
-    script_callbacks.model_loaded_callback(model_data.sd_model)
-    return model_data.sd_model, True
+    chosen = model_data.prepared.get(shared.opts.sd_model_checkpoint, model_data.prepared["tiny-shapes"])
+    if model_data.sd_model is chosen:
+        return chosen, False
+    model_data.sd_model = chosen
+    script_callbacks.model_loaded_callback(chosen)
+    return chosen, True
 
 
 def get_closet_checkpoint_match(search: str) -> Any:
-    """There is one checkpoint; the host's own spelling of the name."""
+    """The checkpoint of that name; the host's own spelling of the function's."""
     return checkpoints_list.get(search)
 
 
@@ -67,4 +74,4 @@ def checkpoint_tiles(use_short: bool = False) -> list[str]:
 
 
 def reload_model_weights(*args: Any, **kwargs: Any) -> None:
-    """Nothing to swap."""
+    """Nothing to swap before the next job."""

@@ -18,4 +18,5 @@ cmd_opts = Namespace(
     enable_insecure_extension_access=False,
     gradio_auth=None,
     subpath=None,
+    weights={},
 )

@@ -59,6 +59,7 @@ class KModel(torch.nn.Module):
         c_crossattn: Tensor | None = None,
         control: Any = None,
         transformer_options: dict[str, Any] | None = None,
+        y: Tensor | None = None,
         **ignored: Any,
     ) -> Tensor:
         """The denoised latent for latent `x` at sigma `t`."""
@@ -70,6 +71,7 @@ class KModel(torch.nn.Module):
             context=context,
             transformer_options=transformer_options or {},
             control=control,
+            **({} if y is None else {"y": y.to(self.computation_dtype)}),
         ).float()
         return self.predictor.calculate_denoised(t, velocity, x)
 

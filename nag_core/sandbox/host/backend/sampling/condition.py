@@ -49,17 +49,22 @@ class ConditionCrossAttn(Condition):
         return torch.cat([text.repeat(1, length // text.shape[1], 1) for text in texts])
 
 
-def compile_conditions(cond: Tensor | None) -> list[dict[str, Any]] | None:
-    """One entry for the whole batch."""
+def compile_conditions(cond: Any) -> list[dict[str, Any]] | None:
+    """One entry for the whole batch, from text rows or from a dict of them and a pooled vector."""
     if cond is None:
         return None
-    return [{"cross_attn": cond, "model_conds": {"c_crossattn": ConditionCrossAttn(cond)}}]
+    if isinstance(cond, torch.Tensor):
+        return [{"cross_attn": cond, "model_conds": {"c_crossattn": ConditionCrossAttn(cond)}}]
+    text, vector = cond["crossattn"], cond["vector"]
+    conds = {"c_crossattn": ConditionCrossAttn(text), "y": Condition(vector)}
+    return [{"cross_attn": text, "pooled_output": vector, "model_conds": conds}]
 
 
-def compile_weighted_conditions(cond: Tensor, weights: list[list[tuple[int, float]]]) -> list[dict[str, Any]]:
+def compile_weighted_conditions(cond: Any, weights: list[list[tuple[int, float]]]) -> list[dict[str, Any]]:
     """One entry for each AND part; the weight is the last picture's, as on the host."""
     entries = []
     for parts in zip(*weights, strict=False):
-        entry = compile_conditions(cond[[row for row, _ in parts]])[0]
-        entries.append({**entry, "strength": parts[-1][1]})
+        rows = [row for row, _ in parts]
+        chosen = cond[rows] if isinstance(cond, torch.Tensor) else {key: cond[key][rows] for key in cond}
+        entries.append({**compile_conditions(chosen)[0], "strength": parts[-1][1]})
     return entries

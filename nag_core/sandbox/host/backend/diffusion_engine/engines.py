@@ -1,4 +1,4 @@
-"""The tiny model behind the interface scripts expect of `p.sd_model`."""
+"""The miniatures behind the interface scripts expect of `p.sd_model`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from backend.diffusion_engine.base import ForgeObjects
 from backend.patcher.unet import UnetPatcher
 from backend.text_engine import TextEngine
+from nag_core.sandbox.model.miniature import Miniature, pooled
 
 LATENT_CHANNELS, SCALE = 3, 8
-NAME = "tiny-shapes"
 
 
 class NearestVAE:
@@ -39,23 +39,22 @@ class CheckpointInfo:
         self.filename, self.hash, self.sha256, self.shorthash = f"{name}.safetensors", None, None, None
 
 
-class TinyDiffusion:
-    """Declares itself as SD1, whose cross-attention layout it has."""
+class DiffusionEngine:
+    """What the two engines share; a subclass says what the model declares itself as."""
 
-    is_sd1 = True
-    is_sd2 = is_sdxl = is_sd3 = is_flux = is_inpaint = is_webui_legacy_model_flag = False
+    is_sd1 = is_sd2 = is_sdxl = is_sd3 = is_flux = is_inpaint = is_webui_legacy_model_flag = False
     is_sdxl_inpaint = False
     use_distilled_cfg_scale = False
     use_shift = False
 
-    def __init__(self, unet: torch.nn.Module, encoder: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module, encoder: torch.nn.Module, name: str) -> None:
         self.text_processing_engine = TextEngine(encoder)
         clip = SimpleNamespace(cond_stage_model=encoder)
-        objects = ForgeObjects(UnetPatcher.from_model(unet, torch.device("cpu")), clip, NearestVAE())
+        objects = ForgeObjects(UnetPatcher.from_model(network, torch.device("cpu")), clip, NearestVAE())
         self.forge_objects = objects
         self.forge_objects_original = objects.shallow_copy()
         self.forge_objects_after_applying_lora = objects.shallow_copy()
-        self.sd_checkpoint_info = CheckpointInfo(NAME)
+        self.sd_checkpoint_info = CheckpointInfo(name)
         self.sd_model_hash = None
         self.filename = self.sd_checkpoint_info.filename
         self.model_config = SimpleNamespace(ztsnr=False)
@@ -67,11 +66,6 @@ class TinyDiffusion:
     def set_clip_skip(self, clip_skip: int) -> None:
         """Stored; the tiny text encoder has no layers worth skipping."""
         self.clip_skip = clip_skip
-
-    @torch.inference_mode()
-    def get_learned_conditioning(self, prompt: list[str]) -> Tensor:
-        """(texts, 77k, C)."""
-        return self.text_processing_engine(prompt)
 
     def get_prompt_lengths_on_ui(self, prompt: str) -> tuple[int, int]:
         """Tokens in the prompt, and what its chunks could hold."""
@@ -90,3 +84,36 @@ class TinyDiffusion:
     def get_first_stage_encoding(self, x: Tensor) -> Tensor:
         """The encoder is deterministic: nothing to draw from."""
         return x
+
+
+class StableDiffusion(DiffusionEngine):
+    """The UNet; declares itself as SD1, whose cross-attention layout it has."""
+
+    is_sd1 = True
+
+    @torch.inference_mode()
+    def get_learned_conditioning(self, prompt: list[str]) -> Tensor:
+        """(texts, 77k, C)."""
+        return self.text_processing_engine(prompt)
+
+
+class Flux(DiffusionEngine):
+    """The MM-DiT; known by its class's name, as on the host, which has no flag for it."""
+
+    @torch.inference_mode()
+    def get_learned_conditioning(self, prompt: list[str]) -> dict[str, Tensor]:
+        """`crossattn` (texts, T, C) and the pooled `vector` (texts, C) of each text's first chunk."""
+        context = self.text_processing_engine(prompt)
+        first = context[:, : self.text_processing_engine.chunk_length + 2]
+        return {"crossattn": context, "vector": pooled(first)}
+
+
+def engine(model: Miniature, name: str) -> DiffusionEngine:
+    """The trained model under the name of a checkpoint."""
+    if model.kind == "unet":
+        return StableDiffusion(model.network, model.text, name)
+    from backend.nn.flux import IntegratedFluxTransformer2DModel
+
+    network = IntegratedFluxTransformer2DModel().eval().requires_grad_(False)
+    network.load_state_dict(model.network.state_dict())
+    return Flux(network, model.text, name)

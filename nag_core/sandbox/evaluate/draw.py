@@ -1,0 +1,105 @@
+"""Pictures of a row, drawn by the extension through the sandbox's API, and what the decoder sees in them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nag_core.sandbox.evaluate.pairs import Pair
+from nag_core.sandbox.evaluate.plan import Row
+from nag_core.sandbox.model.decoder import decode
+from nag_core.sandbox.model.world import SIZE
+
+BATCH = 64
+SEEDS_APART = 1_000_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of every picture: is the unwanted attribute there, is the prompt honoured, is it a picture of the world
+    (all bool), and how far from the nearest one it is. `applied`: the share that NAG reports for itself.
+    """
+
+    unwanted: list[bool]
+    honoured: list[bool]
+    valid: list[bool]
+    error: list[float]
+    applied: float | None
+
+
+class Sandbox:
+    """The stand-in WebUI `app` of this process, without a port."""
+
+    def __init__(self, app: Any) -> None:
+        from modules.sd_models import KIND_OF
+        from starlette.testclient import TestClient
+
+        self.client = TestClient(app)
+        self.checkpoints = {kind: name for name, kind in KIND_OF.items()}
+
+    @classmethod
+    def start(cls, weights: dict[str, Path] | None = None) -> Sandbox:
+        """A sandbox of its own, with other weights for some models; ValueError where any are missing."""
+        from nag_core.sandbox.app import create_app
+
+        sandbox = cls(create_app({"nowebui": True, "weights": weights or {}}))
+        logging.getLogger("nag").setLevel(logging.WARNING)  # its report is read from the pictures
+        return sandbox
+
+    def pictures(self, row: Row, pair: Pair, seed: int, count: int) -> tuple[Tensor, list[str]]:
+        """(count, 3, 32, 32) in [-1, 1] from consecutive seeds, and their infotexts."""
+        job: dict[str, Any] = {
+            "prompt": pair.prompt, "negative_prompt": pair.negative, "seed": seed, "batch_size": count,
+            "steps": row.steps, "cfg_scale": row.cfg, "sampler_name": "Euler",
+            "width": 8 * SIZE, "height": 8 * SIZE, "do_not_save_grid": True,
+            "override_settings": {"sd_model_checkpoint": self.checkpoints[row.model], "return_grid": False},
+            "alwayson_scripts": {"NAG": {"args": [row.nag()]}},
+        }  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):  # the host's own lines, one a job
+            response = self.client.post("/sdapi/v1/txt2img", json=job)
+        response.raise_for_status()
+        answer = response.json()
+        pictures = torch.stack([_latent(encoded) for encoded in answer["images"]])
+        return pictures, json.loads(answer["info"])["infotexts"]
+
+    def see(self, row: Row, pairs: tuple[Pair, ...], n: int, seed: int) -> Seen:
+        """Draw the row's n pictures, spread evenly over the pairs, and judge them.
+
+        Picture i starts from the same noise in every row.
+        """
+        columns: list[list] = [[], [], [], []]
+        applied, start = 0, seed * SEEDS_APART
+        for pair, count in zip(pairs, shares(n, len(pairs)), strict=True):
+            for first in range(0, count, BATCH):
+                size = min(BATCH, count - first)
+                pictures, texts = self.pictures(row, pair, start + first, size)
+                decoded = decode(pictures)
+                found = (decoded.attributes.has(pair.attribute), decoded.attributes.honours(pair.prompt))
+                for column, values in zip(columns, (*found, decoded.valid, decoded.error), strict=True):
+                    column.extend(values.tolist())
+                applied += sum("NAG report: " in text and "not applied" not in text for text in texts)
+            start += count
+        return Seen(*columns, applied / n if row.nag()["enabled"] else None)
+
+
+def shares(n: int, parts: int) -> list[int]:
+    """n in nearly equal parts."""
+    return [n // parts + (i < n % parts) for i in range(parts)]
+
+
+def _latent(encoded: str) -> Tensor:
+    """The model's own pixels (3, 32, 32) of a picture that shows each as 8 x 8."""
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+        values = np.asarray(picture.convert("RGB"), dtype=np.float32)[4::8, 4::8]
+    return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1)

@@ -1,0 +1,1 @@
+"""Stand-in for the WebUI package of this name; see nag_core.sandbox."""

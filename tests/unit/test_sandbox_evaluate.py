@@ -1,0 +1,208 @@
+"""The sandbox's evaluation: its statistics, its pairs, its table, and what a killed run leaves behind."""
+
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("scipy", reason="the evaluation belongs to the sandbox's environment (webui4)")
+
+from nag_core.sandbox.evaluate import __main__ as command
+from nag_core.sandbox.evaluate import pairs, plan, report, statistics
+from nag_core.sandbox.evaluate.draw import Seen, shares
+from nag_core.sandbox.evaluate.store import Store
+
+
+def test_intervals_are_wilsons():
+    found = statistics.share([True] * 8 + [False] * 2)
+    # By hand: (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = 0.8, n = 10, z = 1.959964
+    z, p, n = 1.959964, 0.8, 10
+    centre, scale = p + z * z / (2 * n), 1 + z * z / n
+    width = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert found["share"] == 0.8
+    assert found["low"] == pytest.approx((centre - width) / scale, abs=1e-6)
+    assert found["high"] == pytest.approx((centre + width) / scale, abs=1e-6)
+
+
+def test_differences_are_paired_and_tested_exactly():
+    base = [True] * 10 + [False] * 10
+    values = [False] * 8 + [True] * 2 + [True] + [False] * 9  # 8 lost, 1 gained
+    found = statistics.difference(values, base)
+    assert found["points"] == pytest.approx(-7 / 20)
+    # Two-sided binomial test of 1 against 8 at one half: 2 (C(9,0) + C(9,1)) / 2^9
+    assert found["p"] == pytest.approx(2 * (1 + 9) / 512)
+    assert found["low"] < found["points"] < found["high"] < 0
+    assert statistics.difference(base, base) == {"points": 0, "low": 0, "high": 0, "p": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a circle", "line 1: expected `prompt | negative`"),
+        ("a circle | red\n\na square | nonsense", "line 3: the negative 'nonsense' must name one attribute"),
+        ("a circle | red, blue", "must name one attribute"),
+        ("a | b | c", "expected `prompt | negative`"),
+        ("# nothing\n", "holds no pair"),
+    ],
+)
+def test_a_bad_pairs_file_is_refused_with_the_line(tmp_path, text, message):
+    path = tmp_path / "pairs.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="pairs.txt") as caught:
+        pairs.read(path)
+    assert message in str(caught.value)
+
+
+def test_pairs_are_read_with_comments_and_grounds(tmp_path):
+    path = tmp_path / "pairs.txt"
+    path.write_text("# unwanted\na red circle on gray | framed\n\n a square |on tan \n")
+    assert pairs.read(path) == (
+        ("a red circle on gray", "framed", "framed"),
+        ("a square", "on tan", "tan"),
+    )
+
+
+def test_a_missing_pairs_file_ends_the_command_with_one_line(tmp_path, capsys):
+    assert command.main(["--pairs", str(tmp_path / "none.txt"), "--json", str(tmp_path / "out.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--n", "0"], ["--steps", "1,x"], ["--models", "dit"], ["--weights", "unet"]]
+)
+def test_bad_options_are_refused(arguments):
+    with pytest.raises(SystemExit) as caught:
+        command.main(arguments)
+    assert caught.value.code == 2
+
+
+def test_fewer_pictures_than_pairs_are_refused(capsys):
+    assert command.main(["--n", "3"]) == 2
+    assert "less than one picture" in capsys.readouterr().err
+
+
+def test_pictures_are_spread_evenly():
+    assert shares(10, 4) == [3, 3, 2, 2]
+
+
+def test_every_method_stands_in_the_plan_and_asks_for_what_it_says():
+    rows = {row.method: row for row in plan.rows(["unet"], [1], sweeps=False)}
+    assert list(rows) == list(report.NAMES)
+    assert rows["none"].nag() == rows["cfg"].nag() == {"enabled": False}
+    assert rows["none"].cfg == rows["nag"].cfg == 1
+    assert rows["cfg"].cfg == rows["nag+cfg"].cfg == rows["cfg"].phi == 3
+    asked = rows["nag"].nag()
+    assert (asked["method"], asked["scale"], asked["tau"], asked["alpha"]) == ("NAG", 4, 2.5, 0.5)
+    assert rows["no-normalisation"].nag()["method"] == "No normalisation"
+
+
+ROW = plan.Row("unet", "nag", 1, 4.0, 2.5, 0.5, 1.0)
+SEEN = Seen([True, False], [True, True], [False, True], [0.3, 0.1], 1.0)
+
+
+def test_a_killed_run_goes_on_with_the_rows_it_finished(tmp_path):
+    depends_on = ({"unet": "a hash"}, {"n": 2})
+    store = Store(tmp_path / "out.json", *depends_on)
+    store.add(ROW, SEEN)
+    with store.path.open("a") as file:
+        file.write('["half a li')  # killed while it wrote
+    again = Store(tmp_path / "out.json", *depends_on)
+    assert again.get(ROW)["error"] == [0.3, 0.1]
+    other = plan.Row("unet", "nag", 1, 8.0, 2.5, 0.5, 1.0)
+    assert again.get(other) is None
+    again.add(other, SEEN)
+    third = Store(tmp_path / "out.json", *depends_on)
+    assert third.get(other) == third.get(ROW)
+    # Other settings or weights, other numbers.
+    assert Store(tmp_path / "out.json", {"unet": "a hash"}, {"n": 4}).get(ROW) is None
+    assert Store(tmp_path / "out.json", {"unet": "another"}, {"n": 2}).get(ROW) is None
+
+
+class FakeSandbox:
+    """Draws nothing; `calls` of it are counted, and it can be killed."""
+
+    calls = 0
+    killed_after = None
+
+    @classmethod
+    def start(cls, weights):
+        return cls()
+
+    def see(self, row, pairs, n, seed):
+        type(self).calls += 1
+        if self.calls == self.killed_after:
+            raise KeyboardInterrupt
+        seen = [(i + len(row.method)) % 3 == 0 for i in range(n)]
+        return Seen(
+            seen, seen, [not value for value in seen], [0.1] * n, 1.0 if row.nag()["enabled"] else None
+        )
+
+
+def test_interrupting_the_command_and_giving_it_again_yields_the_unbroken_result(tmp_path, monkeypatch):
+    monkeypatch.setattr("nag_core.sandbox.evaluate.draw.Sandbox", FakeSandbox)
+    monkeypatch.setattr(FakeSandbox, "calls", 0)
+    arguments = ["--n", "16", "--steps", "1", "--models", "unet"]
+    assert command.main([*arguments, "--json", str(tmp_path / "whole.json")]) == 0
+    whole = FakeSandbox.calls
+
+    monkeypatch.setattr(FakeSandbox, "calls", 0)
+    monkeypatch.setattr(FakeSandbox, "killed_after", 4)
+    broken = [*arguments, "--json", str(tmp_path / "broken.json")]
+    assert command.main(broken) == 130
+    assert not (tmp_path / "broken.json").exists()
+    monkeypatch.setattr(FakeSandbox, "killed_after", None)
+    assert command.main(broken) == 0
+    assert FakeSandbox.calls == 1 + whole  # only the row that was under way was drawn twice
+    assert (tmp_path / "broken.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_results_hold_what_the_table_needs_and_the_table_says_where_others_do_better(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("nag_core.sandbox.evaluate.draw.Sandbox", FakeSandbox)
+    path = tmp_path / "out.json"
+    assert command.main(["--n", "16", "--steps", "1,4", "--models", "unet", "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    assert [(row["method"], row["steps"]) for row in result["rows"]] == [
+        (method, steps) for steps in (1, 4) for method in report.NAMES
+    ]
+    for row in result["rows"]:
+        assert {"model", "phi", "alpha", "n", "unwanted", "honoured", "valid", "rmse", "applied"} <= set(row)
+        assert ("against_none" in row) == (row["method"] != "none")
+    text = report.markdown(result)
+    assert "CFG 3" in text
+    assert "NAG φ 4 τ 2.5 α 0.5" in text
+
+
+def _row(method, unwanted, valid, applied=1.0):
+    row = plan.Row("unet", method, 1, 4.0).settings()
+    interval = {name: [0, 1] for name in statistics.MEASURES}
+    shown = {"unwanted": unwanted, "honoured": 0.5, "valid": valid, "rmse": 0.1, "n": 8, "applied": applied}
+    return row | shown | {"interval": interval}
+
+
+def test_a_method_that_beats_nag_is_named():
+    assert "NASA suppresses more than NAG" in report.markdown(
+        {"rows": [_row("nag", 0.4, 0.6), _row("nasa", 0.3, 0.6)]}
+    )
+    assert "more than NAG" not in report.markdown({"rows": [_row("nag", 0.4, 0.6), _row("nasa", 0.3, 0.5)]})
+
+
+def test_pictures_that_nag_was_not_applied_to_are_shown_as_such():
+    assert "**not applied** to 25 %" in report.markdown({"rows": [_row("nag", 0.4, 0.6, applied=0.75)]})
+
+
+def test_missing_weights_are_one_line(tmp_path, capsys):
+    missing = tmp_path / "none.safetensors"
+    code = command.main(["--weights", f"unet={missing}", "--json", str(tmp_path / "out.json")])
+    assert code == 2
+    assert "none.safetensors" in capsys.readouterr().err
+
+
+def test_options_collect_the_weights_of_both_models():
+    options = command._parser().parse_args(["--weights", "unet=a", "--weights", "mmdit=b"])
+    assert isinstance(options, Namespace)
+    assert options.weights == {"unet": Path("a"), "mmdit": Path("b")}
