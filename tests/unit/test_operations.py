@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from nag_core import merge
-from nag_core.attention import model_call
+from nag_core.attention import joint_call
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Arrangement, Batch, Group
@@ -174,7 +174,7 @@ def test_forges_own_classes_through_the_hook(family, checkout, monkeypatch):
 
     arguments = (meta(1, 16, 128, 128), meta(1), meta(1, text, 4096))
     base = flops(run, *arguments)
-    monkeypatch.setattr(model_call, "lse_kernel", lambda q: merge.FLASH_CPU)
+    monkeypatch.setattr(joint_call, "lse_kernel", lambda q: merge.FLASH_CPU)
     options = patch_model_call({}, Forge().joint_model(model), session(), Batch((entry(text, 4096),)))
     c = {"c_crossattn": arguments[2], "transformer_options": {"cond_or_uncond": [0]}}
     guided = flops(
