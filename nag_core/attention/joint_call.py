@@ -50,7 +50,8 @@ def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
 class JointCall:
     """One model call. `rule` has a counter of its own: a call that must be made again must not have counted.
 
-    entered: the blocks that ran, (kind, number) each; guided: how many attentions came through `attend`.
+    entered: the blocks that ran, (kind, number) each; guided: how many attentions came through
+        `guided_attention`.
     """
 
     session: Session
@@ -60,7 +61,7 @@ class JointCall:
     guided: int = 0
     entered: list[tuple[str, int]] = field(default_factory=list)
 
-    def attend(
+    def guided_attention(
         self, q: Tensor, k: Tensor, v: Tensor, plain: Plain, exact: bool, name: str, mask: Tensor | None
     ) -> Tensor:
         """Guided attention (B, N, H*D) of q, k, v (B, H, N, D).
@@ -88,8 +89,8 @@ class JointCall:
     ) -> Tensor:
         return joint_attention(q, k, v, self.layout, self.rows, plain, kernel, self.rule, mask)
 
-    def finish(self) -> None:
-        """Hands the counts to the session, if every block that ran went through `attend`.
+    def hand_over(self) -> None:
+        """Hands the counts to the session, if every block that ran went through `guided_attention`.
 
         Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
         did not run are fine: the user skips them, or an extension (a block cache) answers for them.

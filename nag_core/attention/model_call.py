@@ -51,7 +51,7 @@ def _guided_call(
         try:
             with call.in_place():
                 out = apply(x, timestep, **call.arguments)
-            call.finish()
+            call.hand_over()
             return out
         except NotGuided as reason:
             session.stop(f"off from call {session.calls} on: {reason}", reason.__cause__ or reason)
@@ -145,7 +145,8 @@ class _Call(JointCall):
             # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
         name = getattr(self.original, "__name__", "attention")
-        return self.attend(q, k, v, self._plain(options), self.model.is_sdpa(self.original), name, mask)
+        exact = self.model.is_sdpa(self.original)
+        return self.guided_attention(q, k, v, self._plain(options), exact, name, mask)
 
     def _plain(self, options: dict[str, Any]) -> Plain:
         """The host's function with the options it was called with, for heads split as `joint_attention` has

@@ -1,0 +1,223 @@
+"""`nag_core.applied`: NAG on a diffusers pipeline for the length of a `with` block."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nag_core import config, report
+from nag_core.attention.rows import Batch
+from nag_core.config import FIELD, Settings
+from nag_core.guidance import Method
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.hosts.diffusers.prompts import Encoded, encoded, listening, negative_of, texts_of
+from nag_core.report import PassReport
+from nag_core.session import Progress, Session
+
+logger = logging.getLogger("nag")
+
+MODELS = ("unet", "transformer", "transformer_2")
+# Settings that mean nothing outside of a WebUI.
+NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale"})
+CHANGED = "the text reached the model other than encode_prompt had made it"
+
+
+class Applied:
+    """What NAG does to a pipeline's calls; one pass, and one report, for each of them."""
+
+    def __init__(self, pipe: Any, negative: str | Sequence[str], settings: Settings) -> None:
+        self.pipe, self.negative, self.settings = pipe, negative, settings
+        self.networks: list[Network] = []
+        self.waiting: list[tuple[dict[str, Any], Encoded]] = []
+        self.current: tuple[Encoded, Session] | None = None
+        self.ended: list[PassReport] = []
+
+    @property
+    def reports(self) -> list[PassReport]:
+        """One for each pipeline call, the one under way included."""
+        running = [] if self.current is None else [self.current[1].report()]
+        return [*self.ended, *running]
+
+    @property
+    def report(self) -> str:
+        """What was done, in one sentence, as in a WebUI."""
+        reports = self.reports or [report.aside("", "the pipeline was not called")]
+        return "; ".join(one.sentence() for one in reports)
+
+    def heard(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
+        """encode_prompt was called. Pipelines may do so several times before their first model call, once for
+        their own negative; which call was the prompt's, that model call tells.
+        """
+        if self.current is not None:
+            self.end_pass()
+        texts = texts_of(self.negative, arguments)
+        prompt = result[0] if isinstance(result, tuple) else result
+        family = self.networks[0].family
+        same = {name: value for name, value in arguments.items() if not _is_text(name)}
+        known = next((one.negative for others, one in self.waiting if others == same), None)
+        if known is None or len(known.images) != len(prompt):
+            known = negative_of(family, texts, encoded(encode, arguments, texts))
+        self.waiting.append((same, Encoded(prompt, known)))
+
+    def arrived(self, context: Tensor | None) -> Arrived | None:
+        if context is None:
+            return None
+        if self.waiting:
+            self._begin(context)
+        if self.current is None:
+            return None
+        text, session = self.current
+        marks = text.marks(context)
+        if 0 not in marks:
+            if not marks:
+                session.problem("a batch layout nobody knows; there the model ran unguided")
+            return None
+        progress = session.begin_call()
+        entries = session.negative.at(0) if progress is not None else ()
+        if not any(entries):
+            return None
+        session.armed += 1
+        return Arrived(session, session.batches.setdefault(entries, Batch(entries)), marks)
+
+    def failed(self, reason: str, error: BaseException | None = None) -> None:
+        if self.current is not None:
+            session = self.current[1]
+            session.stop(f"off from call {session.calls} on: {reason}", error)
+
+    def _begin(self, context: Tensor) -> None:
+        """Starts the pass of the text that this call is over. Pipelines that call the model for prompt and
+        negative apart begin with the prompt.
+        """
+        found = next((one for _, one in self.waiting if 0 in one.marks(context)), None)
+        if found is not None:
+            self.waiting.clear()
+            self.current = found, self._session(found)
+
+    def _session(self, text: Encoded) -> Session:
+        network = self.networks[0]
+        family = network.family
+        strength = self.settings.strength(family.preset(network.model), family.mechanism)
+        session = Session(
+            strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
+            _no_attention, "attention", "",
+        )  # fmt: skip
+        return session
+
+    def _progress(self) -> Progress:
+        """By model calls over the prompt, of which every pipeline makes one a step."""
+        total = getattr(self.pipe, "_num_timesteps", None) or len(self.pipe.scheduler.timesteps)
+        return Progress(self.current[1].calls, int(total))
+
+    def end_pass(self) -> None:
+        """Ends the pass under way, or notes that a pipeline call's text was never recognised."""
+        if self.current is not None:
+            session = self.current[1]
+            session.close()
+            self.ended.append(session.report())
+            self.current = None
+        elif self.waiting:
+            self.ended.append(report.aside("", CHANGED))
+        self.waiting.clear()
+
+
+def _is_text(name: str) -> bool:
+    return "prompt" in name and not name.startswith("num_")
+
+
+def _no_attention(*_: Any) -> Tensor:
+    raise NotImplementedError("the attention comes with every call here")
+
+
+def models_of(pipe: Any) -> list[nn.Module]:
+    """The pipeline's denoisers, compiled or not."""
+    found = [getattr(pipe, name, None) for name in MODELS]
+    return [getattr(model, "_orig_mod", model) for model in found if model is not None]
+
+
+@contextmanager
+def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterator[Applied]:
+    """See nag_core.applied."""
+    request = _request(settings)
+    models = models_of(pipe)
+    if not models or not hasattr(pipe, "encode_prompt"):
+        raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
+    if hasattr(pipe.encode_prompt, "nag"):
+        raise UnsupportedHost("NAG is applied to this pipeline already")
+    guiding = Applied(pipe, negative, request)
+    reason = _why_not(guiding, models[0])
+    if reason:
+        guiding.ended.append(report.aside("", reason))
+        logger.warning("NAG: %s", guiding.report)
+        yield guiding
+        return
+    with ExitStack() as stack:
+        for number, model in enumerate(models):
+            _refuse_caches(model)
+            guiding.networks.append(Network(model, guiding, number))
+            stack.callback(guiding.networks[-1].remove)
+        stack.enter_context(_uncompiled(models))
+        stack.enter_context(listening(pipe, guiding.heard))
+        pipe.encode_prompt.nag = True
+        try:
+            yield guiding
+        finally:
+            guiding.end_pass()
+            applied_once = any(one.applied for one in guiding.ended)
+            logger.log(logging.INFO if applied_once else logging.WARNING, "NAG: %s", guiding.report)
+
+
+def _request(settings: dict[str, Any]) -> Settings:
+    """The settings by name; ValueError for what a WebUI would correct with a note."""
+    foreign = NOT_HERE & settings.keys()
+    if foreign:
+        raise ValueError(f"no such setting here: {', '.join(sorted(foreign))}")
+    request = config.parse([settings])
+    if request.notes:
+        raise ValueError("; ".join(request.notes))
+    return request.settings
+
+
+def _why_not(guiding: Applied, model: nn.Module) -> str:
+    """Why nothing is done at all; empty if there is something to do."""
+    from nag_core.hosts.diffusers.families import family_of
+
+    settings, negative = guiding.settings, guiding.negative
+    if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
+        return "the negative prompt is empty"
+    if settings.window.empty:
+        return f"the window {settings.start:g}–{settings.end:g} is empty"
+    family = family_of(model)
+    strength = settings.strength(family.preset(model), family.mechanism)
+    return Method(settings.method).inert(strength.phi, strength.alpha)
+
+
+def _refuse_caches(model: nn.Module) -> None:
+    """First-block cache, pyramid attention broadcast and their like keep results of unguided calls."""
+    if getattr(model, "is_cache_enabled", False):
+        raise UnsupportedHost(
+            "a cache of block outputs is enabled on the model; call its disable_cache() first"
+        )
+
+
+@contextmanager
+def _uncompiled(models: list[nn.Module]) -> Iterator[None]:
+    """Runs compiled models as they were written: compiled code has the attention baked in."""
+    compiled = any(getattr(part, "_compiled_call_impl", None) for model in models for part in model.modules())
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if not compiled:
+        yield
+    elif set_stance is None:
+        raise UnsupportedHost("the model is compiled, and this PyTorch cannot run it uncompiled for a while")
+    else:
+        logger.info("NAG: the compiled model runs uncompiled while NAG is applied")
+        with set_stance("force_eager"):
+            yield
+
+
+SETTINGS = tuple(name for name in FIELD if name not in NOT_HERE)
