@@ -1,4 +1,6 @@
-"""Small random models of diffusers' own classes, and how each is called. Imported by tests that need diffusers."""
+"""Small random models of diffusers' own classes, and how each is called. Imported by tests that need
+diffusers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ class Case:
 
     text, pos, neg = 24, 9, 6
     masked = False
-    joint = False
+    joint, image, image_first = False, 20, False
 
     def model(self, dtype):
         torch.manual_seed(5)
@@ -46,7 +48,8 @@ class SD15(Case):
 
         return UNet2DConditionModel(
             sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             cross_attention_dim=self.text, attention_head_dim=2, **more,
         )  # fmt: skip
 
@@ -58,12 +61,16 @@ class SD15(Case):
 class SDXL(SD15):
     def build(self):
         return super().build(
-            addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64,
+            addition_embed_type="text_time", addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64,
             use_linear_projection=True, transformer_layers_per_block=2,
         )  # fmt: skip
 
     def call(self, model, rows, context, mask=None):
-        added = {"text_embeds": _normal(rows, 16, seed=2).to(context), "time_ids": _normal(rows, 6, seed=3).to(context)}
+        added = {
+            "text_embeds": _normal(rows, 16, seed=2).to(context),
+            "time_ids": _normal(rows, 6, seed=3).to(context),
+        }
         return super().call(model, rows, context, added_cond_kwargs=added)
 
 
@@ -100,7 +107,9 @@ class Sana(Case):
 
     def call(self, model, rows, context, mask=None):
         time = torch.full((rows,), 500)
-        return model(_normal(rows, 4, 8, 8, seed=1).to(context), context, time, encoder_attention_mask=mask)[0]
+        return model(_normal(rows, 4, 8, 8, seed=1).to(context), context, time, encoder_attention_mask=mask)[
+            0
+        ]
 
 
 class Wan(Case):
@@ -155,7 +164,11 @@ class Flux(Case):
     def call(self, model, rows, context, mask=None, pooled=True):
         grid = torch.cartesian_prod(torch.arange(4.0), torch.arange(5.0)).to(context)
         ids = torch.cat([torch.zeros(20, 1).to(context), grid], 1)
-        more = {"pooled_projections": self.per_image(rows, 10, 2, context)} if pooled else {"attention_mask": mask}
+        more = (
+            {"pooled_projections": self.per_image(rows, 10, 2, context)}
+            if pooled
+            else {"attention_mask": mask}
+        )
         return model(
             self.per_image(rows, (20, 4), 1, context), context, timestep=torch.full((rows,), 0.5).to(context),
             img_ids=ids, txt_ids=torch.zeros(context.shape[1], 3).to(context), **more,
@@ -190,18 +203,23 @@ class Chroma(Flux):
 class SD3(Flux):
     """The first block has a second attention among the image tokens alone, as SD3.5-Medium's do."""
 
+    image, image_first = 16, True
+
     def build(self):
         from diffusers import SD3Transformer2DModel
 
         return SD3Transformer2DModel(
-            sample_size=8, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
-            caption_projection_dim=32, joint_attention_dim=self.text, pooled_projection_dim=10,
+            sample_size=8, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=8,
+            num_attention_heads=4, caption_projection_dim=32,
+            joint_attention_dim=self.text, pooled_projection_dim=10,
             pos_embed_max_size=8, dual_attention_layers=(0,), qk_norm="rms_norm",
         )  # fmt: skip
 
     def call(self, model, rows, context, mask=None):
         pooled = self.per_image(rows, 10, 2, context)
-        return model(self.per_image(rows, (4, 8, 8), 1, context), context, pooled, torch.full((rows,), 500))[0]
+        return model(self.per_image(rows, (4, 8, 8), 1, context), context, pooled, torch.full((rows,), 500))[
+            0
+        ]
 
 
 class Qwen(Flux):
@@ -217,8 +235,8 @@ class Qwen(Flux):
         lengths = {"txt_seq_lens": [context.shape[1]] * rows}
         return model(
             self.per_image(rows, (20, 4), 1, context), context, timestep=torch.full((rows,), 0.5).to(context),
-            img_shapes=[[(1, 4, 5)]] * rows, encoder_hidden_states_mask=torch.ones(rows, context.shape[1]).long(),
-            **lengths,
+            img_shapes=[[(1, 4, 5)]] * rows, **lengths,
+            encoder_hidden_states_mask=torch.ones(rows, context.shape[1]).long(),
         )[0]  # fmt: skip
 
 

@@ -1,9 +1,9 @@
-"""NAG written out literally as processors of diffusers models: two attentions, each an explicit softmax, every text
-at its full length with its own mask. Shares no code with nag_core.
+"""NAG written out literally as processors of diffusers models: two attentions, each an explicit softmax,
+every text at its full length with its own mask. Shares no code with nag_core.
 
-Cross-attention: the guided rows get a second attention over the negative. Joint attention: every guided picture has
-a second row whose text is the negative; its image tokens get the guided result, too, so that both rows' image
-streams are one and the same.
+Cross-attention: the guided rows get a second attention over the negative. Joint attention: every guided
+picture has a second row whose text is the negative; its image tokens get the guided result, too, so that both
+rows' image streams are one and the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def heads_of(x, attn):
 
 @dataclass
 class Cross:
-    """For attn2. `negative`: (guided rows, tokens, channels) as attn2 gets it, `bias` (guided rows, 1, 1, tokens).
+    """For attn2. `negative`: (guided rows, tokens, channels) as attn2 gets it, `bias` (guided rows, 1, 1,
+    tokens).
 
     `first`: number of the first guided row; all behind it are.
     """
@@ -92,8 +93,8 @@ class Joint:
             tq, tk, tv = (heads_of(one(text), attn) for one in linears)
             tq, tk = attn.norm_added_q(tq), attn.norm_added_k(tk)
         if image_rotary_emb is not None and isinstance(image_rotary_emb[0], torch.Tensor):
-            q, k, tq, tk = self.rotated(q, k, tq if text is not None else None, tk if text is not None else None,
-                                        image_rotary_emb)  # fmt: skip
+            both = (tq, tk) if text is not None else (None, None)
+            q, k, tq, tk = self.rotated(q, k, *both, image_rotary_emb)
         if text is not None:
             parts = ((q, tq), (k, tk), (v, tv)) if self.image_first else ((tq, q), (tk, k), (tv, v))
             q, k, v = (torch.cat(pair, dim=2) for pair in parts)

@@ -1,5 +1,5 @@
-"""Exact reductions of cross-attention keys, which carry no position: masked pads are left out, and identical ones
-count as one key whose logit has the logarithm of their number added.
+"""Exact reductions of cross-attention keys, which carry no position: masked pads are left out, and identical
+ones count as one key whose logit has the logarithm of their number added.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nag_core.negative import Entry
 
-# Keys that stand for the pads in 16 bits: the logarithm rounds there, and the second takes what the first lost.
+# Keys that stand for the pads in 16 bits: the logarithm rounds there, and the next takes what was lost.
 MOST_SHARES = 3
 
 
@@ -51,8 +51,8 @@ def shares(count: int, dtype: torch.dtype) -> list[float]:
 
 
 def weighted_keys(k: Tensor, v: Tensor, repeats: int, dim: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """K, V with as many copies of the last token as `shares` asks for, and the bias (1, 1, 1, tokens) of their
-    logits; None where nothing repeats. `dim`: that of the tokens.
+    """K, V with as many copies of the last token as `shares` asks for, and the bias (1, 1, 1, tokens) of
+    their logits; None where nothing repeats. `dim`: that of the tokens.
     """
     if repeats == 1:
         return k, v, None

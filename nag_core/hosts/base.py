@@ -48,7 +48,11 @@ def family(sd_model: Any) -> str:
             return name
     # Forge main flags no other family; its engine classes are named after them (backend/diffusion_engine).
     engine = type(sd_model).__name__
-    return engine if engine in ("Flux", "Chroma") else "unknown"
+    if engine in ("Flux", "Chroma"):
+        return engine
+    from nag_core.hosts.diffusers.families import preset_of
+
+    return preset_of(sd_model) or "unknown"  # SD.Next: the model is a diffusers pipeline
 
 
 def unet_patcher(sd_model: Any) -> Any:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from nag_core import config, report
 from nag_core.attention.rows import Batch
-from nag_core.config import FIELD, Settings
+from nag_core.config import Settings
 from nag_core.guidance import Method
 from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import Encoded, encoded, listening, negative_of, texts_of
 from nag_core.report import PassReport
@@ -22,17 +23,27 @@ from nag_core.session import Progress, Session
 
 logger = logging.getLogger("nag")
 
-MODELS = ("unet", "transformer", "transformer_2")
 # Settings that mean nothing outside of a WebUI.
 NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale"})
 CHANGED = "the text reached the model other than encode_prompt had made it"
 
 
 class Applied:
-    """What NAG does to a pipeline's calls; one pass, and one report, for each of them."""
+    """What NAG does to a pipeline's calls; one pass, and one report, for each of them.
 
-    def __init__(self, pipe: Any, negative: str | Sequence[str], settings: Settings) -> None:
+    strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        negative: str | Sequence[str],
+        settings: Settings,
+        pass_name: str = "",
+        strict: bool = True,
+    ) -> None:
         self.pipe, self.negative, self.settings = pipe, negative, settings
+        self.pass_name, self.strict = pass_name, strict
         self.networks: list[Network] = []
         self.waiting: list[tuple[dict[str, Any], Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
@@ -47,7 +58,7 @@ class Applied:
     @property
     def report(self) -> str:
         """What was done, in one sentence, as in a WebUI."""
-        reports = self.reports or [report.aside("", "the pipeline was not called")]
+        reports = self.reports or [report.aside(self.pass_name, "the pipeline was not called")]
         return "; ".join(one.sentence() for one in reports)
 
     def heard(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
@@ -56,13 +67,23 @@ class Applied:
         """
         if self.current is not None:
             self.end_pass()
+        try:
+            self._encode(encode, arguments, result)
+        except Exception as error:
+            if self.strict:
+                raise
+            logger.debug("NAG: the negative could not be encoded", exc_info=error)
+            reason = f"the negative could not be encoded ({type(error).__name__}: {str(error)[:120]})"
+            self.ended.append(report.aside(self.pass_name, reason))
+
+    def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
         texts = texts_of(self.negative, arguments)
         prompt = result[0] if isinstance(result, tuple) else result
         family = self.networks[0].family
-        same = {name: value for name, value in arguments.items() if not _is_text(name)}
+        same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
         known = next((one.negative for others, one in self.waiting if others == same), None)
         if known is None or len(known.images) != len(prompt):
-            known = negative_of(family, texts, encoded(encode, arguments, texts))
+            known = negative_of(family, texts, encoded(encode, arguments, texts), len(prompt))
         self.waiting.append((same, Encoded(prompt, known)))
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
@@ -103,11 +124,10 @@ class Applied:
         network = self.networks[0]
         family = network.family
         strength = self.settings.strength(family.preset(network.model), family.mechanism)
-        session = Session(
+        return Session(
             strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
-            _no_attention, "attention", "",
+            _no_attention, "attention", self.pass_name,
         )  # fmt: skip
-        return session
 
     def _progress(self) -> Progress:
         """By model calls over the prompt, of which every pipeline makes one a step."""
@@ -122,7 +142,7 @@ class Applied:
             self.ended.append(session.report())
             self.current = None
         elif self.waiting:
-            self.ended.append(report.aside("", CHANGED))
+            self.ended.append(report.aside(self.pass_name, CHANGED))
         self.waiting.clear()
 
 
@@ -130,46 +150,45 @@ def _is_text(name: str) -> bool:
     return "prompt" in name and not name.startswith("num_")
 
 
+def _comparable(value: Any) -> Any:
+    """A value that == takes; others (images) stand for themselves."""
+    plain = (str, int, float, list, torch.device, torch.dtype, type(None))
+    return value if isinstance(value, plain) else id(value)
+
+
 def _no_attention(*_: Any) -> Tensor:
     raise NotImplementedError("the attention comes with every call here")
-
-
-def models_of(pipe: Any) -> list[nn.Module]:
-    """The pipeline's denoisers, compiled or not."""
-    found = [getattr(pipe, name, None) for name in MODELS]
-    return [getattr(model, "_orig_mod", model) for model in found if model is not None]
 
 
 @contextmanager
 def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterator[Applied]:
     """See nag_core.applied."""
-    request = _request(settings)
-    models = models_of(pipe)
+    guiding = Applied(pipe, negative, _request(settings))
+    with guided(guiding):
+        yield guiding
+    done = any(one.applied for one in guiding.ended)
+    logger.log(logging.INFO if done else logging.WARNING, "NAG: %s", guiding.report)
+
+
+@contextmanager
+def guided(guiding: Applied) -> Iterator[None]:
+    """Hooks the pipeline for as long as the block runs; `UnsupportedHost` where it offers nothing to hook."""
+    pipe, models = guiding.pipe, models_of(guiding.pipe)
     if not models or not hasattr(pipe, "encode_prompt"):
         raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
-    if hasattr(pipe.encode_prompt, "nag"):
-        raise UnsupportedHost("NAG is applied to this pipeline already")
-    guiding = Applied(pipe, negative, request)
     reason = _why_not(guiding, models[0])
-    if reason:
-        guiding.ended.append(report.aside("", reason))
-        logger.warning("NAG: %s", guiding.report)
-        yield guiding
-        return
     with ExitStack() as stack:
-        for number, model in enumerate(models):
-            _refuse_caches(model)
-            guiding.networks.append(Network(model, guiding, number))
-            stack.callback(guiding.networks[-1].remove)
-        stack.enter_context(_uncompiled(models))
-        stack.enter_context(listening(pipe, guiding.heard))
-        pipe.encode_prompt.nag = True
-        try:
-            yield guiding
-        finally:
-            guiding.end_pass()
-            applied_once = any(one.applied for one in guiding.ended)
-            logger.log(logging.INFO if applied_once else logging.WARNING, "NAG: %s", guiding.report)
+        if reason:
+            guiding.ended.append(report.aside(guiding.pass_name, reason))
+        else:
+            stack.enter_context(listening(pipe, guiding.heard))
+            stack.enter_context(_uncompiled(pipe))
+            for number, model in enumerate(models):
+                _refuse_caches(model)
+                guiding.networks.append(Network(model, guiding, number))
+                stack.callback(guiding.networks[-1].remove)
+            stack.callback(guiding.end_pass)
+        yield
 
 
 def _request(settings: dict[str, Any]) -> Settings:
@@ -185,8 +204,6 @@ def _request(settings: dict[str, Any]) -> Settings:
 
 def _why_not(guiding: Applied, model: nn.Module) -> str:
     """Why nothing is done at all; empty if there is something to do."""
-    from nag_core.hosts.diffusers.families import family_of
-
     settings, negative = guiding.settings, guiding.negative
     if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
         return "the negative prompt is empty"
@@ -197,20 +214,25 @@ def _why_not(guiding: Applied, model: nn.Module) -> str:
     return Method(settings.method).inert(strength.phi, strength.alpha)
 
 
+# Parts of the names of diffusers' hooks that answer for a block with what it gave before.
+CACHES = ("cache", "fbc_", "pyramid", "taylor")
+
+
 def _refuse_caches(model: nn.Module) -> None:
-    """First-block cache, pyramid attention broadcast and their like keep results of unguided calls."""
-    if getattr(model, "is_cache_enabled", False):
-        raise UnsupportedHost(
-            "a cache of block outputs is enabled on the model; call its disable_cache() first"
-        )
+    """First-block cache, pyramid attention broadcast and their like hold results of unguided calls."""
+    registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
+    names = [name for registry in registries for name in getattr(registry, "hooks", ())]
+    if getattr(model, "is_cache_enabled", False) or any(part in name for name in names for part in CACHES):
+        raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
 
 
 @contextmanager
-def _uncompiled(models: list[nn.Module]) -> Iterator[None]:
+def _uncompiled(pipe: Any) -> Iterator[None]:
     """Runs compiled models as they were written: compiled code has the attention baked in."""
-    compiled = any(getattr(part, "_compiled_call_impl", None) for model in models for part in model.modules())
+    wrapped = any(hasattr(getattr(pipe, name, None), "_orig_mod") for name in MODELS)
+    parts = (part for model in models_of(pipe) for part in model.modules())
     set_stance = getattr(torch.compiler, "set_stance", None)
-    if not compiled:
+    if not wrapped and not any(getattr(part, "_compiled_call_impl", None) for part in parts):
         yield
     elif set_stance is None:
         raise UnsupportedHost("the model is compiled, and this PyTorch cannot run it uncompiled for a while")
@@ -218,6 +240,3 @@ def _uncompiled(models: list[nn.Module]) -> Iterator[None]:
         logger.info("NAG: the compiled model runs uncompiled while NAG is applied")
         with set_stance("force_eager"):
             yield
-
-
-SETTINGS = tuple(name for name in FIELD if name not in NOT_HERE)

@@ -17,13 +17,13 @@ from nag_core.hosts.diffusers.processors import Attention
 if TYPE_CHECKING:
     from nag_core.hosts.diffusers.network import Arrived, Network
 
-# Wan I2V takes the last 512 tokens of its context for the text, whatever there is before (transformer_wan.py).
+# Wan I2V takes the last 512 tokens of its context for the text, whatever is before (transformer_wan.py).
 WAN_TEXT = 512
 
 
 @dataclass(slots=True)
 class _Running:
-    """A processor at work. `seen`: attention calls it has made; `taken`: K and V, where they are asked for."""
+    """A processor at work. `seen`: attention calls it has made; `taken`: K and V, where asked for."""
 
     attn: nn.Module
     code: Callable[..., Any]
@@ -116,8 +116,8 @@ class CrossCall:
         return attention.merged(attention.plain(q[group.index], k, v, bias))
 
     def _keys_and_values(self, running: _Running, context: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """K and V of a negative (1, tokens, channels), from the processor's own code: with one query, stopped at
-        its attention. So fused projections, norms and adapters need nothing.
+        """K and V of a negative (1, tokens, channels), from the processor's own code: with one query, stopped
+        at its attention. So fused projections, norms and adapters need nothing.
         """
         text = self._embedded(context)
         tokens = text.shape[1]

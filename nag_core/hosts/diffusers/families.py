@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,13 +15,13 @@ CROSS, JOINT = "cross", "joint"
 class Family(NamedTuple):
     """One architecture.
 
-    mechanism: CROSS or JOINT. preset: the name by which presets know the model. attentions: the attention over
-        text, as (part of the module's name before the block's number, its end, kind of block in the report).
-    embed: the text as cross-attention gets it, from what the model gets. tokens: how many image tokens the
-        model makes of its input. image_first: [image, text] in joint attention.
-    mask_at: place of the text's mask in what the pipeline's encode_prompt returns. crops: tokens outside of that
-        mask are left out of the negative (the model hides them, or the pipeline adds them in a batch only);
-        else the mask goes to the model.
+    mechanism: CROSS or JOINT. preset: the name by which presets know the model. attentions: the attention
+        over text, as (part of the module's name before the block's number, its end, kind of block in the
+    report). embed: the text as cross-attention gets it, from what the model gets. tokens: how many image
+        tokens the model makes of its input. image_first: [image, text] in joint attention.
+    mask_at: place of the text's mask in what the pipeline's encode_prompt returns. crops: tokens outside of
+        that mask are left out of the negative (the model hides them, or the pipeline adds them in a batch
+        only); else the mask goes to the model.
     positioned: text tokens have positions; the model's `pos_embed` returns the image's and the text's.
     """
 
@@ -79,22 +79,22 @@ def _patches(model: nn.Module, latent: Tensor) -> int:
 
 _BLOCKS = ("transformer_blocks.", ".attn", "double")
 _SINGLE = ("single_transformer_blocks.", ".attn", "single")
+_JOINT = ("transformer_blocks.", ".attn", "joint")
+_TEXT = (("transformer_blocks.", ".attn2", ""),)
 FAMILIES: dict[str, Family] = {
     "UNet2DConditionModel": Family(CROSS, _unet, (("", ".attn2", ""),), _unet_text),
     "PixArtTransformer2DModel": Family(
-        CROSS, lambda _: "PixArt-Sigma", (("transformer_blocks.", ".attn2", ""),), _caption, mask_at=1, crops=True
+        CROSS, lambda _: "PixArt-Sigma", _TEXT, _caption, mask_at=1, crops=True
     ),
-    "SanaTransformer2DModel": Family(
-        CROSS, lambda _: "SANA", (("transformer_blocks.", ".attn2", ""),), _caption, mask_at=1, crops=True
-    ),
+    "SanaTransformer2DModel": Family(CROSS, lambda _: "SANA", _TEXT, _caption, mask_at=1, crops=True),
     "WanTransformer3DModel": Family(CROSS, lambda _: "Wan2.1", (("blocks.", ".attn2", ""),), _wan_text),
     "FluxTransformer2DModel": Family(JOINT, lambda _: "Flux", (_BLOCKS, _SINGLE)),
     "ChromaTransformer2DModel": Family(JOINT, lambda _: "Chroma", (_BLOCKS, _SINGLE), mask_at=2),
     "SD3Transformer2DModel": Family(
-        JOINT, lambda _: "SD3.5", (("transformer_blocks.", ".attn", "joint"),), tokens=_patches, image_first=True
+        JOINT, lambda _: "SD3.5", (_JOINT,), tokens=_patches, image_first=True
     ),
     "QwenImageTransformer2DModel": Family(
-        JOINT, lambda _: "Qwen-Image", (_BLOCKS,), mask_at=1, crops=True, positioned=True
+        JOINT, lambda _: "Qwen-Image", (_JOINT,), mask_at=1, crops=True, positioned=True
     ),
 }  # fmt: skip
 
@@ -106,3 +106,21 @@ def family_of(model: nn.Module) -> Family:
     if family is None:
         raise UnsupportedHost(f"the model ({type(model).__name__}) has no attention over text that NAG knows")
     return family
+
+
+MODELS = ("unet", "transformer", "transformer_2")
+
+
+def models_of(pipe: Any) -> list[nn.Module]:
+    """The pipeline's denoisers, compiled or not."""
+    found = [getattr(pipe, name, None) for name in MODELS]
+    return [getattr(model, "_orig_mod", model) for model in found if isinstance(model, nn.Module)]
+
+
+def preset_of(pipe: Any) -> str:
+    """The name by which presets know the pipeline's model; empty for one that NAG does not know."""
+    models = models_of(pipe)
+    try:
+        return family_of(models[0]).preset(models[0]) if models else ""
+    except UnsupportedHost:
+        return ""

@@ -50,8 +50,8 @@ class WidenedCall(JointCall):
         return code(processor, attn, *args, **kwargs)
 
     def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """A joint call is known by its exact length on both sides: SD3.5-Medium's attention among image tokens
-        alone and those over image prompts pass.
+        """A joint call is known by its exact length on both sides: SD3.5-Medium's attention among image
+        tokens alone and those over image prompts pass.
         """
         dim, total = attention.token_dim, self.layout.total
         if self.broken or q.shape[dim] != total or k.shape[dim] != total:

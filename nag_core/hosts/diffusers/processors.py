@@ -1,7 +1,7 @@
 """The processors' own attention function, handed to NAG for the length of a call.
 
 A processor looks its attention up among its module's globals, by one of two names. A subclass of the
-processor's class runs the same code with that one name bound to ours: the projections, norms and rotations stay
+processor's class runs the same code with that one name bound to ours: projections, norms and rotations stay
 the library's, in whatever version, and so does the attention itself.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 DISPATCH, FUNCTIONAL = "dispatch_attention_fn", "F"
 SDPA = "scaled_dot_product_attention"
 
-# Runs a processor's call: `around(code, processor, attn, *args, **kwargs)`, where code takes the rest as it is.
+# Runs a processor's call: `around(code, processor, attn, *args, **kwargs)`; code takes what follows it.
 Around = Callable[..., Any]
 # In the attention's place: `attend(attention, q, k, v, mask)`.
 Attend = Callable[..., Tensor]
@@ -66,7 +66,7 @@ class Attention:
 
     @property
     def is_sdpa(self) -> bool:
-        """Whether this is torch's own attention and nothing else: only then may its work go to another kernel."""
+        """Whether this is torch's own attention, plainly: only then may its work go to another kernel."""
         usual = {
             "dropout_p": 0.0,
             "is_causal": False,
@@ -145,7 +145,7 @@ def rebound(kind: type, name: str, around: Around, attend: Attend) -> type:
 
 
 class Swaps:
-    """The classes of a model's processors: ours between `enter` and `leave`, at all other times the library's.
+    """The classes of a model's processors: ours between `enter` and `leave`, else the library's.
 
     Swapped for each model call and not for the whole context: processors may be set in the meantime.
     """

@@ -1,4 +1,4 @@
-"""Texts of a pipeline: the negative from its own encode_prompt, and which rows of a model call hold the prompt."""
+"""Texts of a pipeline: the negative from its own encode_prompt, and which rows of a call hold the prompt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nag_core.attention.keys import without_pads
+from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import CROSS, Family
 from nag_core.negative import Entry, Negative, Scheduled
 
@@ -33,8 +34,8 @@ class Encoded:
     seen: list[tuple[weakref.ref, tuple[int, ...]]] = field(default_factory=list)
 
     def marks(self, context: Tensor) -> tuple[int, ...]:
-        """For each chunk of as many rows as there are images: 0 where it is the prompt, else 1; empty for rows
-        that cannot be told apart.
+        """For each chunk of as many rows as there are images: 0 where it is the prompt, else 1; empty for
+        rows that cannot be told apart.
         """
         for known, marks in self.seen:
             if known() is context:
@@ -62,22 +63,20 @@ def entry(family: Family, context: Tensor, mask: Tensor | None) -> Entry:
     return Entry(context[mask != 0]) if family.crops else Entry(context, mask=mask)
 
 
-def negative_of(family: Family, texts: Sequence[str], result: Any) -> Negative:
-    """The negative of every image, from what encode_prompt returned for `texts`; None where the text is blank.
+def negative_of(family: Family, texts: Sequence[str], result: Any, images: int) -> Negative:
+    """The negative of every image, from what encode_prompt returned for `texts`; None for a blank text.
 
-    Images of one text share their entry, and so its keys and values.
+    images: how many there are; each text's images are in a row. Images of one text share their entry, and so
+    its keys and values.
     """
     result = result if isinstance(result, tuple) else (result,)
     contexts = result[0]
     masks = None if family.mask_at is None else result[family.mask_at]
-    each = len(contexts) // len(texts)
     entries: dict[str, Entry | None] = {text: None for text in texts if not text.strip()}
-    for place, text in enumerate(texts):
+    for row, text in enumerate(texts):
         if text not in entries:
-            row = place * each
             entries[text] = entry(family, contexts[row], None if masks is None else masks[row])
-    images = [entries[text] for text in texts for _ in range(each)]
-    return static(images)
+    return static([entries[text] for text in texts for _ in range(images // len(texts))])
 
 
 def static(entries: Sequence[Entry | None]) -> Negative:
@@ -85,9 +84,16 @@ def static(entries: Sequence[Entry | None]) -> Negative:
     return Negative(tuple(None if one is None else (Scheduled(FOREVER, one),) for one in entries))
 
 
+def listened(pipe: Any) -> bool:
+    """Whether somebody listens to this pipeline already."""
+    return getattr(pipe.encode_prompt, "nag_listens", False)
+
+
 @contextmanager
 def listening(pipe: Any, heard: Callable[[Callable[..., Any], dict[str, Any], Any], None]) -> Iterator[None]:
-    """Tells `heard` of every call of the pipeline's encode_prompt: the method, the arguments by name, the result."""
+    """Tells `heard` of every call of the pipeline's encode_prompt: method, arguments by name, result."""
+    if listened(pipe):
+        raise UnsupportedHost("NAG is applied to this pipeline already")
     original = pipe.encode_prompt
     signature = inspect.signature(original)
 
@@ -97,6 +103,7 @@ def listening(pipe: Any, heard: Callable[[Callable[..., Any], dict[str, Any], An
         heard(original, _by_name(signature, args, kwargs), result)
         return result
 
+    encode_prompt.nag_listens = True
     before = pipe.__dict__.get("encode_prompt")
     pipe.__dict__["encode_prompt"] = encode_prompt
     try:
@@ -129,8 +136,11 @@ def texts_of(negative: str | Sequence[str], arguments: dict[str, Any]) -> list[s
 
 
 def encoded(encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
-    """`texts` by the pipeline's encoders, asked as the prompt was: the same length, device, clip_skip, LoRA scale
-    and images per prompt. SANA's instruction to rewrite the prompt is left out, as for its own negative.
+    """`texts` by the pipeline's encoders, asked as the prompt was: same length, device, clip_skip, LoRA
+    scale.
+
+    Once each, and not once for each image: SANA's pipeline repeats its masks in another order than its texts.
+    Its instruction to rewrite the prompt is left out, as for its own negative.
     """
     dropped = ("embeds", "mask")
     kept = {
@@ -138,7 +148,9 @@ def encoded(encode: Callable[..., Any], arguments: dict[str, Any], texts: list[s
         for name, value in arguments.items()
         if not name.startswith("negative") and not name.endswith(dropped)
     }
-    own = {"prompt": texts, "prompt_2": None, "prompt_3": None, "complex_human_instruction": None,
-           "do_classifier_free_guidance": False}  # fmt: skip
+    own = {
+        "prompt": texts, "prompt_2": None, "prompt_3": None, "complex_human_instruction": None,
+        "do_classifier_free_guidance": False, "num_images_per_prompt": 1, "num_videos_per_prompt": 1,
+    }  # fmt: skip
     parameters = inspect.signature(encode).parameters
     return encode(**{**kept, **{name: value for name, value in own.items() if name in parameters}})
