@@ -105,7 +105,7 @@ def test_several_pictures_of_a_prompt_share_its_negative(name, pipe):
     assert torch.equal(four[:2], other[:2])
     assert min(apart(four[2], other[2]), apart(four[3], other[3])) > 3e-4
     if name in ("sd3", "sana"):
-        return  # without NAG, too: these pipelines repeat pooled vectors and masks in another order than texts
+        return  # without NAG, too: these repeat pooled vectors and masks in another order
     with nag_core.applied(pipe, "low quality photo", scale=4):
         second = draw(name, pipe, TWO[1], images=2, generator=generators(3, 4))
     assert apart(four[2:], second) < 2e-4
