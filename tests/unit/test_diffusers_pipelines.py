@@ -10,6 +10,7 @@ from nag_core.hosts.base import UnsupportedHost
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines
+from tests.readme import snippet
 
 pytestmark = needs_pipelines
 
@@ -288,3 +289,41 @@ def test_it_reaches_the_decoded_picture_or_video(name, pipe, negative):
         found = draw(name, pipe, output_type="np")
     assert found.shape == plain.shape == ((1, 5, 16, 16, 3) if name == "wan" else (1, *found.shape[1:3], 3))
     assert abs(found - plain).max() > 0
+
+
+@on("sdxl")
+def test_the_library_example_draws_and_reports(name, pipe, capsys, monkeypatch):
+    """With a small pipeline that takes few steps."""
+    original = type(pipe).__call__
+
+    def quick(self, *args, **kwargs):
+        return original(self, *args, num_inference_steps=2, height=32, width=32, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "__call__", quick)
+    found = {"pipe": pipe}
+    exec(snippet("library-example"), found)
+    assert found["image"].size == (32, 32)
+    assert capsys.readouterr().out == f"{found['nag'].report}\n"
+    assert "8 layers × 2/2 steps" in found["nag"].report
+
+
+def test_sana_sprint_which_knows_no_cfg_and_no_negative():
+    from diffusers import SanaSprintPipeline, SCMScheduler
+
+    made = pipelines.pipeline("sana").components
+    torch.manual_seed(0)
+    transformer = type(made["transformer"]).from_config(
+        {**made["transformer"].config, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
+    )
+    for parameter in transformer.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    pipe = SanaSprintPipeline(**{**made, "transformer": transformer.eval(), "scheduler": SCMScheduler()})
+    pipe.set_progress_bar_config(disable=True)
+    plain = draw("sana", pipe, intermediate_timesteps=1.3)
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        blue = draw("sana", pipe, intermediate_timesteps=1.3)
+    with nag_core.applied(pipe, "dark dog", scale=4):
+        dark = draw("sana", pipe, intermediate_timesteps=1.3)
+    assert nag.report.startswith("2 layers × 2/2 steps")
+    assert min(apart(blue, plain), apart(dark, plain), apart(blue, dark)) > 3e-4
+    assert torch.equal(draw("sana", pipe, intermediate_timesteps=1.3), plain)
