@@ -11,7 +11,7 @@ import sys
 import types
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
@@ -102,7 +102,8 @@ def from_source(path, world, name):
 
     module = types.ModuleType(name)
     module.__builtins__ = {**vars(builtins), "__import__": imported}
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
+    with patch.dict(sys.modules, {name: module}):  # dataclasses look there
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
     return module
 
 
@@ -122,6 +123,7 @@ def their_processing(path, shared):
 def sdnext(request, host, monkeypatch):
     """The processing module, under its name, with a pipeline as the loaded model."""
     pipe = pipelines.pipeline("sdxl")
+    pipe.is_sdxl, pipe.is_sd1 = False, True  # so says SD.Next of every model (modules/sd_models.py:875)
     monkeypatch.setattr(host.shared, "sd_model", pipe, raising=False)
     if request.param == "stand-in":
         module = stand_in(host.shared)

@@ -219,10 +219,13 @@ CACHES = ("cache", "fbc_", "pyramid", "taylor")
 
 
 def _refuse_caches(model: nn.Module) -> None:
-    """First-block cache, pyramid attention broadcast and their like hold results of unguided calls."""
+    """First-block cache, pyramid attention broadcast, TeaCache and their like hold results of unguided
+    calls.
+    """
     registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
     names = [name for registry in registries for name in getattr(registry, "hooks", ())]
-    if getattr(model, "is_cache_enabled", False) or any(part in name for name in names for part in CACHES):
+    enabled = getattr(model, "is_cache_enabled", False) or getattr(model, "enable_teacache", False)
+    if enabled or any(part in name for name in names for part in CACHES):
         raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
 
 
