@@ -204,6 +204,20 @@ def test_a_call_that_broke_off_does_not_spoil_the_next_one(name, pipe):
     assert touched(pipe) == before
 
 
+@on("sd15")
+def test_a_prompt_that_changes_on_the_way_is_not_passed_over_in_silence(name, pipe):
+    """By a callback, as prompt schedules do it: what the text means for NAG then is unknown."""
+
+    def change(_pipe, _step, _time, kwargs):
+        return {"prompt_embeds": kwargs["prompt_embeds"] + 1}
+
+    more = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, steps=3, **more)
+    assert "4 layers × 1/1 steps" in nag.report
+    assert nag.report.endswith("only 1 of the call's 3 steps were over this prompt")
+
+
 @on("sd15", "flux", "wan")
 def test_a_prompt_may_come_encoded(name, pipe):
     with nag_core.applied(pipe, "blue", scale=4):

@@ -131,13 +131,18 @@ class Applied:
 
     def _progress(self) -> Progress:
         """By model calls over the prompt, of which every pipeline makes one a step."""
-        total = getattr(self.pipe, "_num_timesteps", None) or len(self.pipe.scheduler.timesteps)
+        total = getattr(self.pipe, "_num_timesteps", None)
+        if not total:  # PixArt's does not say
+            total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
         return Progress(self.current[1].calls, int(total))
 
     def end_pass(self) -> None:
         """Ends the pass under way, or notes that a pipeline call's text was never recognised."""
         if self.current is not None:
             session = self.current[1]
+            total = self._progress().total
+            if session.calls < total and not session.stopped:
+                session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
             session.close()
             self.ended.append(session.report())
             self.current = None
