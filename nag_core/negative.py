@@ -4,7 +4,7 @@ pass.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,9 +15,14 @@ from torch import Tensor, nn
 class Entry:
     """One schedule entry's cross-attention context, shape (tokens, channels). Compared by identity, never by
     value.
+
+    repeats: how many identical tokens the last one stands for (attention/keys.py). mask: what a joint model's
+        own attention mask says of the tokens, shape (tokens,); None where it has none.
     """
 
     context: Tensor
+    repeats: int = 1
+    mask: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -88,6 +93,11 @@ def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:
     return cond["crossattn"] if isinstance(cond, dict) else cond
 
 
+def projected(module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V of (B, tokens, channels) as an LDM attention makes them."""
+    return module.to_k(context), module.to_v(context)
+
+
 @dataclass(slots=True)
 class KeyValueCache:
     """K- and V- of the negative per attention layer, made at first use in the pass and constant over its
@@ -108,23 +118,23 @@ class KeyValueCache:
         entries: tuple[Entry, ...],
         like: Tensor,
         weights: Hashable,
+        project: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] = projected,
     ) -> tuple[Tensor, Tensor]:
         """K, V of shape (len(entries), tokens, channels) in the device and dtype of `like`; all entries
-        equally long.
+        equally long. As `project` makes them: a host that splits heads has their dimension, too.
 
         Each entry is projected on its own, so that a row does not depend on what else is in the batch.
         """
         key = (layer, entries, like.device, like.dtype, weights)
         if key not in self.made:
-            self.made[key] = self._assemble(layer, module, entries, like, weights)
+            self.made[key] = self._assemble(layer, module, entries, like, weights, project)
         return self.made[key]
 
-    def _assemble(self, layer, module, entries, like, weights) -> tuple[Tensor, Tensor]:
+    def _assemble(self, layer, module, entries, like, weights, project) -> tuple[Tensor, Tensor]:
         if len(entries) > 1:
-            rows = [self.get(layer, module, (entry,), like, weights) for entry in entries]
+            rows = [self.get(layer, module, (entry,), like, weights, project) for entry in entries]
             return torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])
-        context = self.context(entries[0], like)
-        return module.to_k(context), module.to_v(context)
+        return project(module, self.context(entries[0], like))
 
     def context(self, entry: Entry, like: Tensor) -> Tensor:
         """The entry's context (1, tokens, channels), brought to the device once and not once per layer."""

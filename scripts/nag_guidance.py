@@ -58,6 +58,11 @@ class NagScript(scripts.Script):
         else:
             xyz.tell_if_off(p, args)
 
+    def process_batch(self, p, *args, **kwargs) -> None:
+        job = self.jobs.of(p)
+        if job is not None:
+            job.begin_batch(p)
+
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is None:

@@ -1,11 +1,11 @@
-"""NAG on UNet cross-attention through the patchers' attn2 replace hook (SD1.x, SD2.x, SDXL).
+"""NAG on cross-attention: the guided rows of one call, and the patchers' attn2 replace hook (SD1.x to SDXL).
 
 The queries are shared; only the negative's keys and values are extra, and they are constant over the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -86,38 +86,62 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         # was.
         options = dict(extra)
         pos = inner(q, k, v, extra)
-        if call.session.closed:
-            return pos
-        try:
-            return _guide_rows(pos, q, options, key, module, theirs, call)
-        except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-            call.session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
-            return pos
+
+        def attend(group: Group) -> Tensor:
+            return _negative_attention(q, options, group, key, module, theirs, call)
+
+        # A replacer may have handed out a tensor that it still uses.
+        return guided_rows(pos, options["cond_or_uncond"], key, call, attend, may_write=theirs is None)
 
     return attn2
 
 
-def _guide_rows(
-    pos: Tensor, q: Tensor, extra: dict, key: LayerKey, module: nn.Module, theirs: Replace | None, call: Call
+def guided_rows(
+    pos: Tensor,
+    marks: Sequence[int],
+    key: Hashable,
+    call: Call,
+    attend: Callable[[Group], Tensor],
+    may_write: bool = True,
 ) -> Tensor:
     """`pos` (rows, tokens, channels) with its conditional rows guided, group by group of equally long
-    negatives.
+    negatives; as it is where that fails.
+
+    marks: the call's chunks, 0 cond, 1 uncond. attend(group): z- of the group's rows. may_write: the guided
+        rows are written over `pos`, in place; else over a copy.
     """
     session = call.session
-    arrangement = call.batch.arrangement(q.shape[0], extra["cond_or_uncond"], q.device)
+    if session.closed:
+        return pos
+    try:
+        return _guide_rows(pos, marks, key, call, attend, may_write)
+    except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
+        session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
+        return pos
+
+
+def _guide_rows(
+    pos: Tensor,
+    marks: Sequence[int],
+    key: Hashable,
+    call: Call,
+    attend: Callable[[Group], Tensor],
+    may_write: bool,
+) -> Tensor:
+    session = call.session
+    arrangement = call.batch.arrangement(pos.shape[0], marks, pos.device)
     if arrangement is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
-    # In place where it is the host attention's own; a replacer may have handed out a tensor it still uses.
-    out = pos if theirs is None else pos.clone()
+    negatives = [attend(group) for group in arrangement.groups]
+    out = pos if may_write else pos.clone()
     rule = session.rule(pos.device)
-    for group in arrangement.groups:
-        neg = _negative_attention(q, extra, group, key, module, theirs, call)
+    for group, neg in zip(arrangement.groups, negatives, strict=True):
         rows = out[group.index]
         rule.guide_in_place(rows, neg)
         if not isinstance(group.index, slice):
             out[group.index] = rows
-        session.count(key, len(group.entries) * q.shape[1])
+        session.count(key, len(group.entries) * pos.shape[1])
     return out
 
 

@@ -96,11 +96,11 @@ class Batch:
         return self.known[key]
 
     def _by_length(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
-        lengths: dict[int, list[Row]] = {}
+        lengths: dict[tuple[int, int], list[Row]] = {}
         for row in rows:
             entry = self.entries[row.image]
             if entry is not None:
-                lengths.setdefault(entry.tokens, []).append(row)
+                lengths.setdefault((entry.tokens, entry.repeats), []).append(row)
         groups = [
             Group(_index([row.row for row in group], device), tuple(self.entries[row.image] for row in group))
             for group in lengths.values()

@@ -43,6 +43,12 @@ class Host(Protocol):
 
 def family(sd_model: Any) -> str:
     """The architecture as presets name it; "unknown" where the host does not say."""
+    from nag_core.hosts.diffusers.families import preset_of
+
+    # First: SD.Next's model is a diffusers pipeline, and calls itself SD1 whatever it is.
+    pipeline = preset_of(sd_model)
+    if pipeline:
+        return pipeline
     for flag, name in (("is_sdxl", "SDXL"), ("is_sd3", "SD3.5"), ("is_sd2", "SD2"), ("is_sd1", "SD1.5")):
         if getattr(sd_model, flag, False):
             return name

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from nag_core import hosts, presets, report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
-from nag_core.hosts import base, encoding, modifier
+from nag_core.hosts import base, encoding, modifier, sdnext
 from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.hosts.texts import texts_in_use
 from nag_core.negative import Negative, negative_from_schedules
 from nag_core.presets import Strength
 from nag_core.session import Session
 from nag_core.webui.negative_text import negative_texts
+from nag_core.webui.pipelines import guided_call
 
 logger = logging.getLogger("nag")
 
@@ -45,10 +47,13 @@ class Job:
     caches: dict[str, list] = field(default_factory=dict)
     reports: list[report.PassReport] = field(default_factory=list)
     recorded: Strength | None = None
+    stop_waiting: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, request: Request) -> Job:
         job = cls(request.settings, list(request.notes))
+        if sdnext.present():
+            return job
         try:
             job.host = hosts.detect()
         except UnsupportedHost as reason:
@@ -77,6 +82,21 @@ class Job:
         except Exception as error:  # hosts swallow it and go on without a word; the report shall not
             logger.debug("NAG could not be set up", exc_info=error)
             self.passes[name] = report.aside(name, f"{type(error).__name__}: {str(error)[:200]}")
+
+    def begin_batch(self, p: Any) -> None:
+        """Waits for the batch's pipeline calls, in a WebUI that announces no sampling. Never raises."""
+        if not sdnext.present():
+            return
+
+        def around(call: sdnext.PipelineCall) -> AbstractContextManager:
+            return guided_call(call, p, self.settings, self.notes, self.passes)
+
+        try:
+            self.stop_waiting = sdnext.await_calls(p, around)
+            self._name_relative(p.sd_model)
+        except Exception as error:
+            logger.debug("NAG could not be set up", exc_info=error)
+            self.unsupported = f"{type(error).__name__}: {str(error)[:200]}"
 
     def _start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | report.PassReport:
         strength = self.strength(p.sd_model, name)
@@ -157,6 +177,9 @@ class Job:
         self.caches.clear()
 
     def _close_passes(self) -> None:
+        if self.stop_waiting is not None:
+            self.stop_waiting()
+            self.stop_waiting = None
         for current in self.passes.values():
             if isinstance(current, Pass):
                 current.session.close()

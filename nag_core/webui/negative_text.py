@@ -10,7 +10,7 @@ def negative_texts(p: Any, own: str, hires: bool, notes: list[str]) -> tuple[lis
     of this pass (styles applied).
     """
     main = _main_negatives(p, hires)
-    prepared = _prepared(own, p, notes) if own.strip() else ""
+    prepared = prepared_text(own, p, notes) if own.strip() else ""
     return ([prepared] * len(main), True) if prepared.strip() else (main, False)
 
 
@@ -24,7 +24,7 @@ def _main_negatives(p: Any, hires: bool) -> list[str]:
     return [str(text) for text in texts]
 
 
-def _prepared(text: str, p: Any, notes: list[str]) -> str:
+def prepared_text(text: str, p: Any, notes: list[str]) -> str:
     """`text` with the job's styles, without comments and without extra-network tags (no host reads them in a
     negative: they would be tokenised as words).
     """
