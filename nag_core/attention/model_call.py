@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.attention.focus import NOWHERE, Focus, focus_on
 from nag_core.attention.joint import Layout, Plain, joint_attention
 from nag_core.attention.joint_model import JointModel, replaced
 from nag_core.attention.rows import Arrangement, Batch
@@ -80,12 +81,15 @@ def _prepared(
     if rows is None or not rows.groups:
         return None
     layout = _layout(x, c["c_crossattn"], rows, model.patch)
+    focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled)
+    if not focus.guided:
+        return None
     context = _with_negative(c["c_crossattn"], rows, layout.neg, session)
     # A counter of its own: a call that has to be made again must not have counted.
     counter = torch.zeros((), dtype=torch.int64, device=x.device)
     return _Call(
         model, session, rows, layout, {**c, **_spare(c), "c_crossattn": context},
-        session.rule(x.device, counter), model.namespace[model.attribute],
+        session.rule(x.device, counter), model.namespace[model.attribute], focus,
     )  # fmt: skip
 
 
@@ -136,7 +140,8 @@ class _Call:
     arguments: dict[str, Any]
     rule: Rule
     original: Any
-    guided: int = 0
+    focus: Focus
+    attended: int = 0
     entered: list[tuple[str, int]] = field(default_factory=list)
 
     @contextmanager
@@ -176,9 +181,11 @@ class _Call:
             # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
         exact = mask is None and not self.session.two_calls and self.model.is_sdpa(self.original)
-        kernel = lse_kernel(q) if exact else None
+        focus = self.focus if self._chosen(*self.entered[-1:]) else NOWHERE
+        split = focus.guided and focus.spot is None
+        kernel = lse_kernel(q) if exact and split else None
         try:
-            out = self._attended(q, k, v, kernel, mask, options)
+            out = self._attended(q, k, v, kernel, mask, options, focus)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:  # a kernel may pass its probe and refuse these shapes
@@ -186,16 +193,30 @@ class _Call:
                 raise
             self.session.two_calls = True
             self.session.problem(f"the {kernel.name} kernel refused these shapes", error)
-            kernel, out = None, self._attended(q, k, v, None, mask, options)
-        self.guided += 1
+            kernel, out = None, self._attended(q, k, v, None, mask, options, focus)
+        self.attended += 1
+        if not focus.guided:
+            return out
         name = getattr(self.original, "__name__", "attention")
         self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
         return out
 
+    def _chosen(self, block: tuple[str, int] | None = None) -> bool:
+        """Whether this block is to be guided."""
+        return self.session.blocks is None or block in self.session.blocks
+
     def _attended(
-        self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel | None, mask: Tensor | None, options: dict
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        kernel: Kernel | None,
+        mask: Tensor | None,
+        options: dict,
+        focus: Focus,
     ) -> Tensor:
-        return joint_attention(q, k, v, self.layout, self.rows, self._plain(options), kernel, self.rule, mask)
+        plain = self._plain(options)
+        return joint_attention(q, k, v, self.layout, self.rows, plain, kernel, self.rule, mask, focus)
 
     def _plain(self, options: dict[str, Any]) -> Plain:
         """The host's function with the options it was called with, for heads split as `joint_attention` has
@@ -216,12 +237,15 @@ class _Call:
         Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
         did not run are fine: the user skips them, or an extension (a block cache) answers for them.
         """
-        if self.guided != len(self.entered):
+        if self.attended != len(self.entered):
             raise NotGuided(
-                f"{self.guided} of {len(self.entered)} blocks attended as they are known to; "
+                f"{self.attended} of {len(self.entered)} blocks attended as they are known to; "
                 "this WebUI or an extension changed them"
             )
         images = sum(len(group.entries) for group in self.rows.groups)
+        spot = self.focus.spot
+        tokens = images * (self.layout.image if spot is None else len(spot.index))
         for kind, number in self.entered:
-            self.session.count((kind, number), images * self.layout.image, kind)
+            if self._chosen((kind, number)):
+                self.session.count((kind, number), tokens, kind)
         self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)
