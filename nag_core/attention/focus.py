@@ -34,7 +34,9 @@ class Focus(NamedTuple):
         """
         if self.spot is not None:
             before = self.queries(pos)
-            after = self.spot.blend(before, rule.guide(before, neg))
+            guided = before.clone()
+            rule.guide_in_place(guided, neg)
+            after = self.spot.blend(before, guided)
             pos[:, self.spot.index] = after
         else:
             before = pos.clone() if self.note else pos
