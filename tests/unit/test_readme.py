@@ -24,6 +24,7 @@ EXECUTED = {
     "xyz-example": "live/test_readme.py::test_the_xyz_example_draws_a_grid",
     "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
     "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
+    "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
 }
 ROWS = {

@@ -9,8 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = [*ROOT.glob("nag_core/**/*.py"), *ROOT.glob("scripts/*.py"), ROOT / "install.py"]
-# The sandbox and the bench are programs of their own, with what their environment has.
-SOURCES = [path for path in OURS if not {"sandbox", "bench"} & set(path.parts)]
+# Programs of their own, with what their environment has.
+PROGRAMS = {"sandbox", "bench", "evaluate"}
+SOURCES = [path for path in OURS if not PROGRAMS & set(path.parts)]
 STDLIB = sys.stdlib_module_names
 HOST = {"modules", "modules_forge", "backend", "ldm_patched"}
 
@@ -83,6 +84,26 @@ def test_arrows_between_layers_point_one_way(path):
     for name in imports(path)[1]:
         layer = name.split(".")[1]
         assert layer not in LAYERS or LAYERS.index(layer) <= own, f"{path.name} imports {name}"
+
+
+def test_nothing_that_a_webui_loads_imports_a_program():
+    for path in SOURCES:
+        assert not [name for name in imports(path)[1] if name.split(".")[1] in PROGRAMS], path
+
+
+def test_the_evaluation_knows_of_us_only_the_settings():
+    """It speaks to a WebUI from outside, with whatever version of the extension is there."""
+    for path in ROOT.glob("nag_core/evaluate/*.py"):
+        for name in imports(path)[1]:
+            assert name.split(".")[1] in ("config", "presets", "evaluate"), f"{path.name} imports {name}"
+
+
+def test_the_evaluation_starts_without_torch_or_a_model_package():
+    code = (
+        "import sys, nag_core.evaluate.__main__, nag_core.evaluate.clip, nag_core.evaluate.reward;"
+        "assert not {'torch', 'open_clip', 'scipy', 'requests', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_the_script_base_class_is_never_imported_by_name():
