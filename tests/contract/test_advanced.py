@@ -365,3 +365,31 @@ def test_a_preset_keeps_them_but_for_texts_of_this_job(tmp_path):
     assert {name: kept[name] for name in ADVANCED if name != "negatives"} == {
         name: value for name, value in ADVANCED.items() if name != "negatives"
     }
+
+
+# What it does to pictures
+
+
+def test_the_mask_suppresses_the_attribute_inside_and_not_outside(job):
+    """The colour of the shape, which stands in the middle, by the exact decoder.
+
+    Of 64 pictures of the model that this was written with 77 % were red without NAG, 25 % guided everywhere,
+    25 % guided inside the disc and 78 % guided outside of it.
+    """
+    from nag_core.sandbox.gallery import disc
+    from nag_core.sandbox.model.decoder import decode
+
+    mask = {"mask_image": png(disc()), "mask_feather": 0}
+
+    def red(nag):
+        _, processed = job([{**ON, **nag}], width=256, height=256, batch_size=32, seed=1000)
+        pixels = [torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8) for one in processed.images]
+        pictures = torch.stack(pixels).view(-1, 256, 256, 3)[:, 4::8, 4::8].permute(0, 3, 1, 2)
+        return float(decode(pictures.float() / 127.5 - 1).attributes.has("red").float().mean())
+
+    off, everywhere = red({"enabled": False}), red({})
+    inside, outside = red({"mask": "Inside", **mask}), red({"mask": "Outside", **mask})
+    assert everywhere < off - 0.2
+    assert inside < off - 0.2
+    assert abs(inside - everywhere) < 0.15
+    assert abs(outside - off) < 0.15
