@@ -18,15 +18,27 @@ class Entry:
 
     repeats: how many identical tokens the last one stands for (attention/keys.py). mask: what a joint model's
         own attention mask says of the tokens, shape (tokens,); None where it has none.
+    parts: (tokens, weight) of each of several negatives whose contexts lie one behind the other; the weights
+        sum to 1. Empty for a single one.
     """
 
     context: Tensor
     repeats: int = 1
     mask: Tensor | None = None
+    parts: tuple[tuple[int, float], ...] = ()
 
     @property
     def tokens(self) -> int:
         return self.context.shape[0]
+
+    @property
+    def spans(self) -> list[tuple[slice, float]]:
+        """Where each negative's tokens are, and its weight."""
+        spans, first = [], 0
+        for tokens, weight in self.parts or ((self.tokens, 1.0),):
+            spans.append((slice(first, first + tokens), weight))
+            first += tokens
+        return spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,12 @@ class Negative:
         """Tokens of the longest text of every image, together."""
         entries = [[part.entry for part in schedule or () if part.entry] for schedule in self.images]
         return sum(max((entry.tokens for entry in image), default=0) for image in entries)
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """The most negatives that are combined for one image, and their tokens; (1, 0) where none are."""
+        entries = [part.entry for schedule in self.images for part in schedule or () if part.entry]
+        return max(((len(entry.parts), entry.tokens) for entry in entries if entry.parts), default=(1, 0))
 
     def at(self, step: int) -> tuple[Entry | None, ...]:
         """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
@@ -87,6 +105,39 @@ def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Seque
             shared[id(schedule)] = scheduled if any(part.entry for part in scheduled) else None
         images.append(shared[id(schedule)])
     return Negative(tuple(images))
+
+
+def weighted_negative(
+    schedules: Sequence[Sequence], texts: Sequence[Sequence[str]], weights: Sequence[float], images: int
+) -> Negative:
+    """One `Negative` of several texts with weights above 0, the same for each of `images` images.
+
+    schedules, texts: as for `negative_from_schedules`, one per text. Where a text is blank for a part of the
+    steps, the others share its weight there.
+    """
+    single = negative_from_schedules(schedules, texts).images
+    ends = sorted({part.end_at_step for schedule in single if schedule for part in schedule})
+    made: dict[Hashable, Entry | None] = {}
+
+    def at(step: int) -> Entry | None:
+        entries = [None if schedule is None else _entry_at(schedule, step) for schedule in single]
+        present = tuple(
+            (one, weight) for one, weight in zip(entries, weights, strict=True) if one is not None
+        )
+        if present not in made:
+            made[present] = _joined(present)
+        return made[present]
+
+    mixed = tuple(Scheduled(end, at(end)) for end in ends)
+    return Negative((mixed if any(part.entry for part in mixed) else None,) * images)
+
+
+def _joined(present: Sequence[tuple[Entry, float]]) -> Entry | None:
+    if len(present) < 2:
+        return present[0][0] if present else None
+    total = sum(weight for _, weight in present)
+    parts = tuple((entry.tokens, weight / total) for entry, weight in present)
+    return Entry(torch.cat([entry.context for entry, _ in present]), parts=parts)
 
 
 def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:

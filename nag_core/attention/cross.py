@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from nag_core.attention.focus import Focus, focus_on
 from nag_core.attention.rows import Batch, Group
+from nag_core.guidance import average
 from nag_core.negative import Entry
 from nag_core.session import Session
 
@@ -50,11 +52,14 @@ def replaced_forward(module: nn.Module) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the attn2 closures of one denoiser call share. `weights`: the identity of the patched weights."""
+    """What the attn2 closures of one denoiser call share. `weights`: the identity of the patched weights.
+    `size`: height and width of the latent.
+    """
 
     session: Session
     batch: Batch
     weights: Hashable
+    size: tuple[int, int] = (0, 0)
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], call: Call) -> dict:
@@ -87,8 +92,8 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         options = dict(extra)
         pos = inner(q, k, v, extra)
 
-        def attend(group: Group) -> Tensor:
-            return _negative_attention(q, options, group, key, module, theirs, call)
+        def attend(group: Group, focus: Focus) -> Tensor:
+            return _negative_attention(q, options, group, key, module, theirs, call, focus)
 
         # A replacer may have handed out a tensor that it still uses.
         return guided_rows(pos, options["cond_or_uncond"], key, call, attend, may_write=theirs is None)
@@ -101,14 +106,14 @@ def guided_rows(
     marks: Sequence[int],
     key: Hashable,
     call: Call,
-    attend: Callable[[Group], Tensor],
+    attend: Callable[[Group, Focus], Tensor],
     may_write: bool = True,
 ) -> Tensor:
     """`pos` (rows, tokens, channels) with its conditional rows guided, group by group of equally long
     negatives; as it is where that fails.
 
-    marks: the call's chunks, 0 cond, 1 uncond. attend(group): z- of the group's rows. may_write: the guided
-        rows are written over `pos`, in place; else over a copy.
+    marks: the call's chunks, 0 cond, 1 uncond. attend(group, focus): z- of the group's rows and the focus's
+        tokens. may_write: the guided rows are written over `pos`, in place; else over a copy.
     """
     session = call.session
     if session.closed:
@@ -125,7 +130,7 @@ def _guide_rows(
     marks: Sequence[int],
     key: Hashable,
     call: Call,
-    attend: Callable[[Group], Tensor],
+    attend: Callable[[Group, Focus], Tensor],
     may_write: bool,
 ) -> Tensor:
     session = call.session
@@ -133,30 +138,48 @@ def _guide_rows(
     if arrangement is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
-    negatives = [attend(group) for group in arrangement.groups]
+    focus = focus_on(session, pos.shape[1], call.size, pos.device, call.batch.tiled)
+    if not focus.guided:
+        return pos
+    negatives = [attend(group, focus) for group in arrangement.groups]
     out = pos if may_write else pos.clone()
     rule = session.rule(pos.device)
     for group, neg in zip(arrangement.groups, negatives, strict=True):
         rows = out[group.index]
-        rule.guide_in_place(rows, neg)
+        focus.write(rows, neg, rule, group)
         if not isinstance(group.index, slice):
             out[group.index] = rows
-        session.count(key, len(group.entries) * pos.shape[1])
+        session.count(key, len(group.entries) * neg.shape[1])
     return out
 
 
 def _negative_attention(
-    q: Tensor, extra: dict, group: Group, key: LayerKey, module: nn.Module, theirs: Replace | None, call: Call
+    q: Tensor,
+    extra: dict,
+    group: Group,
+    key: LayerKey,
+    module: nn.Module,
+    theirs: Replace | None,
+    call: Call,
+    focus: Focus,
 ) -> Tensor:
-    """z- of the group's rows: their queries over the negative's keys, through what also made z+."""
+    """z- of the group's rows and the focus's tokens: their queries over the negative's keys, through what
+    also made z+; of several negatives the mean.
+    """
+    spans = group.entries[0].spans
+    weights = [weight for _, weight in spans]
     cache = call.session.cache
     if theirs is None:
         k, v = cache.get(key, module, group.entries, q, call.weights)
-        return call.session.attention(q[group.index], k, v, extra)
-    # A foreign replacer sees the rows in the arrangement it knows, all of them; the other rows' results are
-    # dropped.
+        queries = focus.queries(q[group.index])
+        return average(
+            (call.session.attention(queries, k[:, at], v[:, at], extra) for at, _ in spans), weights
+        )
+    # A foreign replacer sees the rows in the arrangement it knows, all of them and all of their tokens; the
+    # others' results are dropped.
     k, v = cache.get(key, module, _spread(group, q.shape[0]), q, call.weights)
-    return theirs(q, k, v, dict(extra))[group.index]
+    outs = (theirs(q, k[:, at], v[:, at], dict(extra))[group.index] for at, _ in spans)
+    return focus.queries(average(outs, weights))
 
 
 def _spread(group: Group, total: int) -> tuple[Entry, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nag_core.attention.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.attention.joint import Layout, Plain, joint_attention
 from nag_core.attention.rows import Arrangement
 from nag_core.kernels import Rule
@@ -50,15 +51,16 @@ def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
 class JointCall:
     """One model call. `rule` has a counter of its own: a call that must be made again must not have counted.
 
-    entered: the blocks that ran, (kind, number) each; guided: how many attentions came through
-        `guided_attention`.
+    focus: which image tokens are guided. entered: the blocks that ran, (kind, number) each; attended: how many
+        attentions came through `guided_attention`.
     """
 
     session: Session
     rows: Arrangement
     layout: Layout
     rule: Rule
-    guided: int = 0
+    focus: Focus = EVERYWHERE
+    attended: int = 0
     entered: list[tuple[str, int]] = field(default_factory=list)
 
     def guided_attention(
@@ -69,9 +71,11 @@ class JointCall:
         plain: the host's attention, called `name` in the report. exact: it is torch's own, so that its work
         may go to a kernel which returns a log-sum-exp.
         """
-        kernel = lse_kernel(q) if exact and mask is None and not self.session.two_calls else None
+        focus = self.focus if self._chosen(*self.entered[-1:]) else NOWHERE
+        split = focus.guided and focus.spot is None and mask is None and not self.session.two_calls
+        kernel = lse_kernel(q) if exact and split else None
         try:
-            out = self._attended(q, k, v, plain, kernel, mask)
+            out = self._attended(q, k, v, plain, kernel, mask, focus)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:  # a kernel may pass its probe and refuse these shapes
@@ -79,15 +83,27 @@ class JointCall:
                 raise
             self.session.two_calls = True
             self.session.problem(f"the {kernel.name} kernel refused these shapes", error)
-            kernel, out = None, self._attended(q, k, v, plain, None, mask)
-        self.guided += 1
-        self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
+            kernel, out = None, self._attended(q, k, v, plain, None, mask, focus)
+        self.attended += 1
+        if focus.guided:
+            self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
         return out
 
+    def _chosen(self, block: tuple[str, int] | None = None) -> bool:
+        """Whether this block is to be guided."""
+        return self.session.blocks is None or block in self.session.blocks
+
     def _attended(
-        self, q: Tensor, k: Tensor, v: Tensor, plain: Plain, kernel: Kernel | None, mask: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        plain: Plain,
+        kernel: Kernel | None,
+        mask: Tensor | None,
+        focus: Focus,
     ) -> Tensor:
-        return joint_attention(q, k, v, self.layout, self.rows, plain, kernel, self.rule, mask)
+        return joint_attention(q, k, v, self.layout, self.rows, plain, kernel, self.rule, mask, focus)
 
     def hand_over(self) -> None:
         """Hands the counts to the session, if every block that ran went through `guided_attention`.
@@ -95,12 +111,15 @@ class JointCall:
         Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
         did not run are fine: the user skips them, or an extension (a block cache) answers for them.
         """
-        if self.guided != len(self.entered):
+        if self.attended != len(self.entered):
             raise NotGuided(
-                f"{self.guided} of {len(self.entered)} blocks attended as they are known to; "
+                f"{self.attended} of {len(self.entered)} blocks attended as they are known to; "
                 "this WebUI or an extension changed them"
             )
         images = sum(len(group.entries) for group in self.rows.groups)
+        spot = self.focus.spot
+        tokens = images * (self.layout.image if spot is None else len(spot.index))
         for kind, number in self.entered:
-            self.session.count((kind, number), images * self.layout.image, kind)
+            if self._chosen((kind, number)):
+                self.session.count((kind, number), tokens, kind)
         self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)

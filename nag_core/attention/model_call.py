@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.attention.focus import focus_on
 from nag_core.attention.joint import Layout, Plain
 from nag_core.attention.joint_call import JointCall, NotGuided, slot_width, with_negative
 from nag_core.attention.joint_model import JointModel, replaced
@@ -74,11 +75,14 @@ def _prepared(
     if rows is None or not rows.groups:
         return None
     layout = _layout(x, c["c_crossattn"], rows, model.patch)
+    focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled)
+    if not focus.guided:
+        return None
     context = with_negative(c["c_crossattn"], rows, layout.neg, session)
     # A counter of its own: a call that has to be made again must not have counted.
     counter = torch.zeros((), dtype=torch.int64, device=x.device)
     return _Call(
-        session, rows, layout, session.rule(x.device, counter), model=model,
+        session, rows, layout, session.rule(x.device, counter), focus, model=model,
         arguments={**c, **_spare(c), "c_crossattn": context}, original=model.namespace[model.attribute],
     )  # fmt: skip
 

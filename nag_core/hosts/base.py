@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nag_core.attention.cross import cross_attention_layers
 from nag_core.attention.joint_model import JointModel
+from nag_core.blocks import Block
 from nag_core.session import Progress
 
 
@@ -70,6 +71,14 @@ def check_model(sd_model: Any, host: Host) -> None:
     network = unet_patcher(sd_model).model.diffusion_model
     if not cross_attention_layers(network) and host.joint_model(network) is None:
         raise UnsupportedHost(no_attention(network))
+
+
+def blocks(sd_model: Any, host: Host) -> list[Block]:
+    """The blocks of the loaded network that can be guided, in the order of their lists."""
+    network = unet_patcher(sd_model).model.diffusion_model
+    joint = host.joint_model(network)
+    names = [name for name, _ in joint.named_blocks()] if joint else cross_attention_layers(network)
+    return list(dict.fromkeys((name[0], name[1]) for name in names))
 
 
 def no_attention(network: nn.Module) -> str:

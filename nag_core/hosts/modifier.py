@@ -16,7 +16,7 @@ from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Batch
 from nag_core.hosts.base import Host, no_attention, unet_patcher
 from nag_core.hosts.texts import may_change
-from nag_core.reuse import KeyValueReuse, Provenance, patch_reuse, traced
+from nag_core.reuse import Provenance, patch_reuse, traced
 from nag_core.session import Progress, Session
 
 logger = logging.getLogger("nag")
@@ -69,11 +69,14 @@ class _Unet:
     network: nn.Module | None = None
     layers: dict[LayerKey, nn.Module] = field(default_factory=dict)
 
-    def of(self, network: nn.Module, reuse: KeyValueReuse) -> dict[LayerKey, nn.Module]:
+    def of(self, network: nn.Module, session: Session) -> dict[LayerKey, nn.Module]:
+        """The layers to guide; what is kept for later calls is that of all of them."""
         if network is not self.network:
             self.network, self.layers = network, cross_attention_layers(network)
-            reuse.prepare(self.layers)
-        return self.layers
+            session.reuse.prepare(self.layers)
+        if session.blocks is None:
+            return self.layers
+        return {key: layer for key, layer in self.layers.items() if key[:2] in session.blocks}
 
 
 def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]:
@@ -89,7 +92,7 @@ def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]
                 model_options = patch_model_call(model_options, joint, session, batch)
             elif batch:
                 weights = (id(model.diffusion_model), host.weights(model))
-                call = Call(session, batch, weights)
+                call = Call(session, batch, weights, tuple(x.shape[-2:]))
                 given = (cond, uncond, model_options)
                 cond, uncond, model_options = _guided(given, call, unet, model, progress)
         except Exception as error:  # the picture goes on without NAG, and the report says why
@@ -120,9 +123,10 @@ def _guided(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progres
     """Conditions and options of the call with NAG in them."""
     cond, uncond, options = given
     session, network = call.session, model.diffusion_model
-    layers = unet.of(network, session.reuse)
-    if not layers:
+    layers = unet.of(network, session)
+    if not unet.layers:
         session.problem(no_attention(network))
+    if not layers:
         return given
     guided = patch_attn2(options, layers, call)
     if session.texts is None or may_change(options):

@@ -60,6 +60,8 @@ def _read(field: Field, parameters: dict[str, Any]) -> Any:
         return value if value in field.choices else presets.CUSTOM
     if field.kind == "choice":
         return value if value in field.choices else field.default
+    if field.kind == "bool":
+        return str(value) == "True"
     if field.kind == "float":
         try:
             return float(value)

@@ -18,12 +18,15 @@ def read(parameters):
 
 
 FULL = Settings(
-    True, "Custom", 3.5, 2.0, 0.4, 0.1, 0.9, 'a "quoted", text: with\nlines', "NASA", "Hires only", 6.0
-)
+    True, "Custom", 3.5, 2.0, 0.4, 0.1, 0.9, 'a "quoted", text: with\nlines', "NASA", "Hires only", 6.0,
+    curve="0:4, 0.5:2, 1:0", blocks="input.4-8, middle", negatives="red :: 1\nblue, dark :: 0.5",
+    mask="Outside", mask_feather=8.0, mask_image="iVBORw0KGgo=", heat_map=True,
+)  # fmt: skip
 
 
 def test_every_field_survives_the_round_trip():
     back = read(written(FULL))
+    assert all(getattr(FULL, field.name) != field.default for field in FIELDS), "or nothing is tried"
     for field in FIELDS:
         assert back[field.name] == getattr(FULL, field.name), field.name
 

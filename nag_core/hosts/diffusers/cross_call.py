@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, guided_rows
+from nag_core.attention.focus import Focus
 from nag_core.attention.keys import weighted_keys, with_last_repeated
 from nag_core.attention.rows import Group
 from nag_core.hosts.diffusers.processors import Attention
@@ -92,8 +93,8 @@ class CrossCall:
         key = self.network.layers[running.attn]
         self.call.session.attention_name = attention.name
 
-        def attend(group: Group) -> Tensor:
-            return self._negative(running, attention, q, group, key)
+        def attend(group: Group, focus: Focus) -> Tensor:
+            return focus.queries(self._negative(running, attention, q, group, key))
 
         heads = q.shape[3 - attention.token_dim]
         return attention.split(guided_rows(pos, self.marks, key, self.call, attend), heads)
