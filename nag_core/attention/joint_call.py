@@ -51,8 +51,8 @@ def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
 class JointCall:
     """One model call. `rule` has a counter of its own: a call that must be made again must not have counted.
 
-    focus: which image tokens are guided. entered: the blocks that ran, (kind, number) each; attended: how many
-        attentions came through `guided_attention`.
+    focus: which image tokens are guided. entered: the blocks that ran, (kind, number) each; attended: how
+        many attentions came through `guided_attention`.
     """
 
     session: Session

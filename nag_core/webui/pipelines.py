@@ -10,8 +10,9 @@ from typing import Any
 
 from nag_core import report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Settings
+from nag_core.fields import FIELD
 from nag_core.hosts.base import UnsupportedHost
-from nag_core.hosts.diffusers.applied import Applied, guided
+from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided
 from nag_core.hosts.sdnext import FIRST, HIRES, REFINER, PipelineCall
 from nag_core.report import PassReport
 from nag_core.webui.negative_text import prepared_text
@@ -60,6 +61,8 @@ def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -
         raise UnsupportedHost(f"hires is set to {settings.hires}")
     if call.name == HIRES and settings.hires_scale > 0:
         settings = replace(settings, scale=settings.hires_scale, explicit=settings.explicit | {"scale"})
+    if unknown := [name for name in NOT_ON_DIFFUSERS if getattr(settings, name) != FIELD[name].default]:
+        notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
     own = prepared_text(settings.negative, p, notes) if settings.negative.strip() else ""
     texts = [own] if own.strip() else call.negatives
     if any("(" in text or "[" in text for text in texts):

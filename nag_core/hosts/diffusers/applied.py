@@ -23,8 +23,9 @@ from nag_core.session import Progress, Session
 
 logger = logging.getLogger("nag")
 
-# Settings that mean nothing outside of a WebUI.
-NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale"})
+# Settings that act in the hooks of the patchers' hosts only, and those that mean nothing outside of a WebUI.
+NOT_ON_DIFFUSERS = ("blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map")
+NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale", *NOT_ON_DIFFUSERS})
 CHANGED = "the text reached the model other than encode_prompt had made it"
 
 
@@ -126,7 +127,7 @@ class Applied:
         strength = self.settings.strength(family.preset(network.model), family.mechanism)
         return Session(
             strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
-            _no_attention, "attention", self.pass_name,
+            _no_attention, "attention", self.pass_name, self.settings.strength_curve,
         )  # fmt: skip
 
     def _progress(self) -> Progress:
