@@ -7,9 +7,13 @@ the whole list is one, too.
 
 import json
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT
+
+# For every test over these: a machine under load is no reason to fail.
+patient = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 WORDS = (
     "", " ", "true", "off", "NaN", "-inf", "1e999", "0x10", "١٢", "Auto", "custom", "null", "{}", "[1]",
@@ -35,8 +39,8 @@ def _nested(depth):
 
 JUNK = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS | st.just(_nested(30)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=6,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
 )
 
 

@@ -78,19 +78,19 @@ def unet():
     if _is_backend():
         from backend.nn.unet import IntegratedUNet2DConditionModel
 
-        return _filled(IntegratedUNet2DConditionModel(**sizes))
+        return filled(IntegratedUNet2DConditionModel(**sizes))
     from ldm_patched.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from ldm_patched.modules import ops
 
     more = {"image_size": 32, "legacy": False, "dtype": torch.float32, "operations": ops.disable_weight_init}
-    return _filled(UNetModel(**sizes, **more))
+    return filled(UNetModel(**sizes, **more))
 
 
 def _is_backend():
     return (Path.cwd() / "backend").is_dir()
 
 
-def _filled(network):
+def filled(network):
     """Random weights everywhere: some classes leave them empty, and some layers start at zero."""
     with torch.no_grad():
         for parameter in network.parameters():
@@ -176,7 +176,7 @@ def embedding(text, width=WIDTH):
 class Run:
     """One job of a checkout: `steps` calls of its own CFG denoiser on noise.
 
-    p: the host's own job. latent: what came out. report: what NAG says it did.
+    p: the host's own job. noise, latent: what went in and came out. report: what NAG says it did.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Run:
         engine.reset()
         runner.process(self.p)
         c, uc = self._conditions()
-        x = torch.randn(len(prompts), channels, 8, 8, generator=torch.Generator().manual_seed(1))
+        x = self.noise = torch.randn(len(prompts), channels, 8, 8, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             runner.process_before_every_sampling(self.p, x=x, noise=x, c=c, uc=uc)
             self.latent = self._sampled(x, c, uc)

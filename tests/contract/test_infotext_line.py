@@ -1,10 +1,11 @@
 """The parameter line of a picture in the sandbox's grammar, which is that of the hosts."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tests.infotext_line import TEXTS, assert_survives
 from tests.odd_arguments import TEXTS as ODD_TEXTS
+from tests.odd_arguments import patient
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def test_every_text_comes_back(utils, text):
     assert_survives(utils, text, hires="Hires only", hires_scale=7, method="NASA", start=0.1, end=0.9)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@patient
 @given(text=ODD_TEXTS)
 def test_any_text_comes_back(utils, text):
     assert_survives(utils, text.replace("\r", ""))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 
-from tests.odd_arguments import JOBS
+from tests.odd_arguments import JOBS, patient
 
 COUNT = 1000
 SMALL = {"prompt": "a circle", "seed": 1, "steps": 1, "width": 32, "height": 32, "sampler_name": "Euler"}
@@ -34,9 +34,8 @@ def test_a_thousand_odd_argument_lists(client, host, script):
     sent = []
 
     @settings(
-        max_examples=COUNT, derandomize=True, deadline=None, database=None,
-        phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+        patient, max_examples=COUNT, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink]
+    )
     @given(JOBS)
     def send(job):
         sent.append(job)

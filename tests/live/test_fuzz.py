@@ -4,9 +4,9 @@ The sandbox gets its thousand in tests/contract/test_odd_jobs.py, without a netw
 """
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 
-from tests.odd_arguments import JOBS
+from tests.odd_arguments import JOBS, patient
 
 ON = [{"enabled": True, "scale": 4}]
 
@@ -18,10 +18,7 @@ def test_odd_arguments_are_no_server_error_and_change_nothing(webui, request):
     before = state(webui)
     sent = []
 
-    @settings(
-        max_examples=count, derandomize=True, deadline=None, database=None,
-        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    @settings(patient, max_examples=count, derandomize=True, database=None, phases=[Phase.generate])
     @given(JOBS)
     def send(job):
         sent.append(job)

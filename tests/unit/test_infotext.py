@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nag_core import presets
 from nag_core.config import FIELD, FIELDS, Settings, parse
 from nag_core.webui import infotext
-from tests.odd_arguments import JUNK
+from tests.odd_arguments import JUNK, patient
 
 
 def written(settings, family="SDXL"):
@@ -106,7 +106,8 @@ def test_a_pasted_number_no_slider_can_show_is_held_or_the_default(pasted, held)
 KEYS = [infotext.REPORT, *(f"{field.infotext}{end}" for field in FIELDS for end in ("", "-1", "-2"))]
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), JUNK))
+@patient
+@given(st.dictionaries(st.sampled_from(KEYS), JUNK, max_size=6))
 def test_whatever_is_pasted_every_control_gets_a_value_it_can_show(parameters):
     back = read(parameters)
     if not back.pop("enabled"):

@@ -5,9 +5,10 @@ import json
 from hypothesis import given
 
 from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, parse
-from tests.odd_arguments import ARGUMENTS, NAMED, SLOTS
+from tests.odd_arguments import ARGUMENTS, NAMED, SLOTS, patient
 
 
+@patient
 @given(ARGUMENTS)
 def test_every_list_becomes_settings_in_range(args):
     request = parse(args)
@@ -21,6 +22,7 @@ def test_every_list_becomes_settings_in_range(args):
     assert all(len(note) < 200 for note in request.notes)
 
 
+@patient
 @given(ARGUMENTS)
 def test_reading_changes_nothing_in_the_list_it_was_given(args):
     before = json.dumps(args)
@@ -28,6 +30,7 @@ def test_reading_changes_nothing_in_the_list_it_was_given(args):
     assert json.dumps(args) == before
 
 
+@patient
 @given(ARGUMENTS)
 def test_what_was_read_reads_as_itself(args):
     """Settings sent back as a dict are the same settings, and nothing about them needs to be said."""
@@ -37,6 +40,7 @@ def test_what_was_read_reads_as_itself(args):
     assert all(getattr(again.settings, name) == getattr(settings, name) for name in FIELD)
 
 
+@patient
 @given(NAMED)
 def test_dict_and_overrides_slot_read_alike(named):
     as_dict = parse([named])
@@ -47,6 +51,7 @@ def test_dict_and_overrides_slot_read_alike(named):
             assert getattr(as_dict.settings, name) == getattr(as_text.settings, name), name
 
 
+@patient
 @given(SLOTS[2])
 def test_a_number_that_is_none_is_said(value):
     """Never a default in silence."""
