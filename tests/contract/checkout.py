@@ -67,7 +67,7 @@ def build_scripts(modules):
 
 
 def unet():
-    """A small UNet of the checkout's own class, seeded, with five attentions over text."""
+    """A small UNet of the checkout's own class, seeded, with seven attentions over text."""
     sizes = {
         "in_channels": 4, "model_channels": 32, "out_channels": 4, "num_res_blocks": [1, 1],
         "channel_mult": [1, 2], "num_heads": 4, "num_head_channels": -1, "use_spatial_transformer": True,
@@ -93,11 +93,11 @@ def _is_backend():
 def filled(network):
     """Random weights everywhere: some classes leave them empty, and some layers start at zero."""
     with torch.no_grad():
-        for parameter in network.parameters():
+        for name, parameter in network.named_parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
             else:
-                parameter.normal_(1, 0.1)
+                parameter.normal_(0 if name.endswith("bias") else 1, 0.1)
     return network.eval()
 
 

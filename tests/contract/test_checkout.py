@@ -123,7 +123,7 @@ def test_the_window_counts_the_calls_of_the_hosts_denoiser(run):
     assert "× 2/4 steps" in run([{**ON[0], "start": 0.5}]).report
 
 
-def test_another_attention_replacer_cancels_out_of_the_difference(run, engine):
+def test_another_attention_replacer_cancels_out_of_the_difference(checkout, runner, engine):
     """As IP-Adapter: its term is in z+ and in z-; with prompt and negative alike nothing is left to guide."""
 
     def install(unet):
@@ -135,8 +135,7 @@ def test_another_attention_replacer_cancels_out_of_the_difference(run, engine):
 
     patched = Engine(engine.original.model.diffusion_model)
     install(patched.original)
-    same = Run(run().modules, run().p.scripts, patched, ON, prompts=("b",), negative="b")
-    plain = Run(run().modules, run().p.scripts, patched, prompts=("b",), negative="b")
+    same, plain = (Run(checkout, runner, patched, nag, prompts=("b",), negative="b") for nag in (ON, ()))
     assert "× 4/4 steps" in same.report
     assert torch.allclose(same.latent, plain.latent, atol=1e-5)
 

@@ -73,7 +73,9 @@ def doubled_rows(engine, noise):
     with torch.inference_mode(), replaced(joint.namespace, joint.attribute, attention):
         for step in range(STEPS):
             sigma = torch.full((2,), 1.0 - step / STEPS)
-            out = model.apply_model(x.expand(2, -1, -1, -1), sigma, c_crossattn=context, y=pooled)
+            out = model.apply_model(
+                x.expand(2, -1, -1, -1), sigma, c_crossattn=context, y=pooled, transformer_options={}
+            )
             x = x + (out[:1] - x) / STEPS
     return x
 
