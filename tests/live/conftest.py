@@ -16,7 +16,7 @@ TEST_EXTENSION = Path(__file__).parent / "extension"
 def webui(request, tmp_path_factory):
     url = request.config.getoption("--webui-url")
     if url:
-        yield WebUI(url, *map(request.config.getoption, ("--checkpoint", "--scheduler")))
+        yield WebUI(url, *map(request.config.getoption, ("--checkpoint", "--scheduler", "--api-auth")))
         return
     with sandbox(tmp_path_factory.mktemp("sandbox"), ROOT / "scripts", TEST_EXTENSION / "scripts") as url:
         yield WebUI(url)
