@@ -43,16 +43,18 @@ class Host(Protocol):
 
 def family(sd_model: Any) -> str:
     """The architecture as presets name it; "unknown" where the host does not say."""
+    from nag_core.hosts.diffusers.families import preset_of
+
+    # First: SD.Next's model is a diffusers pipeline, and calls itself SD1 whatever it is.
+    pipeline = preset_of(sd_model)
+    if pipeline:
+        return pipeline
     for flag, name in (("is_sdxl", "SDXL"), ("is_sd3", "SD3.5"), ("is_sd2", "SD2"), ("is_sd1", "SD1.5")):
         if getattr(sd_model, flag, False):
             return name
     # Forge main flags no other family; its engine classes are named after them (backend/diffusion_engine).
     engine = type(sd_model).__name__
-    if engine in ("Flux", "Chroma"):
-        return engine
-    from nag_core.hosts.diffusers.families import preset_of
-
-    return preset_of(sd_model) or "unknown"  # SD.Next: the model is a diffusers pipeline
+    return engine if engine in ("Flux", "Chroma") else "unknown"
 
 
 def unet_patcher(sd_model: Any) -> Any:
