@@ -137,6 +137,21 @@ def test_sd35(size, text, extra, monkeypatch):
     assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.025)
 
 
+@needs_diffusers
+@pytest.mark.parametrize(("name", "extra"), [("pixart", 0.19), ("sana", 0.15), ("wan", 0.04)])
+def test_cross_attention_models_in_the_library(name, extra):
+    """Through the library's own processors, negatives of 24 tokens among the pads, keys and values kept:
+    PixArt and SANA whole, Wan (480 x 832, 81 frames) with a tenth of its blocks, which are all alike.
+    """
+    from nag_core.bench.models import CASES, GPU, Place
+
+    steps = CASES[f"{name}-library"](Place(torch.device("meta"), torch.bfloat16, GPU)).steps()
+    steps["ours"]()  # makes the negative's keys and values
+    found = 100 * (flops(steps["ours"]) / flops(steps["baseline"]) - 1)
+    print(f"{name}: +{found:.3f} %")
+    assert found == pytest.approx(extra, abs=0.02)
+
+
 FORGE = {
     "flux": ("backend.nn.flux", "IntegratedFluxTransformer2DModel", 256, 6.94),
     "sd3.5": ("backend.nn.mmditx", "MMDiTX", 333, 9.14),
