@@ -6,10 +6,18 @@ Importing this package does no work and holds no state: a WebUI keeps it in memo
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from nag_core.hosts.diffusers.applied import Applied
+
 __version__ = "0.1.0"
 
 
-def applied(pipe, negative, **settings):
+def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> AbstractContextManager[Applied]:
     """NAG on a diffusers pipeline inside a `with` block; afterwards the pipeline is what it was.
 
     pipe: any pipeline whose `unet` or `transformer` is of a known family (hosts/diffusers/families.py).
@@ -20,6 +28,6 @@ def applied(pipe, negative, **settings):
     Gives an object whose `report` says what was done. `UnsupportedHost` for a pipeline that NAG does not
     know, ValueError for a setting that does not exist or is out of range.
     """
-    from nag_core.hosts.diffusers import applied as context
+    from nag_core.hosts.diffusers.applied import applied as context
 
-    return context.applied(pipe, negative, **settings)
+    return context(pipe, negative, **settings)

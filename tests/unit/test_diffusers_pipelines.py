@@ -10,6 +10,7 @@ from nag_core.hosts.base import UnsupportedHost
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines
+from tests.readme import snippet
 
 pytestmark = needs_pipelines
 
@@ -105,7 +106,7 @@ def test_several_pictures_of_a_prompt_share_its_negative(name, pipe):
     assert torch.equal(four[:2], other[:2])
     assert min(apart(four[2], other[2]), apart(four[3], other[3])) > 3e-4
     if name in ("sd3", "sana"):
-        return  # without NAG, too: these pipelines repeat pooled vectors and masks in another order than texts
+        return  # without NAG, too: these repeat pooled vectors and masks in another order
     with nag_core.applied(pipe, "low quality photo", scale=4):
         second = draw(name, pipe, TWO[1], images=2, generator=generators(3, 4))
     assert apart(four[2:], second) < 2e-4
@@ -203,6 +204,20 @@ def test_a_call_that_broke_off_does_not_spoil_the_next_one(name, pipe):
     assert touched(pipe) == before
 
 
+@on("sd15")
+def test_a_prompt_that_changes_on_the_way_is_not_passed_over_in_silence(name, pipe):
+    """By a callback, as prompt schedules do it: what the text means for NAG then is unknown."""
+
+    def change(_pipe, _step, _time, kwargs):
+        return {"prompt_embeds": kwargs["prompt_embeds"] + 1}
+
+    more = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, steps=3, **more)
+    assert "4 layers × 1/1 steps" in nag.report
+    assert nag.report.endswith("only 1 of the call's 3 steps were over this prompt")
+
+
 @on("sd15", "flux", "wan")
 def test_a_prompt_may_come_encoded(name, pipe):
     with nag_core.applied(pipe, "blue", scale=4):
@@ -288,3 +303,41 @@ def test_it_reaches_the_decoded_picture_or_video(name, pipe, negative):
         found = draw(name, pipe, output_type="np")
     assert found.shape == plain.shape == ((1, 5, 16, 16, 3) if name == "wan" else (1, *found.shape[1:3], 3))
     assert abs(found - plain).max() > 0
+
+
+@on("sdxl")
+def test_the_library_example_draws_and_reports(name, pipe, capsys, monkeypatch):
+    """With a small pipeline that takes few steps."""
+    original = type(pipe).__call__
+
+    def quick(self, *args, **kwargs):
+        return original(self, *args, num_inference_steps=2, height=32, width=32, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "__call__", quick)
+    found = {"pipe": pipe}
+    exec(snippet("library-example"), found)
+    assert found["image"].size == (32, 32)
+    assert capsys.readouterr().out == f"{found['nag'].report}\n"
+    assert "8 layers × 2/2 steps" in found["nag"].report
+
+
+def test_sana_sprint_which_knows_no_cfg_and_no_negative():
+    from diffusers import SanaSprintPipeline, SCMScheduler
+
+    made = pipelines.pipeline("sana").components
+    torch.manual_seed(0)
+    config = {name: value for name, value in made["transformer"].config.items() if name[0] != "_"}
+    config |= {"guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
+    transformer = type(made["transformer"])(**config)
+    for parameter in transformer.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    pipe = SanaSprintPipeline(**{**made, "transformer": transformer.eval(), "scheduler": SCMScheduler()})
+    pipe.set_progress_bar_config(disable=True)
+    plain = draw("sana", pipe, intermediate_timesteps=1.3)
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        blue = draw("sana", pipe, intermediate_timesteps=1.3)
+    with nag_core.applied(pipe, "dark dog", scale=4):
+        dark = draw("sana", pipe, intermediate_timesteps=1.3)
+    assert nag.report.startswith("2 layers × 2/2 steps")
+    assert min(apart(blue, plain), apart(dark, plain), apart(blue, dark)) > 3e-4
+    assert torch.equal(draw("sana", pipe, intermediate_timesteps=1.3), plain)

@@ -131,13 +131,18 @@ class Applied:
 
     def _progress(self) -> Progress:
         """By model calls over the prompt, of which every pipeline makes one a step."""
-        total = getattr(self.pipe, "_num_timesteps", None) or len(self.pipe.scheduler.timesteps)
+        total = getattr(self.pipe, "_num_timesteps", None)
+        if not total:  # PixArt's does not say
+            total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
         return Progress(self.current[1].calls, int(total))
 
     def end_pass(self) -> None:
         """Ends the pass under way, or notes that a pipeline call's text was never recognised."""
         if self.current is not None:
             session = self.current[1]
+            total = self._progress().total
+            if session.calls < total and not session.stopped:
+                session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
             session.close()
             self.ended.append(session.report())
             self.current = None
@@ -219,10 +224,13 @@ CACHES = ("cache", "fbc_", "pyramid", "taylor")
 
 
 def _refuse_caches(model: nn.Module) -> None:
-    """First-block cache, pyramid attention broadcast and their like hold results of unguided calls."""
+    """First-block cache, pyramid attention broadcast, TeaCache and their like hold results of unguided
+    calls.
+    """
     registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
     names = [name for registry in registries for name in getattr(registry, "hooks", ())]
-    if getattr(model, "is_cache_enabled", False) or any(part in name for name in names for part in CACHES):
+    enabled = getattr(model, "is_cache_enabled", False) or getattr(model, "enable_teacache", False)
+    if enabled or any(part in name for name in names for part in CACHES):
         raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
 
 

@@ -147,5 +147,5 @@ def opened(network: Network, arrived: Arrived, given: dict[str, Any]) -> CrossCa
     """The call that is about to be made."""
     session = arrived.session
     # On the session, so that the negative is embedded once in a pass, and not in every call.
-    embedded = session.batches.setdefault(("embedded", id(network)), {})
-    return CrossCall(network, Call(session, arrived.batch, id(network)), arrived.marks, embedded)
+    embedded = session.batches.setdefault(("embedded", id(network.model)), {})
+    return CrossCall(network, Call(session, arrived.batch, id(network.model)), arrived.marks, embedded)

@@ -41,6 +41,9 @@ class ModelCall(Protocol):
     def arguments(self, given: dict[str, Any]) -> dict[str, Any] | None:
         """The arguments to call the model with; None for those given."""
 
+    def entering(self, layer: Hashable) -> None:
+        """One of the network's layers begins."""
+
     def around(
         self, code: Callable[..., Any], processor: Any, attn: nn.Module, args: tuple, kwargs: dict
     ) -> Any:
