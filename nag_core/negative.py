@@ -85,7 +85,8 @@ def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Seque
 
 
 def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:
-    return cond["crossattn"] if isinstance(cond, dict) else cond
+    context = cond["crossattn"] if isinstance(cond, dict) else cond
+    return context[0] if context.dim() == 3 and context.shape[0] == 1 else context  # Neo's Krea
 
 
 @dataclass(slots=True)

@@ -33,13 +33,15 @@ class Layout:
     `image_first`.
 
     Either way the prompt's tokens lie beside the image's, so that [pos, image] is one view of the sequence.
-    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it.
+    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it. `pad`: the
+    multiple that the model pads each text to.
     """
 
     neg: int
     pos: int
     image: int
     image_first: bool = False
+    pad: int = 1
 
     @property
     def total(self) -> int:
@@ -59,10 +61,16 @@ class Layout:
         """Prompt and image: the sequence as it were without NAG."""
         return slice(0, self.image + self.pos) if self.image_first else slice(self.neg, self.total)
 
+    @property
+    def texts(self) -> tuple[slice, slice]:
+        """The two texts' slots in the order they have in the sequence."""
+        neg = self.neg_part(self.neg)
+        return (self.pos_part, neg) if self.image_first else (neg, self.pos_part)
+
     def neg_part(self, tokens: int) -> slice:
-        """The first `tokens` of the negative's slot."""
+        """What a negative of `tokens` tokens takes of its slot, from the front."""
         first = self.image + self.pos if self.image_first else 0
-        return slice(first, first + tokens)
+        return slice(first, first + -(-tokens // self.pad) * self.pad)
 
 
 def joint_attention(
@@ -85,7 +93,8 @@ def joint_attention(
         or boolean, broadcastable to (B, H, N, N)), two calls of `plain` are made.
     """
     shape = (q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
-    filled = rows.rest is None and all(group.entries[0].tokens == layout.neg for group in rows.groups)
+    slot = layout.neg_part(layout.neg)
+    filled = rows.rest is None and all(layout.neg_part(_tokens(group)) == slot for group in rows.groups)
     out = q.new_empty(shape) if filled else q.new_zeros(shape)
     own = layout.unguided_part
     if rows.rest is not None:
@@ -104,6 +113,24 @@ def joint_attention(
     return out
 
 
+def text_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, rows: Arrangement, plain: Plain
+) -> Tensor:
+    """Attention among the text tokens [neg | pos] alone, (B, N, H*D): each text sees itself, as it would in a
+    call of its own. What no negative fills attends to nothing, and nobody attends to it (zeros).
+    """
+    out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
+    out[:, layout.pos_part] = plain(*(x[:, :, layout.pos_part] for x in (q, k, v)), None)
+    for group in rows.groups:
+        neg = layout.neg_part(_tokens(group))
+        out[group.index, neg] = plain(*(x[group.index][:, :, neg] for x in (q, k, v)), None)
+    return out
+
+
+def _tokens(group: Group) -> int:
+    return group.entries[0].tokens
+
+
 def _merged(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, group: Group, kernel: Kernel, rule: Rule, out: Tensor
 ) -> None:
@@ -113,7 +140,7 @@ def _merged(
     copy.
     """
     own, pos, image = layout.unguided_part, layout.pos_part, layout.image_part
-    neg = layout.neg_part(group.entries[0].tokens)
+    neg = layout.neg_part(_tokens(group))
     to_image = kernel.run(q, k[:, :, image], v[:, :, image])
     to_pos = kernel.run(q[:, :, own], k[:, :, pos], v[:, :, pos])
     to_neg = kernel.run(q, k[:, :, neg], v[:, :, neg])
@@ -164,7 +191,7 @@ def _two_calls(
 ) -> None:
     """The same by the host's attention alone: once over prompt and image, once over negative and image."""
     own, image = layout.unguided_part, layout.image_part
-    neg = layout.neg_part(group.entries[0].tokens)
+    neg = layout.neg_part(_tokens(group))
     out[:, own] = plain(*(x[:, :, own] for x in (q, k, v)), _square(mask, own))
     both = [torch.cat((x[:, :, neg], x[:, :, image]), dim=2) for x in (q, k, v)]
     tokens = neg.stop - neg.start

@@ -12,20 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nag_core.attention.joint import Layout, Plain, joint_attention
-from nag_core.attention.joint_model import JointModel, replaced
+from nag_core.attention.joint import Layout, Plain, joint_attention, text_attention
+from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, NotGuided, replaced
 from nag_core.attention.rows import Arrangement, Batch
 from nag_core.kernels import Rule
 from nag_core.merge import Kernel, lse_kernel
 from nag_core.model_function import ApplyModel, wrapped
 from nag_core.negative import Entry
 from nag_core.session import Session
-
-
-class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
-    """The model call was not what NAG expects; it must be made again without it."""
 
 
 def patch_model_call(model_options: dict, model: JointModel, session: Session, batch: Batch) -> dict:
@@ -79,8 +75,11 @@ def _prepared(
         session.problem("a batch layout nobody knows; there the model ran unguided")
     if rows is None or not rows.groups:
         return None
-    layout = _layout(x, c["c_crossattn"], rows, model.patch)
-    context = _with_negative(c["c_crossattn"], rows, layout.neg, session)
+    texts = c["c_crossattn"]
+    flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
+    layout = _layout(x, flat, rows, model)
+    context = _with_negative(flat, rows, _longest(rows), session, model.image_first)
+    context = context[:, None] if texts.dim() == 4 else context
     # A counter of its own: a call that has to be made again must not have counted.
     counter = torch.zeros((), dtype=torch.int64, device=x.device)
     return _Call(
@@ -101,14 +100,20 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
     return {"control": copied(control)} if "control" in c else {}
 
 
-def _layout(x: Tensor, context: Tensor, rows: Arrangement, patch: int) -> Layout:
-    height, width = (-(-size // patch) for size in x.shape[-2:])
-    longest = max(group.entries[0].tokens for group in rows.groups)
-    return Layout(longest, context.shape[1], height * width)
+def _longest(rows: Arrangement) -> int:
+    return max(group.entries[0].tokens for group in rows.groups)
 
 
-def _with_negative(context: Tensor, rows: Arrangement, width: int, session: Session) -> Tensor:
-    """`context` (B, T, C) with the negatives in front, (B, width + T, C).
+def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
+    height, width = (-(-size // model.patch) for size in x.shape[-2:])
+    parts = (_longest(rows), context.shape[1], height * width)
+    return Layout(*(model.padded(tokens) for tokens in parts), model.image_first, model.pad)
+
+
+def _with_negative(
+    context: Tensor, rows: Arrangement, width: int, session: Session, behind: bool = False
+) -> Tensor:
+    """`context` (B, T, C) with the negatives in front or `behind`, (B, width + T, C).
 
     A negative that is shorter is repeated to `width`, an unguided row gets the first negative: nobody attends
     to either. Real tokens and no zeros, so that layers which scale by their largest input see usual values.
@@ -117,7 +122,7 @@ def _with_negative(context: Tensor, rows: Arrangement, width: int, session: Sess
     slot[:] = _filled(rows.groups[0].entries[0], width, context, session)
     for group in rows.groups:
         slot[group.index] = torch.stack([_filled(one, width, context, session) for one in group.entries])
-    return torch.cat((slot, context), dim=1)
+    return torch.cat((context, slot) if behind else (slot, context), dim=1)
 
 
 def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
@@ -138,6 +143,7 @@ class _Call:
     original: Any
     guided: int = 0
     entered: list[tuple[str, int]] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -149,20 +155,36 @@ class _Call:
         with ExitStack() as stack:
             for name, module in self.model.named_blocks():
                 stack.callback(module.register_forward_pre_hook(entering(name)).remove)
+            for role, module in self.model.others:
+                self._note_role(stack, role, module)
+            if self.model.adapt is not None:
+                stack.enter_context(self.model.adapt(self.layout, self.rows))
             stack.enter_context(replaced(self.model.namespace, self.model.attribute, self.attention))
             yield
+
+    def _note_role(self, stack: ExitStack, role: str, module: nn.Module) -> None:
+        """`within` ends with `role` while `module` runs, also when it fails."""
+        stack.callback(module.register_forward_pre_hook(lambda *_: self.within.append(role)).remove)
+
+        def leaving(*_: Any) -> None:
+            self.within.pop()
+
+        stack.callback(module.register_forward_hook(leaving, always_call=True).remove)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         """In the host's place. A joint call is known by its exact length, never by being longer than the
         text: SD3.5-Medium's attention among image tokens alone is that, too.
         """
         tokens = q.shape[2] if self.model.heads_split else q.shape[1]
-        if tokens == self.layout.image:
+        role = self.within[-1] if self.within else ""
+        if role == UNTOUCHED or (not role and tokens == self.layout.image):
             return self.original(q, k, v, heads, *args, **kwargs)
         try:
-            if tokens != self.layout.total:
-                raise NotGuided(f"an attention over {tokens} tokens, expected {self.layout.total}")
-            return self._joint(q, k, v, heads, *args, **kwargs)
+            expected = self.layout.total - (self.layout.image if role == TEXT_ONLY else 0)
+            if tokens != expected:
+                raise NotGuided(f"an attention over {tokens} tokens, expected {expected}")
+            attend = self._text if role == TEXT_ONLY else self._joint
+            return attend(q, k, v, heads, *args, **kwargs)
         except NotGuided:
             raise
         except Exception as error:  # ours; the host's own errors pass outside of this function
@@ -172,9 +194,7 @@ class _Call:
     def _joint(
         self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
     ) -> Tensor:
-        if not self.model.heads_split:
-            # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
-            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+        q, k, v = self._split(q, k, v, heads)
         exact = mask is None and not self.session.two_calls and self.model.is_sdpa(self.original)
         kernel = lse_kernel(q) if exact else None
         try:
@@ -191,6 +211,21 @@ class _Call:
         name = getattr(self.original, "__name__", "attention")
         self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
         return out
+
+    def _split(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """(B, H, N, D) each."""
+        if self.model.heads_split:
+            return q, k, v
+        # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
+        return tuple(x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+
+    def _text(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        if mask is not None:
+            raise NotGuided("the text's tokens are masked among themselves")
+        q, k, v = self._split(q, k, v, heads)
+        return text_attention(q, k, v, self.layout, self.rows, self._plain(options))
 
     def _attended(
         self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel | None, mask: Tensor | None, options: dict

@@ -9,9 +9,9 @@ def detect() -> Host:
     """The adapter for the WebUI this process runs in, by what can be imported; `UnsupportedHost` with the
     reason.
     """
-    from nag_core.hosts import forge, ldm_patched
+    from nag_core.hosts import forge, ldm_patched, neo
 
-    for adapter in (forge, ldm_patched):
+    for adapter in (neo, forge, ldm_patched):
         host = adapter.probe()
         if host is not None:
             return host

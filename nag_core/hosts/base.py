@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from nag_core.attention.cross import cross_attention_layers
+from nag_core.attention.cross_call import CrossModel
 from nag_core.attention.joint_model import JointModel
-from nag_core.session import Progress
+from nag_core.session import Progress, Session
 
 
 class UnsupportedHost(RuntimeError):  # noqa: N818 - a reason to stand aside, not a fault
@@ -35,7 +36,22 @@ class Host(Protocol):
     def joint_model(self, network: nn.Module) -> JointModel | None:
         """How to reach the joint attention of a DiT; None for every other network."""
 
-    def after_encoding(self, unet: Any, x: Tensor) -> None:
+    def cross_model(self, network: nn.Module) -> CrossModel | None:
+        """How to reach the cross-attention of a DiT; None for every other network."""
+
+    def network(self, sd_model: Any) -> nn.Module:
+        """The diffusion network; `UnsupportedHost` where there is no way to it."""
+
+    def install(self, p: Any, sd_model: Any, session: Session) -> None:
+        """Puts the session on the pass of `p` that is about to be sampled, or under way. Idempotent."""
+
+    def installed(self, p: Any, sd_model: Any, session: Session) -> bool:
+        """Whether the session is on the model that samples now (the refiner loads another one)."""
+
+    def begin_call(self, p: Any, sd_model: Any, session: Session) -> None:
+        """Called in every denoiser call, right before the network runs."""
+
+    def after_encoding(self, sd_model: Any, x: Tensor) -> None:
         """Called when a text was encoded in the middle of sampling: the UNet may have been moved off the
         device.
         """
@@ -61,8 +77,9 @@ def unet_patcher(sd_model: Any) -> Any:
 
 def check_model(sd_model: Any, host: Host) -> None:
     """`UnsupportedHost` for a model that has no attention to guide."""
-    network = unet_patcher(sd_model).model.diffusion_model
-    if not cross_attention_layers(network) and host.joint_model(network) is None:
+    network = host.network(sd_model)
+    known = cross_attention_layers(network) or host.joint_model(network) or host.cross_model(network)
+    if not known:
         raise UnsupportedHost(no_attention(network))
 
 

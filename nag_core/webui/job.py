@@ -11,7 +11,7 @@ from typing import Any
 from nag_core import hosts, presets, report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
-from nag_core.hosts import base, encoding, modifier
+from nag_core.hosts import base, encoding
 from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.hosts.texts import texts_in_use
 from nag_core.negative import Negative, negative_from_schedules
@@ -93,7 +93,7 @@ class Job:
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
             self.host.attention, self.host.attention_name, name, _texts_in_use(p, c, uc),
         )  # fmt: skip
-        modifier.install(p.sd_model, self.host, session)
+        self.host.install(p, p.sd_model, session)
         return Pass(session, texts, own)
 
     def _negative(self, p: Any, texts: list[str], schedules: Any, name: str) -> Negative:
@@ -119,8 +119,9 @@ class Job:
                 continue
             session = current.session
             try:
-                if not modifier.installed(sd_model, session):
+                if not self.host.installed(p, sd_model, session):
                     self._move(p, current, sd_model, x, name)
+                self.host.begin_call(p, sd_model, session)
             except Exception as error:
                 session.problem(f"off after the refiner switch ({str(error)[:120]})", error)
                 session.close()
@@ -135,9 +136,9 @@ class Job:
         current.session.texts = None  # the host has encoded the prompt anew, too
         schedules = None if current.own else p.get_conds()[1]
         current.session.negative = self._negative(p, current.texts, schedules, name)
-        modifier.install(sd_model, self.host, current.session)
+        self.host.install(p, sd_model, current.session)
         if not schedules:
-            self.host.after_encoding(base.unet_patcher(sd_model), x)
+            self.host.after_encoding(sd_model, x)
 
     def end_batch(self) -> str:
         """Ends the batch's passes; the sentence for log, comment and infotext."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nag_core import hosts
-from nag_core.hosts import base, forge, ldm_patched, modifier
+from nag_core.hosts import base, forge, ldm_patched, modifier, patched
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +88,11 @@ def test_after_an_encode_in_mid_sampling_the_host_prepares_the_unet_again(monkey
 
     stub(monkeypatch, "backend.sampling.sampling_function", sampling_prepare=sampling_prepare)
     stub(monkeypatch, "modules_forge.forge_sampler", sampling_prepare=sampling_prepare)
-    forge.Forge().after_encoding("unet", "x")
-    ldm_patched.LdmPatched().after_encoding("unet", "x")
-    assert prepared == [("unet", "x")] * 2
+    unet = SimpleNamespace(add_conditioning_modifier=None)
+    model = SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))
+    forge.Forge().after_encoding(model, "x")
+    ldm_patched.LdmPatched().after_encoding(model, "x")
+    assert prepared == [(unet, "x")] * 2
 
 
 @pytest.mark.parametrize(
@@ -214,16 +216,17 @@ def call(images, options, network=None, joint_model=lambda network: None):
     schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
     used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
     model = SimpleNamespace(diffusion_model=network or UNet())
-    host = SimpleNamespace(weights=lambda model: "w", joint_model=joint_model)
+    host = patched.PatchedHost()
+    host.weights, host.joint_model = (lambda model: "w"), joint_model
     modify = modifier._conditioning_modifier(host, used)
-    patched = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
-    return used, patched
+    options = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
+    return used, options
 
 
 def test_a_batch_that_is_not_the_jobs_stays_plain_and_is_said():
     options = {"transformer_options": {}}
-    used, patched = call(3, options)
-    assert patched is options
+    used, found = call(3, options)
+    assert found is options
     assert used.problems == ["2 negatives for 3 images"]
 
 
@@ -233,11 +236,11 @@ def test_a_joint_model_is_guided_through_its_model_call_and_the_next_network_by_
     from tests.unit.test_joint import described
 
     network = models.build(models.FluxLike)
-    used, patched = call(2, {"transformer_options": {}}, network, described)
-    assert set(patched) == {"transformer_options", "model_function_wrapper"}
+    used, options = call(2, {"transformer_options": {}}, network, described)
+    assert set(options) == {"transformer_options", "model_function_wrapper"}
     assert used.armed == 1
-    used, patched = call(2, {"transformer_options": {}})
-    assert "attn2" in patched["transformer_options"]["patches_replace"]
+    used, options = call(2, {"transformer_options": {}})
+    assert "attn2" in options["transformer_options"]["patches_replace"]
 
 
 def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_loaded():
@@ -266,8 +269,8 @@ def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_load
 )
 def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(patches, regional):
     """ControlLLLite has an attn2 patch too and leaves the rows as they are."""
-    _, patched = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
-    replace = next(iter(patched["transformer_options"]["patches_replace"]["attn2"].values()))
+    _, options = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
+    replace = next(iter(options["transformer_options"]["patches_replace"]["attn2"].values()))
     (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "batch")]
     assert seen.batch.regional is regional
     assert seen.batch.tiled is True
