@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from nag_core.attention.rows import Batch, Group
+from nag_core.attention.rows import Arrangement, Batch, Group
 from nag_core.negative import Entry
 from nag_core.session import Session
 
@@ -103,14 +103,31 @@ def _guide_rows(
     """`pos` (rows, tokens, channels) with its conditional rows guided, group by group of equally long
     negatives.
     """
-    session = call.session
     arrangement = call.batch.arrangement(q.shape[0], extra["cond_or_uncond"], q.device)
     if arrangement is None:
-        session.problem("a batch layout nobody knows; there the attention ran unguided")
+        call.session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
     # In place where it is the host attention's own; a replacer may have handed out a tensor it still uses.
     out = pos if theirs is None else pos.clone()
-    rule = session.rule(pos.device)
+    guide_groups(out, q, extra, arrangement, key, module, call, theirs)
+    return out
+
+
+def guide_groups(
+    out: Tensor,
+    q: Tensor,
+    extra: dict,
+    arrangement: Arrangement,
+    key: LayerKey,
+    module: nn.Module,
+    call: Call,
+    theirs: Replace | None = None,
+) -> None:
+    """Guides the arrangement's rows of z+ in place. out: z+ (rows, tokens, channels), q its queries. module:
+    has the `to_k`, `to_v` that make the negative's keys and values. theirs: a replacer that made z+.
+    """
+    session = call.session
+    rule = session.rule(out.device)
     for group in arrangement.groups:
         neg = _negative_attention(q, extra, group, key, module, theirs, call)
         rows = out[group.index]
@@ -118,7 +135,6 @@ def _guide_rows(
         if not isinstance(group.index, slice):
             out[group.index] = rows
         session.count(key, len(group.entries) * q.shape[1])
-    return out
 
 
 def _negative_attention(

@@ -113,7 +113,9 @@ class Job:
             )
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
-        """Puts NAG back after the refiner swapped the model within a pass (no script hook fires)."""
+        """Called in every denoiser call: puts NAG back after the refiner swapped the model within a pass (no
+        script hook fires), and tells the host's adapter that a call begins.
+        """
         for name, current in self.passes.items():
             if not isinstance(current, Pass) or current.session.closed:
                 continue
@@ -121,10 +123,15 @@ class Job:
             try:
                 if not self.host.installed(p, sd_model, session):
                     self._move(p, current, sd_model, x, name)
-                self.host.begin_call(p, sd_model, session)
             except Exception as error:
                 session.problem(f"off after the refiner switch ({str(error)[:120]})", error)
                 session.close()
+                continue
+            try:
+                self.host.begin_call(p, sd_model, session)
+            except Exception as error:
+                message = f"{type(error).__name__}: {str(error)[:120]}"
+                session.problem(f"could not be installed ({message})", error)
 
     def _move(self, p: Any, current: Pass, sd_model: Any, x: Any, name: str) -> None:
         """Installs the running pass on another model. That one has another text encoder: the old conditioning

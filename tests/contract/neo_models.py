@@ -84,12 +84,15 @@ KINDS = {
     ),
     "Ernie": Kind(
         "ernie", "ErnieImageModel",
-        {"hidden_size": 64, "num_attention_heads": 2, "num_layers": 3, "ffn_hidden_size": 64, "in_channels": 4,
-         "out_channels": 4, "text_in_dim": CONTEXT, "rope_axes_dim": (8, 12, 12)},
+        {"hidden_size": 64, "num_attention_heads": 2, "num_layers": 3, "ffn_hidden_size": 64,
+         "in_channels": 4, "out_channels": 4,
+         "text_in_dim": CONTEXT, "rope_axes_dim": (8, 12, 12)},
         image=64, image_first=True, heads_split=False, shared="rope options",
     ),
     "Wan t2v": Kind("wan", "WanModel", _WAN, heads_split=False, video=True, cross=True),
-    "Wan i2v": Kind("wan", "WanModel", {**_WAN, "model_type": "i2v"}, heads_split=False, video=True, cross=True),
+    "Wan i2v": Kind(
+        "wan", "WanModel", {**_WAN, "model_type": "i2v"}, heads_split=False, video=True, cross=True
+    ),
     "Anima": Kind(
         "anima", "Anima",
         {"in_channels": 4, "out_channels": 4, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 64,
@@ -121,7 +124,7 @@ def inputs(kind, rows, tokens):
     if kind.pooled:
         more = {"y": normal(rows, 10, seed=4), "guidance": normal(rows, seed=5).abs()}
     if kind.arguments.get("model_type") == "i2v":
-        more = {"clip_fea": normal(rows, 5, 1280, seed=6)}
+        more = {"clip_fea": normal(rows, 3, 1280, seed=6)}
     context = normal(rows, tokens, kind.context, seed=3)
     return normal(rows, 4, *size, seed=1), torch.linspace(0.2, 0.8, rows), context, more
 
@@ -149,7 +152,9 @@ class _Branches:
             return out
         self.handed[me] = out[:, part].clone()
         self.barrier.wait()
-        out[:, part] = reference.nag(self.handed["pos"].double(), self.handed["neg"].double(), *self.strength)[0]
+        out[:, part] = reference.nag(
+            self.handed["pos"].double(), self.handed["neg"].double(), *self.strength
+        )[0]
         self.barrier.wait()
         return out
 
@@ -163,11 +168,11 @@ class _Branches:
 
 def literal(kind, network, x, timestep, pos, neg, strength, **more):
     """One guided picture (batch of 1) under the rule of one image stream; pos, neg (1, tokens, channels)."""
-    home = vars(importlib.import_module("backend.nn.flux" if kind.module == "chroma" else f"backend.nn.{kind.module}"))
-    original = home["attention_function"]
-    branches = _Branches(
-        kind, network, original, {"pos": pos.shape[1], "neg": neg.shape[1]}, strength
+    home = vars(
+        importlib.import_module("backend.nn.flux" if kind.module == "chroma" else f"backend.nn.{kind.module}")
     )
+    original = home["attention_function"]
+    branches = _Branches(kind, network, original, {"pos": pos.shape[1], "neg": neg.shape[1]}, strength)
     found = {}
 
     def branch(name, context):
@@ -180,7 +185,9 @@ def literal(kind, network, x, timestep, pos, neg, strength, **more):
     handles = _positions(kind, network, branches)
     home["attention_function"] = branches.attention
     try:
-        threads = [threading.Thread(target=branch, args=each, name=each[0]) for each in (("pos", pos), ("neg", neg))]
+        threads = [
+            threading.Thread(target=branch, args=each, name=each[0]) for each in (("pos", pos), ("neg", neg))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

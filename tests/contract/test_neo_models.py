@@ -1,4 +1,4 @@
-"""NAG on Forge Neo's own networks (`backend.nn`), imported from a checkout: `--webui-dir`, in its environment."""
+"""NAG on Forge Neo's own networks (`backend.nn`), from a checkout (`--webui-dir`), in its environment."""
 
 import importlib
 import sys
@@ -10,8 +10,8 @@ import torch
 from nag_core.attention.cross_call import patch_cross_call
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Batch
-from nag_core.negative import Entry
 from nag_core.hosts.neo import Neo
+from nag_core.negative import Entry
 from tests.contract import neo_models as neo
 from tests.unit.test_joint import STRENGTH, error, session
 
@@ -119,7 +119,7 @@ def test_at_cfg_7_uncond_rows_are_the_hosts_own_and_negatives_of_unequal_length_
     found = call(kind, network, tensors, entries, [1, 0], used)
     wanted = expected(kind, network, tensors, [None, None, *entries])
     assert used.problems == []
-    assert error(found[:2], wanted[:2]) <= 1e-7
+    assert error(found[:2], wanted[:2]) <= 2e-6
     assert error(found[2:], wanted[2:]) <= LIMIT
 
 
@@ -129,7 +129,7 @@ def test_an_image_without_a_negative_is_drawn_as_without_nag(family):
     network, tensors = neo.build(kind), neo.inputs(kind, 2, 6)
     found = call(kind, network, tensors, [None, entry(kind, 9, 5)], [0])
     wanted = expected(kind, network, tensors, [None, entry(kind, 9, 5)])
-    assert error(found[:1], wanted[:1]) <= 1e-7
+    assert error(found[:1], wanted[:1]) <= 2e-6
     assert error(found[1:], wanted[1:]) <= LIMIT
 
 
