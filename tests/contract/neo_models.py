@@ -18,8 +18,9 @@ CONTEXT = 12
 
 class Kind(NamedTuple):
     """How to build a family and what its attention calls look like. `image`: tokens of the 8 x 8 latent;
-    `multiple`: what texts are padded to; `shared`: how the negative's branch gets the image positions of the
-    prompt's, where those depend on the text's length.
+    0 where it changes from layer to layer; `hooked`: by attn2 replaces; `multiple`: what texts are padded to;
+    `shared`: how the negative's branch gets the image positions of the prompt's, where those depend on the
+    text's length.
     """
 
     module: str
@@ -33,6 +34,7 @@ class Kind(NamedTuple):
     video: bool = False
     pooled: bool = False
     cross: bool = False
+    hooked: bool = False
     shared: str = ""
 
 
@@ -57,11 +59,18 @@ _LUMINA = {
     "n_kv_heads": 2, "multiple_of": 8, "ffn_dim_multiplier": 1.0, "qk_norm": True, "cap_feat_dim": CONTEXT,
     "axes_dims": (16, 24, 24), "axes_lens": (300, 512, 512),
 }  # fmt: skip
+_SD15 = {
+    "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1,
+    "context_dim": CONTEXT, "num_heads": 2, "use_spatial_transformer": True,
+}  # fmt: skip
 _WAN = {
     "in_dim": 4, "dim": 48, "ffn_dim": 64, "freq_dim": 32, "text_dim": CONTEXT, "out_dim": 4, "num_heads": 2,
     "num_layers": 3,
 }  # fmt: skip
 KINDS = {
+    "SD1.5": Kind("unet", "IntegratedUNet2DConditionModel", _SD15, image=0, cross=True, hooked=True),
     "Flux.1": Kind("flux", "IntegratedFluxTransformer2DModel", _FLUX, pooled=True),
     "Flux.2 Klein": Kind("flux", "IntegratedFluxTransformer2DModel", _KLEIN, image=64),
     "Chroma": Kind("chroma", "IntegratedChromaTransformer2DModel", _CHROMA),
@@ -104,7 +113,10 @@ KINDS = {
 
 def build(kind):
     """A seeded network; weights large enough that attention shapes the result."""
-    network = getattr(importlib.import_module(f"backend.nn.{kind.module}"), kind.network)(**kind.arguments)
+    arguments = {
+        key: list(value) if isinstance(value, list) else value for key, value in kind.arguments.items()
+    }
+    network = getattr(importlib.import_module(f"backend.nn.{kind.module}"), kind.network)(**arguments)
     generator = torch.Generator().manual_seed(7)
     for name, parameter in network.named_parameters():
         values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -132,6 +144,7 @@ def inputs(kind, rows, tokens):
 def run(kind, network, x, timestep, context, **more):
     """The network as the host's KModel calls it."""
     context = context[:, None] if kind.module == "krea" else context
+    more.setdefault("transformer_options", {})
     return network(x, timestep, context=context, **more)
 
 
@@ -160,7 +173,11 @@ class _Branches:
 
     def image_part(self, queries, keys, text):
         if self.kind.cross:
-            return slice(None) if keys == text and queries == self.kind.image else None
+            return (
+                slice(None)
+                if keys == text and queries in (self.kind.image, queries * self.kind.hooked)
+                else None
+            )
         if queries != text + self.kind.image:
             return None
         return slice(0, self.kind.image) if self.kind.image_first else slice(text, None)

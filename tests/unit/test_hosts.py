@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nag_core import hosts
-from nag_core.hosts import base, forge, ldm_patched, modifier, patched
+from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, NotGuided
+from nag_core.hosts import base, forge, ldm_patched, modifier, neo, patched
 
 
 @pytest.fixture(autouse=True)
@@ -274,3 +275,77 @@ def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(p
     (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "batch")]
     assert seen.batch.regional is regional
     assert seen.batch.tiled is True
+
+
+@pytest.fixture
+def neo_host(monkeypatch):
+    """Stand-ins of the modules that Neo's adapter looks its functions up in."""
+    for name in ("attention", *(f"nn.{name}" for name in ("wan", "lumina", "flux", "qwen", "krea", "anima"))):
+        stub_beside(monkeypatch, f"backend.{name}", attention_function=attention_pytorch)
+    return hosts.detect()
+
+
+def stub_beside(monkeypatch, name, **attributes):
+    """As `stub`, keeping what an earlier call put into the same packages."""
+    kept = {key: value for key, value in sys.modules.items() if key.startswith("backend")}
+    stub(monkeypatch, name, **attributes)
+    for key, value in kept.items():
+        monkeypatch.setitem(sys.modules, key, value)
+
+
+def test_neo_is_recognised_before_forge_by_the_models_forge_lacks(neo_host):
+    assert isinstance(neo_host, neo.Neo)
+    assert neo_host.attention_name == "attention_pytorch"
+
+
+def test_neos_families_are_known_by_their_classes_and_parts(neo_host):
+    flux = dit("IntegratedFluxTransformer2DModel", double_blocks=1, single_blocks=2)
+    assert neo_host.joint_model(flux) is None, "without the embedder of its positions"
+    flux.pe_embedder = torch.nn.Identity()
+    assert len(neo_host.joint_model(flux).blocks) == 3
+    qwen = dit("QwenImageTransformer2DModel", transformer_blocks=2)
+    qwen.pe_embedder = torch.nn.Identity()
+    assert not neo_host.joint_model(qwen).heads_split
+    image = dit("NextDiT", layers=2, context_refiner=1, noise_refiner=2)
+    image.rope_embedder, image.cap_embedder = torch.nn.Identity(), torch.nn.Identity()
+    image.pad_tokens_multiple = 32
+    joint = neo_host.joint_model(image)
+    assert (joint.pad, joint.padded(33)) == (32, 64)
+    assert [role for role, _ in joint.others] == [TEXT_ONLY, UNTOUCHED, UNTOUCHED]
+    assert neo_host.joint_model(dit("PixDiT_T2I", layers=2)) is None
+
+
+def test_nunchakus_networks_are_left_alone(neo_host):
+    """Theirs are subclasses of the known ones with kernels instead of the host's attention."""
+    plain = dit("QwenImageTransformer2DModel", transformer_blocks=2)
+    plain.pe_embedder = torch.nn.Identity()
+    subclass = type("NunchakuQwenImageTransformer2DModel", (type(plain),), {})()
+    subclass.__dict__.update(plain.__dict__)
+    assert neo_host.joint_model(plain) is not None
+    assert neo_host.joint_model(subclass) is None
+
+
+def test_reference_images_are_a_reason_to_stand_aside(neo_host, monkeypatch):
+    stub_beside(monkeypatch, "backend.args", dynamic_args=SimpleNamespace(ref_latents=[]))
+    neo._no_references()
+    sys.modules["backend.args"].dynamic_args.ref_latents.append(Q)
+    with pytest.raises(NotGuided, match="reference images"):
+        neo._no_references()
+
+
+def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
+    model = SimpleNamespace(apply_model=len)
+    assert neo.Neo().obstacle(model) == ""
+    model._orig_apply_model, model.apply_model = len, max
+    assert "torch.compile" in neo.Neo().obstacle(model)
+    model.apply_model = len
+    assert neo.Neo().obstacle(model) == ""
+
+
+def test_other_weights_in_the_same_module_are_other_weights():
+    """Neo's refiner can put the second model's weights into the first one's module."""
+    model = torch.nn.Linear(2, 2)
+    before = neo.Neo().weights(model)
+    assert neo.Neo().weights(model) == before
+    model.weight = torch.nn.Parameter(torch.zeros(2, 2))
+    assert neo.Neo().weights(model) != before
