@@ -141,7 +141,8 @@ def _joined(present: Sequence[tuple[Entry, float]]) -> Entry | None:
 
 
 def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:
-    return cond["crossattn"] if isinstance(cond, dict) else cond
+    context = cond["crossattn"] if isinstance(cond, dict) else cond
+    return context[0] if context.dim() == 3 and context.shape[0] == 1 else context  # Neo's Krea
 
 
 def projected(module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nag_core.attention.focus import Focus, focus_on
-from nag_core.attention.rows import Batch, Group
+from nag_core.attention.rows import Arrangement, Batch, Group
 from nag_core.guidance import average
 from nag_core.negative import Entry
 from nag_core.session import Session
@@ -93,7 +93,7 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         pos = inner(q, k, v, extra)
 
         def attend(group: Group, focus: Focus) -> Tensor:
-            return _negative_attention(q, options, group, key, module, theirs, call, focus)
+            return negative_attention(q, options, group, key, module, theirs, call, focus)
 
         # A replacer may have handed out a tensor that it still uses.
         return guided_rows(pos, options["cond_or_uncond"], key, call, attend, may_write=theirs is None)
@@ -138,6 +138,19 @@ def _guide_rows(
     if arrangement is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
+    return guide_arranged(pos, arrangement, key, call, attend, may_write)
+
+
+def guide_arranged(
+    pos: Tensor,
+    arrangement: Arrangement,
+    key: Hashable,
+    call: Call,
+    attend: Callable[[Group, Focus], Tensor],
+    may_write: bool,
+) -> Tensor:
+    """The same for rows whose arrangement is known already; raises what `attend` raises."""
+    session = call.session
     focus = focus_on(session, pos.shape[1], call.size, pos.device, call.batch.tiled)
     if not focus.guided:
         return pos
@@ -153,7 +166,7 @@ def _guide_rows(
     return out
 
 
-def _negative_attention(
+def negative_attention(
     q: Tensor,
     extra: dict,
     group: Group,

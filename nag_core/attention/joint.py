@@ -36,13 +36,15 @@ class Layout:
     `image_first`.
 
     Either way the prompt's tokens lie beside the image's, so that [pos, image] is one view of the sequence.
-    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it.
+    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it. `pad`: the
+    multiple that the model pads each text to.
     """
 
     neg: int
     pos: int
     image: int
     image_first: bool = False
+    pad: int = 1
 
     @property
     def total(self) -> int:
@@ -62,10 +64,24 @@ class Layout:
         """Prompt and image: the sequence as it were without NAG."""
         return slice(0, self.image + self.pos) if self.image_first else slice(self.neg, self.total)
 
+    @property
+    def texts(self) -> tuple[slice, slice]:
+        """The two texts' slots in the order they have in the sequence."""
+        neg = self.neg_part(self.neg)
+        return (self.pos_part, neg) if self.image_first else (neg, self.pos_part)
+
+    def neg_part(self, tokens: int) -> slice:
+        """What a negative of `tokens` tokens takes of its slot, from the front."""
+        first = self.image + self.pos if self.image_first else 0
+        return slice(first, first + -(-tokens // self.pad) * self.pad)
+
     def neg_parts(self, group: Group) -> list[slice]:
         """Where the group's negatives stand in their slot, one behind the other from its first token on."""
+        spans = group.entries[0].spans
+        if len(spans) == 1:
+            return [self.neg_part(group.entries[0].tokens)]
         first = self.image + self.pos if self.image_first else 0
-        return [slice(first + at.start, first + at.stop) for at, _ in group.entries[0].spans]
+        return [slice(first + at.start, first + at.stop) for at, _ in spans]
 
 
 def joint_attention(
@@ -91,7 +107,8 @@ def joint_attention(
         bit; the negatives' own tokens go on as ever.
     """
     shape = (q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
-    filled = rows.rest is None and all(group.entries[0].tokens == layout.neg for group in rows.groups)
+    slot = layout.neg_part(layout.neg)
+    filled = rows.rest is None and all(layout.neg_part(_tokens(group)) == slot for group in rows.groups)
     out = q.new_empty(shape) if filled else q.new_zeros(shape)
     own = layout.unguided_part
     if rows.rest is not None:
@@ -109,6 +126,24 @@ def joint_attention(
         if not isinstance(group.index, slice):
             out[group.index] = part
     return out
+
+
+def text_attention(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, rows: Arrangement, plain: Plain
+) -> Tensor:
+    """Attention among the text tokens [neg | pos] alone, (B, N, H*D): each text sees itself, as it would in a
+    call of its own. What no negative fills attends to nothing, and nobody attends to it (zeros).
+    """
+    out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
+    out[:, layout.pos_part] = plain(*(x[:, :, layout.pos_part] for x in (q, k, v)), None)
+    for group in rows.groups:
+        for neg in layout.neg_parts(group):
+            out[group.index, neg] = plain(*(x[group.index][:, :, neg] for x in (q, k, v)), None)
+    return out
+
+
+def _tokens(group: Group) -> int:
+    return group.entries[0].tokens
 
 
 def _merged(

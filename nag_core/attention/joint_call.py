@@ -11,15 +11,12 @@ from torch import Tensor
 
 from nag_core.attention.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.attention.joint import Layout, Plain, joint_attention
+from nag_core.attention.joint_model import NotGuided
 from nag_core.attention.rows import Arrangement
 from nag_core.kernels import Rule
 from nag_core.merge import Kernel, lse_kernel
 from nag_core.negative import Entry
 from nag_core.session import Session
-
-
-class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
-    """The model call was not what NAG expects; it must be made again without it."""
 
 
 def slot_width(rows: Arrangement) -> int:

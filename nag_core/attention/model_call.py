@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nag_core.attention.focus import focus_on
-from nag_core.attention.joint import Layout, Plain
-from nag_core.attention.joint_call import JointCall, NotGuided, slot_width, with_negative
-from nag_core.attention.joint_model import JointModel, replaced
+from nag_core.attention.joint import Layout, Plain, text_attention
+from nag_core.attention.joint_call import JointCall, slot_width, with_negative
+from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, NotGuided, replaced
 from nag_core.attention.rows import Arrangement, Batch
 from nag_core.model_function import ApplyModel, wrapped
 from nag_core.session import Session
@@ -74,11 +74,17 @@ def _prepared(
         session.problem("a batch layout nobody knows; there the model ran unguided")
     if rows is None or not rows.groups:
         return None
-    layout = _layout(x, c["c_crossattn"], rows, model.patch)
+    texts = c["c_crossattn"]
+    flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
+    layout = _layout(x, flat, rows, model)
     focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled)
     if not focus.guided:
         return None
-    context = with_negative(c["c_crossattn"], rows, layout.neg, session)
+    if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):
+        # Each of them would need positions and padding of its own in the slot.
+        return session.stop("several negatives are not possible on this model yet")
+    context = with_negative(flat, rows, slot_width(rows), session, model.image_first)
+    context = context[:, None] if texts.dim() == 4 else context
     # A counter of its own: a call that has to be made again must not have counted.
     counter = torch.zeros((), dtype=torch.int64, device=x.device)
     return _Call(
@@ -99,18 +105,22 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
     return {"control": copied(control)} if "control" in c else {}
 
 
-def _layout(x: Tensor, context: Tensor, rows: Arrangement, patch: int) -> Layout:
-    height, width = (-(-size // patch) for size in x.shape[-2:])
-    return Layout(slot_width(rows), context.shape[1], height * width)
+def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
+    height, width = (-(-size // model.patch) for size in x.shape[-2:])
+    parts = (slot_width(rows), context.shape[1], height * width)
+    return Layout(*(model.padded(tokens) for tokens in parts), model.image_first, model.pad)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Call(JointCall):
-    """The replaced attention of one of Forge's model calls. `original`: the host's function."""
+    """The replaced attention of one of Forge's model calls. `original`: the host's function. `within`: the
+    roles of the modules that run now, if their attention is no joint one.
+    """
 
     model: JointModel
     arguments: dict[str, Any]
     original: Any
+    within: list[str] = field(default_factory=list)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -122,20 +132,36 @@ class _Call(JointCall):
         with ExitStack() as stack:
             for name, module in self.model.named_blocks():
                 stack.callback(module.register_forward_pre_hook(entering(name)).remove)
+            for role, module in self.model.others:
+                self._note_role(stack, role, module)
+            if self.model.adapt is not None:
+                stack.enter_context(self.model.adapt(self.layout, self.rows))
             stack.enter_context(replaced(self.model.namespace, self.model.attribute, self.attention))
             yield
+
+    def _note_role(self, stack: ExitStack, role: str, module: nn.Module) -> None:
+        """`within` ends with `role` while `module` runs, also when it fails."""
+        stack.callback(module.register_forward_pre_hook(lambda *_: self.within.append(role)).remove)
+
+        def leaving(*_: Any) -> None:
+            self.within.pop()
+
+        stack.callback(module.register_forward_hook(leaving, always_call=True).remove)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         """In the host's place. A joint call is known by its exact length, never by being longer than the
         text: SD3.5-Medium's attention among image tokens alone is that, too.
         """
         tokens = q.shape[2] if self.model.heads_split else q.shape[1]
-        if tokens == self.layout.image:
+        role = self.within[-1] if self.within else ""
+        if role == UNTOUCHED or (not role and tokens == self.layout.image):
             return self.original(q, k, v, heads, *args, **kwargs)
         try:
-            if tokens != self.layout.total:
-                raise NotGuided(f"an attention over {tokens} tokens, expected {self.layout.total}")
-            return self._joint(q, k, v, heads, *args, **kwargs)
+            expected = self.layout.total - (self.layout.image if role == TEXT_ONLY else 0)
+            if tokens != expected:
+                raise NotGuided(f"an attention over {tokens} tokens, expected {expected}")
+            attend = self._text if role == TEXT_ONLY else self._joint
+            return attend(q, k, v, heads, *args, **kwargs)
         except NotGuided:
             raise
         except Exception as error:  # ours; the host's own errors pass outside of this function
@@ -145,12 +171,25 @@ class _Call(JointCall):
     def _joint(
         self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
     ) -> Tensor:
-        if not self.model.heads_split:
-            # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
-            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
         name = getattr(self.original, "__name__", "attention")
         exact = self.model.is_sdpa(self.original)
-        return self.guided_attention(q, k, v, self._plain(options), exact, name, mask)
+        tensors = self._split(q, k, v, heads)
+        return self.guided_attention(*tensors, self._plain(options), exact, name, mask)
+
+    def _split(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """(B, H, N, D) each."""
+        if self.model.heads_split:
+            return q, k, v
+        # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
+        return tuple(x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+
+    def _text(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        if mask is not None:
+            raise NotGuided("the text's tokens are masked among themselves")
+        tensors = self._split(q, k, v, heads)
+        return text_attention(*tensors, self.layout, self.rows, self._plain(options))
 
     def _plain(self, options: dict[str, Any]) -> Plain:
         """The host's function with the options it was called with, for heads split as `joint_attention` has

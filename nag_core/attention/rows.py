@@ -98,6 +98,14 @@ class Batch:
             self.known[key] = None if rows is None else self._by_layout(rows, total, device)
         return self.known[key]
 
+    def of_images(self, images: Sequence[int | None], device: torch.device) -> Arrangement:
+        """The same for a call whose rows are known one by one: the image each draws, None for the uncond."""
+        key = (tuple(images), device)
+        if key not in self.known:
+            rows = [Row(row, image) for row, image in enumerate(images) if image is not None]
+            self.known[key] = self._by_layout(rows, len(images), device)
+        return self.known[key]
+
     def _by_layout(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
         layouts: dict[Hashable, list[Row]] = {}
         for row in rows:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, LayerKey, cross_attention_layers, patch_attn2
+from nag_core.attention.cross_call import patch_cross_call
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Batch
 from nag_core.hosts.base import Host, no_attention, unet_patcher
@@ -86,15 +87,13 @@ def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]
         try:
             progress = session.begin_call()
             batch = progress and _batch(session, progress, x, model_options)
-            joint = batch and host.joint_model(model.diffusion_model)
+            obstacle = host.obstacle(model) if batch else ""
             session.armed += bool(batch)
-            if joint:
-                model_options = patch_model_call(model_options, joint, session, batch)
+            if obstacle:
+                session.stop(obstacle)
             elif batch:
-                weights = (id(model.diffusion_model), host.weights(model))
-                call = Call(session, batch, weights, tuple(x.shape[-2:]))
                 given = (cond, uncond, model_options)
-                cond, uncond, model_options = _guided(given, call, unet, model, progress)
+                cond, uncond, model_options = _guided(given, host, session, batch, unet, model, progress, x)
         except Exception as error:  # the picture goes on without NAG, and the report says why
             session.problem(f"could not be installed ({type(error).__name__}: {str(error)[:120]})", error)
         return model, x, timestep, uncond, cond, cond_scale, model_options, seed
@@ -119,8 +118,32 @@ def _batch(session: Session, progress: Progress, x: Tensor, options: dict) -> Ba
     return session.batches.setdefault(key, Batch(*key))
 
 
-def _guided(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progress) -> tuple:
-    """Conditions and options of the call with NAG in them."""
+def _guided(
+    given: tuple,
+    host: Host,
+    session: Session,
+    batch: Batch,
+    unet: _Unet,
+    model: Any,
+    progress: Progress,
+    x: Tensor,
+) -> tuple:
+    """Conditions and options of the call with NAG in them, by the mechanism that the network has."""
+    cond, uncond, options = given
+    network = model.diffusion_model
+    weights = (id(network), host.weights(model))
+    joint = host.joint_model(network)
+    if joint is not None:
+        return cond, uncond, patch_model_call(options, joint, session, batch)
+    crossing = host.cross_model(network)
+    if crossing is not None:
+        return cond, uncond, patch_cross_call(options, crossing, session, batch, weights)
+    call = Call(session, batch, weights, tuple(x.shape[-2:]))
+    return _guided_unet(given, call, unet, model, progress)
+
+
+def _guided_unet(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progress) -> tuple:
+    """The same by attn2 replaces."""
     cond, uncond, options = given
     session, network = call.session, model.diffusion_model
     layers = unet.of(network, session)

@@ -16,7 +16,7 @@ from nag_core.blocks import Block, choose, listing, parse_blocks
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
 from nag_core.heat import HeatMap
-from nag_core.hosts import base, encoding, modifier, sdnext
+from nag_core.hosts import base, encoding, sdnext
 from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.hosts.texts import texts_in_use
 from nag_core.negative import Negative, negative_from_schedules, weighted_negative
@@ -124,7 +124,7 @@ class Job:
             self.host.attention, self.host.attention_name, name, self.settings.strength_curve,
             chosen, region, HeatMap() if self.settings.heat_map else None, _texts_in_use(p, c, uc),
         )  # fmt: skip
-        modifier.install(p.sd_model, self.host, session)
+        self.host.install(p, p.sd_model, session)
         return Pass(session, texts)
 
     def _negative(self, p: Any, given: Texts, schedules: Any, name: str) -> Negative:
@@ -163,17 +163,25 @@ class Job:
             )
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
-        """Puts NAG back after the refiner swapped the model within a pass (no script hook fires)."""
+        """Called in every denoiser call: puts NAG back after the refiner swapped the model within a pass (no
+        script hook fires), and tells the host's adapter that a call begins.
+        """
         for name, current in self.passes.items():
             if not isinstance(current, Pass) or current.session.closed:
                 continue
             session = current.session
             try:
-                if not modifier.installed(sd_model, session):
+                if not self.host.installed(p, sd_model, session):
                     self._move(p, current, sd_model, x, name)
             except Exception as error:
                 session.problem(f"off after the refiner switch ({str(error)[:120]})", error)
                 session.close()
+                continue
+            try:
+                self.host.begin_call(p, sd_model, session)
+            except Exception as error:
+                message = f"{type(error).__name__}: {str(error)[:120]}"
+                session.problem(f"could not be installed ({message})", error)
 
     def _move(self, p: Any, current: Pass, sd_model: Any, x: Any, name: str) -> None:
         """Installs the running pass on another model. That one has another text encoder: the old conditioning
@@ -186,9 +194,9 @@ class Job:
         current.session.texts = None  # the host has encoded the prompt anew, too
         schedules = None if current.texts.own else p.get_conds()[1]
         current.session.negative = self._negative(p, current.texts, schedules, name)
-        modifier.install(sd_model, self.host, current.session)
+        self.host.install(p, sd_model, current.session)
         if not schedules:
-            self.host.after_encoding(base.unet_patcher(sd_model), x)
+            self.host.after_encoding(sd_model, x)
 
     def end_batch(self) -> str:
         """Ends the batch's passes; the sentence for log, comment and infotext."""

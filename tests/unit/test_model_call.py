@@ -246,8 +246,9 @@ def test_odd_latents_are_counted_as_the_hosts_pad_them():
     """A width of 1000 pixels is 125 latent columns: 63 tokens."""
     x = torch.zeros(1, 4, 5, 7)
     rows = Batch((entry(5, 5),)).arrangement(1, [0], x.device)
-    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, 2) == Layout(5, 9, 12)
-    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, 1) == Layout(5, 9, 35)
+    joint = described(models.build(models.FluxLike))
+    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, replace(joint, patch=2)) == Layout(5, 9, 12)
+    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, replace(joint, patch=1)) == Layout(5, 9, 35)
 
 
 def test_the_share_of_clipped_tokens_is_that_of_all_rows():
