@@ -107,9 +107,7 @@ def joint_attention(
         bit; the negatives' own tokens go on as ever.
     """
     shape = (q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
-    slot = layout.neg_part(layout.neg)
-    filled = rows.rest is None and all(layout.neg_part(_tokens(group)) == slot for group in rows.groups)
-    out = q.new_empty(shape) if filled else q.new_zeros(shape)
+    out = q.new_empty(shape) if _filled(layout, rows) else q.new_zeros(shape)
     own = layout.unguided_part
     if rows.rest is not None:
         one = (x[:, :, own][rows.rest] for x in (q, k, v))
@@ -142,8 +140,10 @@ def text_attention(
     return out
 
 
-def _tokens(group: Group) -> int:
-    return group.entries[0].tokens
+def _filled(layout: Layout, rows: Arrangement) -> bool:
+    """Whether every row is guided, by negatives that take the whole slot."""
+    parts = (layout.neg_part(group.entries[0].tokens) for group in rows.groups)
+    return rows.rest is None and all(part == layout.neg_part(layout.neg) for part in parts)
 
 
 def _merged(
