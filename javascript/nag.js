@@ -3,21 +3,21 @@
 (() => {
     const TABS = ["txt2img", "img2img"];
     const NUMBERS = ["scale", "tau", "alpha", "start", "end", "hires_scale"];
-    const TEXTS = ["preset", "method", "hires"];
+    const TEXTS = ["preset", "method", "hires", "curve"];
     const MODELS = ["Auto", "Few-step"]; /* their φ is that of the model that is loaded by then */
     const NEUTRAL = {start: 0, end: 1, hires_scale: 0, method: "NAG", hires: "Both"};
     const STRENGTHS = ["scale", "tau", "alpha"]; /* ignored unless the preset is Custom */
 
     const element = (tab, name) => gradioApp().getElementById(`script_${tab}_nag_${name}`);
     const number = (tab, name) => parseFloat(element(tab, name)?.querySelector("input[type=number]")?.value);
-    const text = (tab, name) => (element(tab, name)?.querySelector("input")?.value ?? "").trim();
+    const text = (tab, name) => (element(tab, name)?.querySelector("input, textarea")?.value ?? "").trim();
     const read = (tab) => Object.fromEntries([
         ...NUMBERS.map((name) => [name, number(tab, name)]),
         ...TEXTS.map((name) => [name, text(tab, name)]),
     ]);
 
-    const whyOff = ({preset, scale, alpha, method, start, end}) => {
-        if (preset === "Custom" && scale === 0) {
+    const whyOff = ({preset, scale, alpha, method, start, end, curve}) => {
+        if (preset === "Custom" && scale === 0 && !curve.includes(":")) { /* points replace the scale */
             return "scale is 0";
         }
         if (preset === "Custom" && alpha === 0 && ["NAG", "No normalisation"].includes(method)) {

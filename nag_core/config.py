@@ -1,8 +1,4 @@
-"""The one table of user-facing fields, and the settings of a job parsed from what a host hands over.
-
-The accordion, the API, infotext, schema and XYZ all read `FIELDS`; no name, range or default stands anywhere
-else. Standard library only.
-"""
+"""The settings of a job, parsed from what a host hands over. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,119 +9,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nag_core import presets
-from nag_core.schedule import Window
-
-METHODS = ("NAG", "NASA", "No normalisation", "No refinement")
-HIRES_BOTH, HIRES_FIRST, HIRES_ONLY = "Both", "First pass", "Hires only"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One setting. `kind` is bool, float, choice or text; `infotext` is the key in a picture's parameters."""
-
-    name: str
-    label: str
-    kind: str
-    default: bool | float | str
-    infotext: str
-    help: str
-    minimum: float = 0.0
-    maximum: float = 1.0
-    step: float = 0.05
-    choices: tuple[str, ...] = ()
-
-
-# The order is the positional API: never reordered, never shortened.
-FIELDS: tuple[Field, ...] = (
-    Field("enabled", "NAG", "bool", False, "NAG enabled", "Turn NAG on for this job."),
-    Field(
-        "preset",
-        "Preset",
-        "choice",
-        presets.AUTO,
-        "NAG preset",
-        "Auto takes the paper's values for the loaded model; Custom takes the sliders.",
-        choices=presets.CHOICES,
-    ),
-    Field(
-        "scale",
-        "Scale (φ)",
-        "float",
-        2.0,
-        "NAG scale",
-        "How hard to push away from the negative prompt; 0 is off. ComfyUI's nag_scale is this + 1.",
-        maximum=20.0,
-        step=0.25,
-    ),
-    Field(
-        "tau",
-        "Tau (τ)",
-        "float",
-        2.5,
-        "NAG tau",
-        "Largest growth of a token's attention output; what exceeds it is scaled back.",
-        minimum=1.0,
-        maximum=10.0,
-        step=0.1,
-    ),
-    Field(
-        "alpha",
-        "Alpha (α)",
-        "float",
-        0.5,
-        "NAG alpha",
-        "Share of the guided result in the mix; 0 is off, 1 is all.",
-        step=0.025,
-    ),
-    Field("start", "Start", "float", 0.0, "NAG start", "Begin at this fraction of the steps."),
-    Field(
-        "end",
-        "End",
-        "float",
-        1.0,
-        "NAG end",
-        "Stop at this fraction of the steps; 0.25 keeps most of the effect on few-step models.",
-    ),
-    Field(
-        "negative",
-        "NAG negative prompt",
-        "text",
-        "",
-        "NAG negative",
-        "What to steer away from; empty takes the main negative prompt.",
-    ),
-    Field(
-        "method",
-        "Method",
-        "choice",
-        METHODS[0],
-        "NAG method",
-        "NAG, or what the paper compares it with.",
-        choices=METHODS,
-    ),
-    Field(
-        "hires",
-        "Hires pass",
-        "choice",
-        HIRES_BOTH,
-        "NAG hires",
-        "Which pass of a hires job is guided.",
-        choices=(HIRES_BOTH, HIRES_FIRST, HIRES_ONLY),
-    ),
-    Field(
-        "hires_scale",
-        "Hires scale (φ)",
-        "float",
-        0.0,
-        "NAG hires scale",
-        "Another scale for the hires pass; 0 keeps the first pass's.",
-        maximum=20.0,
-        step=0.25,
-    ),
+from nag_core.fields import (
+    FIELD,
+    FIELDS,
+    HIRES_BOTH,
+    HIRES_FIRST,
+    HIRES_ONLY,
+    MASK_INSIDE,
+    MASK_OFF,
+    MASK_OUTSIDE,
+    METHODS,
+    OVERRIDES_SLOT,
+    Field,
 )
-FIELD = {field.name: field for field in FIELDS}
-# The hidden overrides slot stands here for good; a field that is added later takes the slot behind it.
-OVERRIDES_SLOT = 11
+from nag_core.schedule import Curve, Window, parse_curve
+
+__all__ = [
+    "FIELD", "FIELDS", "HIRES_BOTH", "HIRES_FIRST", "HIRES_ONLY", "MASK_INSIDE", "MASK_OFF",
+    "MASK_OUTSIDE", "METHODS", "OVERRIDES_SLOT", "Field", "Request", "Settings", "named", "parse",
+]  # fmt: skip
 
 # phi and the official code's nag_scale are accepted in the dict form; nag_scale counts 1 as off.
 _ALIASES = {
@@ -151,11 +53,22 @@ class Settings:
     method: str = FIELD["method"].default
     hires: str = FIELD["hires"].default
     hires_scale: float = FIELD["hires_scale"].default
+    curve: str = FIELD["curve"].default
+    blocks: str = FIELD["blocks"].default
+    negatives: str = FIELD["negatives"].default
+    mask: str = FIELD["mask"].default
+    mask_feather: float = FIELD["mask_feather"].default
+    mask_image: str = FIELD["mask_image"].default
+    heat_map: bool = FIELD["heat_map"].default
     explicit: frozenset[str] = frozenset()
 
     @property
     def window(self) -> Window:
         return Window(self.start, self.end)
+
+    @property
+    def strength_curve(self) -> Curve:
+        return parse_curve(self.curve)
 
     def strength(self, family: str, mechanism: str = "cross") -> presets.Strength:
         """phi, tau, alpha for a model family: what was explicit, else the preset's, else the own values (the
@@ -180,20 +93,20 @@ def parse(args: Sequence[Any], user_presets: Mapping[str, Mapping[str, Any]] | N
 
     Precedence: overrides slot > dict (slot 0, or slot 1 after a bool) > positional values > preset, except
     that what a preset sets wins over the sliders. A dict without "enabled" means on. Missing slots take the
-    defaults, slots after the overrides are ignored. `user_presets`: values by field name, by preset name.
+    defaults, slots behind the last field are ignored. `user_presets`: values by field name, by preset name.
     """
     notes: list[str] = []
     own = user_presets or {}
     fields = {**FIELD, "preset": replace(FIELD["preset"], choices=(*FIELD["preset"].choices, *own))}
-    slots = list(args)[: OVERRIDES_SLOT + 1]
+    slots = list(args)[: len(FIELDS) + 1]
     given: dict[str, Any] = {}
     for index in (0, 1):
         if len(slots) > index and isinstance(slots[index], Mapping):
             given.update({"enabled": True} if index == 0 else {})
             given.update((key, value) for key, value in slots[index].items() if value is not None)
             slots[index] = None
-    positional = dict(zip(FIELD, slots[:OVERRIDES_SLOT], strict=False))
-    overrides = _read_overrides(slots[OVERRIDES_SLOT] if len(slots) > OVERRIDES_SLOT else None, notes)
+    overrides = _read_overrides(slots.pop(OVERRIDES_SLOT) if len(slots) > OVERRIDES_SLOT else None, notes)
+    positional = dict(zip(FIELD, slots, strict=False))
     values = {name: _coerce(fields[name], value, notes) for name, value in positional.items()}
     explicit: dict[str, Any] = {}
     for source in (given, overrides):
@@ -245,6 +158,12 @@ def _coerce(field: Field, value: Any, notes: list[str]) -> Any:
     if read is None:
         notes.append(f"{field.name} {_short(value)} not understood, {field.default!r} used")
         return field.default
+    if field.check is not None:
+        try:
+            field.check(read)
+        except ValueError as reason:
+            notes.append(f"{field.name} {_short(value)} ignored: {reason}")
+            return field.default
     if field.kind != "float":
         return read
     held = min(max(read, field.minimum), field.maximum)

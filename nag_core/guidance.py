@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -64,6 +65,24 @@ def growth_cap(pos: Tensor, guided: Tensor, tau: float) -> tuple[Tensor, Tensor]
     limit, norm = tau * l1_norm(pos), l1_norm(guided)
     cap = (limit / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1.0)
     return cap, (norm > limit).sum()
+
+
+def average(outputs: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """sum_i w_i z_i of several negatives' outputs, shape and dtype of each; `weights` sum to 1. A single
+    output is returned as it is.
+
+    With it as z- eq. 7 becomes z+ + phi sum_i w_i (z+ - z_i), so that everything behind it is the same for
+    any number of negatives. Taken up one after the other, in at least fp32.
+    """
+    if len(weights) == 1:
+        return next(iter(outputs))
+    total = None
+    for output, weight in zip(outputs, weights, strict=True):
+        work, dtype = torch.promote_types(output.dtype, torch.float32), output.dtype
+        part = output.to(work) * weight
+        total = part if total is None else total.add_(part)
+    limit = torch.finfo(dtype).max
+    return total.clamp_(-limit, limit).to(dtype)
 
 
 def guide(

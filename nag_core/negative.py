@@ -4,7 +4,7 @@ pass.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,13 +15,30 @@ from torch import Tensor, nn
 class Entry:
     """One schedule entry's cross-attention context, shape (tokens, channels). Compared by identity, never by
     value.
+
+    repeats: how many identical tokens the last one stands for (attention/keys.py). mask: what a joint model's
+        own attention mask says of the tokens, shape (tokens,); None where it has none.
+    parts: (tokens, weight) of each of several negatives whose contexts lie one behind the other; the weights
+        sum to 1. Empty for a single one.
     """
 
     context: Tensor
+    repeats: int = 1
+    mask: Tensor | None = None
+    parts: tuple[tuple[int, float], ...] = ()
 
     @property
     def tokens(self) -> int:
         return self.context.shape[0]
+
+    @property
+    def spans(self) -> list[tuple[slice, float]]:
+        """Where each negative's tokens are, and its weight."""
+        spans, first = [], 0
+        for tokens, weight in self.parts or ((self.tokens, 1.0),):
+            spans.append((slice(first, first + tokens), weight))
+            first += tokens
+        return spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,12 @@ class Negative:
         """Tokens of the longest text of every image, together."""
         entries = [[part.entry for part in schedule or () if part.entry] for schedule in self.images]
         return sum(max((entry.tokens for entry in image), default=0) for image in entries)
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """The most negatives that are combined for one image, and their tokens; (1, 0) where none are."""
+        entries = [part.entry for schedule in self.images for part in schedule or () if part.entry]
+        return max(((len(entry.parts), entry.tokens) for entry in entries if entry.parts), default=(1, 0))
 
     def at(self, step: int) -> tuple[Entry | None, ...]:
         """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
@@ -84,8 +107,47 @@ def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Seque
     return Negative(tuple(images))
 
 
+def weighted_negative(
+    schedules: Sequence[Sequence], texts: Sequence[Sequence[str]], weights: Sequence[float], images: int
+) -> Negative:
+    """One `Negative` of several texts with weights above 0, the same for each of `images` images.
+
+    schedules, texts: as for `negative_from_schedules`, one per text. Where a text is blank for a part of the
+    steps, the others share its weight there.
+    """
+    single = negative_from_schedules(schedules, texts).images
+    ends = sorted({part.end_at_step for schedule in single if schedule for part in schedule})
+    made: dict[Hashable, Entry | None] = {}
+
+    def at(step: int) -> Entry | None:
+        entries = [None if schedule is None else _entry_at(schedule, step) for schedule in single]
+        present = tuple(
+            (one, weight) for one, weight in zip(entries, weights, strict=True) if one is not None
+        )
+        if present not in made:
+            made[present] = _joined(present)
+        return made[present]
+
+    mixed = tuple(Scheduled(end, at(end)) for end in ends)
+    return Negative((mixed if any(part.entry for part in mixed) else None,) * images)
+
+
+def _joined(present: Sequence[tuple[Entry, float]]) -> Entry | None:
+    if len(present) < 2:
+        return present[0][0] if present else None
+    total = sum(weight for _, weight in present)
+    parts = tuple((entry.tokens, weight / total) for entry, weight in present)
+    return Entry(torch.cat([entry.context for entry, _ in present]), parts=parts)
+
+
 def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:
-    return cond["crossattn"] if isinstance(cond, dict) else cond
+    context = cond["crossattn"] if isinstance(cond, dict) else cond
+    return context[0] if context.dim() == 3 and context.shape[0] == 1 else context  # Neo's Krea
+
+
+def projected(module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V of (B, tokens, channels) as an LDM attention makes them."""
+    return module.to_k(context), module.to_v(context)
 
 
 @dataclass(slots=True)
@@ -108,23 +170,23 @@ class KeyValueCache:
         entries: tuple[Entry, ...],
         like: Tensor,
         weights: Hashable,
+        project: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] = projected,
     ) -> tuple[Tensor, Tensor]:
         """K, V of shape (len(entries), tokens, channels) in the device and dtype of `like`; all entries
-        equally long.
+        equally long. As `project` makes them: a host that splits heads has their dimension, too.
 
         Each entry is projected on its own, so that a row does not depend on what else is in the batch.
         """
         key = (layer, entries, like.device, like.dtype, weights)
         if key not in self.made:
-            self.made[key] = self._assemble(layer, module, entries, like, weights)
+            self.made[key] = self._assemble(layer, module, entries, like, weights, project)
         return self.made[key]
 
-    def _assemble(self, layer, module, entries, like, weights) -> tuple[Tensor, Tensor]:
+    def _assemble(self, layer, module, entries, like, weights, project) -> tuple[Tensor, Tensor]:
         if len(entries) > 1:
-            rows = [self.get(layer, module, (entry,), like, weights) for entry in entries]
+            rows = [self.get(layer, module, (entry,), like, weights, project) for entry in entries]
             return torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])
-        context = self.context(entries[0], like)
-        return module.to_k(context), module.to_v(context)
+        return project(module, self.context(entries[0], like))
 
     def context(self, entry: Entry, like: Tensor) -> Tensor:
         """The entry's context (1, tokens, channels), brought to the device once and not once per layer."""

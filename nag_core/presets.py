@@ -53,7 +53,13 @@ VARIANTS: dict[str, Variant] = {
 CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5, *VARIANTS)
 
 # Families without a row of their own: the paper gives no value, so the nearest relative's is taken.
-_RELATIVES: dict[str, str] = {"SD2": "SD1.5", "SDXL refiner": "SDXL", "SD3": "SD3.5", "Chroma": "Flux"}
+_RELATIVES: dict[str, str] = {
+    "SD2": "SD1.5",
+    "SDXL refiner": "SDXL",
+    "SD3": "SD3.5",
+    "Chroma": "Flux",
+    "Qwen-Image": "Flux",
+}
 _NEAREST = {"cross": "SDXL", "joint": "Flux"}
 
 

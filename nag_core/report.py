@@ -13,8 +13,8 @@ class PassReport:
 
     `layers`: how many were guided, by kind: (("", 70),) for attention layers, (("double", 19), ("single",
     38)) for transformer blocks. `total_calls`: model calls made (some samplers make two a step);
-    `guided_calls` of them under NAG. `images`: how many of how many had a negative. `bypassed`: NAG was
-    installed for calls, and none of them came to it.
+    `guided_calls` of them under NAG. `negatives`: the most that were combined, and their tokens. `images`:
+    how many of how many had a negative. `bypassed`: NAG was installed for calls, and none of them came to it.
     """
 
     pass_name: str
@@ -25,6 +25,7 @@ class PassReport:
     clipped_share: float | None = None
     attention: str = ""
     strength: Strength | None = None
+    negatives: tuple[int, int] = (1, 0)
     images: tuple[int, int] = (0, 0)
     problems: tuple[str, ...] = ()
     bypassed: bool = False
@@ -50,6 +51,8 @@ class PassReport:
         parts.append(self.attention)
         if recorded is not None and self.strength not in (None, recorded):
             parts.append(f"φ {self.strength.phi:g} τ {self.strength.tau:g} α {self.strength.alpha:g}")
+        if self.negatives[0] > 1:
+            parts.append(f"{self.negatives[0]} negatives of {self.negatives[1]} tokens together")
         guided, total = self.images
         if guided < total:
             parts.append(f"{guided} of {total} images (the others' negative is empty)")

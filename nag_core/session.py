@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.blocks import Block
 from nag_core.guidance import Method
+from nag_core.heat import HeatMap
 from nag_core.kernels import Rule
 from nag_core.negative import KeyValueCache, Negative
 from nag_core.presets import Strength
+from nag_core.region import Region
 from nag_core.report import PassReport
 from nag_core.reuse import KeyValueReuse
-from nag_core.schedule import Window
+from nag_core.schedule import CONSTANT_CURVE, Curve, Window
 
 logger = logging.getLogger("nag")
 
@@ -42,9 +45,12 @@ class Session:
 
     Referenced only by the closures on the cloned patcher and by the job's record, so that it dies with the
     pass. `attention(q, k, v, extra)` is the host's own function; `attention_name` is what the report calls
-    the path taken. `texts`: names of prompt's and negative's texts at a step, None where nobody can tell.
-    `batches`: the arrangements seen, by what they hold for. `guided_images` of `images` have a negative.
-    `armed`: calls that NAG was installed for. `two_calls`: a log-sum-exp kernel has failed in this pass.
+    the path taken. `blocks`: the ones to guide, None for all. `region`: where in the picture, None for
+    everywhere. `heat`: gathers what NAG changes, None where nobody wants to see it. `texts`: names of
+    prompt's and negative's texts at a step, None where nobody can tell. `phi`: the strength of the running
+    call. `batches`: the arrangements seen, by what they hold for. `guided_images` of `images` have a
+    negative. `armed`: calls that NAG was installed for. `two_calls`: a log-sum-exp kernel has failed in this
+    pass.
     """
 
     strength: Strength
@@ -55,9 +61,14 @@ class Session:
     attention: Callable[[Tensor, Tensor, Tensor, dict], Tensor]
     attention_name: str
     pass_name: str = "first pass"
+    curve: Curve = CONSTANT_CURVE
+    blocks: frozenset[Block] | None = None
+    region: Region | None = None
+    heat: HeatMap | None = None
     texts: Callable[[int], tuple[Hashable, Hashable]] | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
     reuse: KeyValueReuse = field(default_factory=KeyValueReuse)
+    phi: float = 0.0
     calls: int = 0
     guided_calls: int = 0
     last_guided: int = 0
@@ -68,6 +79,7 @@ class Session:
     problems: list[str] = field(default_factory=list)
     images: int = 0
     guided_images: int = 0
+    negatives: tuple[int, int] = (1, 0)
     armed: int = 0
     closed: bool = False
     stopped: bool = False
@@ -76,6 +88,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self.images = len(self.negative.images)
+        self.phi = self.strength.phi
+        self.negatives = self.negative.most
         self.guided_images = sum(schedule is not None for schedule in self.negative.images)
 
     def begin_call(self) -> Progress | None:
@@ -84,8 +98,10 @@ class Session:
             return None
         progress = self.progress()
         self.calls += 1
-        acts = not self.stopped and self.window.active(progress.call, progress.total)
-        return progress if acts else None
+        if self.stopped or not self.window.active(progress.call, progress.total):
+            return None
+        self.phi = self.curve.phi(self.strength.phi, progress.call, progress.total, self.window)
+        return progress if self.phi else None
 
     def stop(self, reason: str, error: BaseException | None = None) -> None:
         """No guidance for the rest of the pass; its calls are still counted."""
@@ -102,7 +118,7 @@ class Session:
         if counter is None:
             counter = self.counters[device] = torch.zeros((), dtype=torch.int64, device=device)
         strength = self.strength
-        return Rule(strength.phi, strength.tau, strength.alpha, self.method, counter, self.may_fuse)
+        return Rule(self.phi, strength.tau, strength.alpha, self.method, counter, self.may_fuse)
 
     def count(self, layer: Hashable, tokens: int, kind: str = "") -> None:
         """Records one guided layer call. kind: of transformer block ("double"), where the report counts
@@ -131,6 +147,7 @@ class Session:
             clipped_share=share,
             attention=self.attention_name,
             strength=self.strength,
+            negatives=self.negatives,
             images=(self.guided_images, self.images),
             problems=tuple(self.problems),
             bypassed=self.armed > 0 and not self.layers,
@@ -147,7 +164,11 @@ class Session:
         self.progress = _after_the_pass
         self.negative = Negative(())
         counters, self.counters = self.counters, {}
+        if self.region is not None:
+            self.region.spots.clear()
         try:
+            if self.heat is not None:
+                self.heat.bring_home()
             self.counters = {device: counter.cpu() for device, counter in counters.items()}
         except RuntimeError as error:
             self.problem("the share of clipped tokens could not be read from the device", error)

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nag_core.config import FIELD, named
+from nag_core.config import FIELD, FIELDS, named
 from nag_core.presets import CHOICES
 
 logger = logging.getLogger("nag")
 
 FILE_NAME = "nag_presets.json"
 STRENGTHS = ("scale", "tau", "alpha")
-OPTIONAL = ("start", "end", "method", "hires", "hires_scale")
+OPTIONAL = tuple(field.name for field in FIELDS if field.in_presets)
 LONGEST_NAME = 60
 # Far above what anyone saves: a foreign file of that name must not cost every job its reading time.
 LARGEST_FILE = 1_000_000

@@ -8,7 +8,17 @@ from pathlib import Path
 from modules import paths, script_callbacks, scripts
 
 from nag_core import config, user_presets
-from nag_core.webui import foreign_infotext, infotext, negative_box, panel, routes, settings, xyz
+from nag_core.webui import (
+    foreign_infotext,
+    heat_picture,
+    infotext,
+    mask_image,
+    negative_box,
+    panel,
+    routes,
+    settings,
+    xyz,
+)
 from nag_core.webui.job import Job, Jobs
 from nag_core.webui.log import get_logger
 from nag_core.webui.status import Status
@@ -47,6 +57,7 @@ class NagScript(scripts.Script):
         if not inner:
             infotext.clear(p.extra_generation_params)
         request = settings.with_default_negative(config.parse(args, PRESETS.load()), p)
+        request = mask_image.compacted(request)
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
         strength = job.strength(p.sd_model) if job is not None else None
@@ -57,6 +68,11 @@ class NagScript(scripts.Script):
                 infotext.write(p.extra_generation_params, request.settings, strength)
         else:
             xyz.tell_if_off(p, args)
+
+    def process_batch(self, p, *args, **kwargs) -> None:
+        job = self.jobs.of(p)
+        if job is not None:
+            job.begin_batch(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
@@ -79,7 +95,15 @@ class NagScript(scripts.Script):
         STATUS.reported(sentence, job.reports)
         logger.info("NAG: %s", sentence)
 
+    def postprocess_image(self, p, pp, *args) -> None:
+        job = self.jobs.of(p)
+        if job is not None and job.heats and not self.jobs.inside_another(p):
+            job.draw_heat(pp.image, p.batch_index, p.iteration * p.batch_size + p.batch_index)
+
     def postprocess(self, p, processed, *args) -> None:
+        job = self.jobs.of(p)
+        if job is not None and job.heat_pictures:
+            heat_picture.show(p, processed, job.heat_pictures)
         self.jobs.end(p)
 
 

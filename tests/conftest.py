@@ -22,16 +22,27 @@ def pytest_collection_modifyitems(config, items):
         reason="the sandbox needs gradio 4 (the webui4 extra); give --webui-url for live and browser tests"
     )
     for item in items:
-        folder = Path(item.path).parent.name
-        if folder == "contract" or (folder in ("live", "browser") and not config.getoption("--webui-url")):
+        folder, file = Path(item.path).parent.name, Path(item.path).name
+        own = folder == "contract" and not file.startswith("test_checkout")
+        if own or (folder in ("live", "browser") and not config.getoption("--webui-url")):
             item.add_marker(skip)
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("webui")
     group.addoption("--webui-url", help="run tests/live and tests/browser against this WebUI")
-    group.addoption("--webui-dir", help="a WebUI's checkout, for tests of its own classes (tests/unit)")
+    group.addoption(
+        "--webui-dir",
+        help="a WebUI's checkout, in whose environment pytest runs: tests of its own modules and classes "
+        "(tests/contract/test_checkout*.py, tests/unit/test_operations.py)",
+    )
     group.addoption("--checkpoint", help="name of the checkpoint the live WebUI shall use")
+    group.addoption("--api-auth", help="user:password of a live WebUI that was started with --api-auth")
+    group.addoption("--fuzz", type=int, help="how many odd payloads a live WebUI gets; 1000 unless told")
+    group.addoption(
+        "--first-job",
+        help="file of `python -m tests.live.fingerprint ... --first-job`, the first job of a fresh WebUI",
+    )
     group.addoption("--scheduler", help="the scheduler its jobs ask for; Flux on Forge main needs Simple")
     group.addoption("--lora", help="name of a LoRA of the live WebUI that changes attn2's to_k")
     group.addoption("--controlnet", help="name of a ControlNet model of the live WebUI, without its hash")

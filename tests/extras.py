@@ -16,3 +16,11 @@ needs_diffusers = pytest.mark.skipif(
     not _installed("diffusers").startswith("0.35."),
     reason=f"written for the webui4 extra's diffusers 0.35, here is {_installed('diffusers')}",
 )
+# The diffusers host looks at what it finds, whatever the version.
+needs_any_diffusers = pytest.mark.skipif(
+    _installed("diffusers") == "none", reason="needs diffusers (the webui4 extra)"
+)
+needs_pipelines = pytest.mark.skipif(
+    "none" in (_installed("diffusers"), _installed("transformers")),
+    reason="needs diffusers and transformers (the webui4 extra)",
+)

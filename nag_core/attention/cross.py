@@ -1,16 +1,18 @@
-"""NAG on UNet cross-attention through the patchers' attn2 replace hook (SD1.x, SD2.x, SDXL).
+"""NAG on cross-attention: the guided rows of one call, and the patchers' attn2 replace hook (SD1.x to SDXL).
 
 The queries are shared; only the negative's keys and values are extra, and they are constant over the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from nag_core.attention.rows import Batch, Group
+from nag_core.attention.focus import Focus, focus_on
+from nag_core.attention.rows import Arrangement, Batch, Group
+from nag_core.guidance import average
 from nag_core.negative import Entry
 from nag_core.session import Session
 
@@ -50,11 +52,14 @@ def replaced_forward(module: nn.Module) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the attn2 closures of one denoiser call share. `weights`: the identity of the patched weights."""
+    """What the attn2 closures of one denoiser call share. `weights`: the identity of the patched weights.
+    `size`: height and width of the latent.
+    """
 
     session: Session
     batch: Batch
     weights: Hashable
+    size: tuple[int, int] = (0, 0)
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], call: Call) -> dict:
@@ -86,53 +91,108 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         # was.
         options = dict(extra)
         pos = inner(q, k, v, extra)
-        if call.session.closed:
-            return pos
-        try:
-            return _guide_rows(pos, q, options, key, module, theirs, call)
-        except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-            call.session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
-            return pos
+
+        def attend(group: Group, focus: Focus) -> Tensor:
+            return negative_attention(q, options, group, key, module, theirs, call, focus)
+
+        # A replacer may have handed out a tensor that it still uses.
+        return guided_rows(pos, options["cond_or_uncond"], key, call, attend, may_write=theirs is None)
 
     return attn2
 
 
-def _guide_rows(
-    pos: Tensor, q: Tensor, extra: dict, key: LayerKey, module: nn.Module, theirs: Replace | None, call: Call
+def guided_rows(
+    pos: Tensor,
+    marks: Sequence[int],
+    key: Hashable,
+    call: Call,
+    attend: Callable[[Group, Focus], Tensor],
+    may_write: bool = True,
 ) -> Tensor:
     """`pos` (rows, tokens, channels) with its conditional rows guided, group by group of equally long
-    negatives.
+    negatives; as it is where that fails.
+
+    marks: the call's chunks, 0 cond, 1 uncond. attend(group, focus): z- of the group's rows and the focus's
+        tokens. may_write: the guided rows are written over `pos`, in place; else over a copy.
     """
     session = call.session
-    arrangement = call.batch.arrangement(q.shape[0], extra["cond_or_uncond"], q.device)
+    if session.closed:
+        return pos
+    try:
+        return _guide_rows(pos, marks, key, call, attend, may_write)
+    except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
+        session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
+        return pos
+
+
+def _guide_rows(
+    pos: Tensor,
+    marks: Sequence[int],
+    key: Hashable,
+    call: Call,
+    attend: Callable[[Group, Focus], Tensor],
+    may_write: bool,
+) -> Tensor:
+    session = call.session
+    arrangement = call.batch.arrangement(pos.shape[0], marks, pos.device)
     if arrangement is None:
         session.problem("a batch layout nobody knows; there the attention ran unguided")
         return pos
-    # In place where it is the host attention's own; a replacer may have handed out a tensor it still uses.
-    out = pos if theirs is None else pos.clone()
+    return guide_arranged(pos, arrangement, key, call, attend, may_write)
+
+
+def guide_arranged(
+    pos: Tensor,
+    arrangement: Arrangement,
+    key: Hashable,
+    call: Call,
+    attend: Callable[[Group, Focus], Tensor],
+    may_write: bool,
+) -> Tensor:
+    """The same for rows whose arrangement is known already; raises what `attend` raises."""
+    session = call.session
+    focus = focus_on(session, pos.shape[1], call.size, pos.device, call.batch.tiled)
+    if not focus.guided:
+        return pos
+    negatives = [attend(group, focus) for group in arrangement.groups]
+    out = pos if may_write else pos.clone()
     rule = session.rule(pos.device)
-    for group in arrangement.groups:
-        neg = _negative_attention(q, extra, group, key, module, theirs, call)
+    for group, neg in zip(arrangement.groups, negatives, strict=True):
         rows = out[group.index]
-        rule.guide_in_place(rows, neg)
+        focus.write(rows, neg, rule, group)
         if not isinstance(group.index, slice):
             out[group.index] = rows
-        session.count(key, len(group.entries) * q.shape[1])
+        session.count(key, len(group.entries) * neg.shape[1])
     return out
 
 
-def _negative_attention(
-    q: Tensor, extra: dict, group: Group, key: LayerKey, module: nn.Module, theirs: Replace | None, call: Call
+def negative_attention(
+    q: Tensor,
+    extra: dict,
+    group: Group,
+    key: LayerKey,
+    module: nn.Module,
+    theirs: Replace | None,
+    call: Call,
+    focus: Focus,
 ) -> Tensor:
-    """z- of the group's rows: their queries over the negative's keys, through what also made z+."""
+    """z- of the group's rows and the focus's tokens: their queries over the negative's keys, through what
+    also made z+; of several negatives the mean.
+    """
+    spans = group.entries[0].spans
+    weights = [weight for _, weight in spans]
     cache = call.session.cache
     if theirs is None:
         k, v = cache.get(key, module, group.entries, q, call.weights)
-        return call.session.attention(q[group.index], k, v, extra)
-    # A foreign replacer sees the rows in the arrangement it knows, all of them; the other rows' results are
-    # dropped.
+        queries = focus.queries(q[group.index])
+        return average(
+            (call.session.attention(queries, k[:, at], v[:, at], extra) for at, _ in spans), weights
+        )
+    # A foreign replacer sees the rows in the arrangement it knows, all of them and all of their tokens; the
+    # others' results are dropped.
     k, v = cache.get(key, module, _spread(group, q.shape[0]), q, call.weights)
-    return theirs(q, k, v, dict(extra))[group.index]
+    outs = (theirs(q, k[:, at], v[:, at], dict(extra))[group.index] for at, _ in spans)
+    return focus.queries(average(outs, weights))
 
 
 def _spread(group: Group, total: int) -> tuple[Entry, ...]:

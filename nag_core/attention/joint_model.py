@@ -6,11 +6,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from nag_core.attention.joint import Layout
+from nag_core.attention.rows import Arrangement
+
+TEXT_ONLY, UNTOUCHED = "text only", "untouched"
+
+
+class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
+    """The model call was not what NAG expects; it must be made again without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,11 @@ class JointModel:
         rotated; else (q, k, v, heads, mask) with q of shape (B, N, H*D).
     is_sdpa: whether the function found there is torch's own attention, or as exact. Only then its work may go
         to a kernel that returns a log-sum-exp; any other backend is the user's choice and is kept.
+    image_first: the sequence is [image, text]. pad: each text and the image are padded to a multiple of it
+        (Z-Image).
+    others: modules whose attention is no joint one. TEXT_ONLY: among the text's tokens, where the two texts
+        must not see each other (refiners); UNTOUCHED: among anything else.
+    adapt: what else has to be in place during a call (positions); may raise `NotGuided`.
     """
 
     blocks: tuple[tuple[str, nn.Module], ...]
@@ -31,6 +45,14 @@ class JointModel:
     attribute: str
     heads_split: bool
     is_sdpa: Callable[[Any], bool]
+    image_first: bool = False
+    pad: int = 1
+    others: tuple[tuple[str, nn.Module], ...] = ()
+    adapt: Callable[[Layout, Arrangement], AbstractContextManager] | None = None
+
+    def padded(self, tokens: int) -> int:
+        """What `tokens` tokens of a text or of the image take in the sequence."""
+        return -(-tokens // self.pad) * self.pad
 
     def named_blocks(self) -> list[tuple[tuple[str, int], nn.Module]]:
         """((kind, number within its kind), module) in the order they run."""

@@ -12,20 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nag_core.attention.joint import Layout, Plain, joint_attention
-from nag_core.attention.joint_model import JointModel, replaced
+from nag_core.attention.focus import focus_on
+from nag_core.attention.joint import Layout, Plain, text_attention
+from nag_core.attention.joint_call import JointCall, slot_width, with_negative
+from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, NotGuided, replaced
 from nag_core.attention.rows import Arrangement, Batch
-from nag_core.kernels import Rule
-from nag_core.merge import Kernel, lse_kernel
 from nag_core.model_function import ApplyModel, wrapped
-from nag_core.negative import Entry
 from nag_core.session import Session
-
-
-class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
-    """The model call was not what NAG expects; it must be made again without it."""
 
 
 def patch_model_call(model_options: dict, model: JointModel, session: Session, batch: Batch) -> dict:
@@ -57,7 +52,7 @@ def _guided_call(
         try:
             with call.in_place():
                 out = apply(x, timestep, **call.arguments)
-            call.finish()
+            call.hand_over()
             return out
         except NotGuided as reason:
             session.stop(f"off from call {session.calls} on: {reason}", reason.__cause__ or reason)
@@ -79,13 +74,22 @@ def _prepared(
         session.problem("a batch layout nobody knows; there the model ran unguided")
     if rows is None or not rows.groups:
         return None
-    layout = _layout(x, c["c_crossattn"], rows, model.patch)
-    context = _with_negative(c["c_crossattn"], rows, layout.neg, session)
+    texts = c["c_crossattn"]
+    flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
+    layout = _layout(x, flat, rows, model)
+    focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled)
+    if not focus.guided:
+        return None
+    if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):
+        # Each of them would need positions and padding of its own in the slot.
+        return session.stop("several negatives are not possible on this model yet")
+    context = with_negative(flat, rows, slot_width(rows), session, model.image_first)
+    context = context[:, None] if texts.dim() == 4 else context
     # A counter of its own: a call that has to be made again must not have counted.
     counter = torch.zeros((), dtype=torch.int64, device=x.device)
     return _Call(
-        model, session, rows, layout, {**c, **_spare(c), "c_crossattn": context},
-        session.rule(x.device, counter), model.namespace[model.attribute],
+        session, rows, layout, session.rule(x.device, counter), focus, model=model,
+        arguments={**c, **_spare(c), "c_crossattn": context}, original=model.namespace[model.attribute],
     )  # fmt: skip
 
 
@@ -101,43 +105,22 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
     return {"control": copied(control)} if "control" in c else {}
 
 
-def _layout(x: Tensor, context: Tensor, rows: Arrangement, patch: int) -> Layout:
-    height, width = (-(-size // patch) for size in x.shape[-2:])
-    longest = max(group.entries[0].tokens for group in rows.groups)
-    return Layout(longest, context.shape[1], height * width)
+def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
+    height, width = (-(-size // model.patch) for size in x.shape[-2:])
+    parts = (slot_width(rows), context.shape[1], height * width)
+    return Layout(*(model.padded(tokens) for tokens in parts), model.image_first, model.pad)
 
 
-def _with_negative(context: Tensor, rows: Arrangement, width: int, session: Session) -> Tensor:
-    """`context` (B, T, C) with the negatives in front, (B, width + T, C).
-
-    A negative that is shorter is repeated to `width`, an unguided row gets the first negative: nobody attends
-    to either. Real tokens and no zeros, so that layers which scale by their largest input see usual values.
+@dataclass(slots=True, kw_only=True)
+class _Call(JointCall):
+    """The replaced attention of one of Forge's model calls. `original`: the host's function. `within`: the
+    roles of the modules that run now, if their attention is no joint one.
     """
-    slot = context.new_empty(context.shape[0], width, context.shape[2])
-    slot[:] = _filled(rows.groups[0].entries[0], width, context, session)
-    for group in rows.groups:
-        slot[group.index] = torch.stack([_filled(one, width, context, session) for one in group.entries])
-    return torch.cat((slot, context), dim=1)
-
-
-def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
-    tokens = session.cache.context(entry, like)[0]
-    return tokens if len(tokens) == width else tokens[torch.arange(width, device=like.device) % len(tokens)]
-
-
-@dataclass(slots=True)
-class _Call:
-    """The replaced attention of one model call, and what it has done. `original`: the host's function."""
 
     model: JointModel
-    session: Session
-    rows: Arrangement
-    layout: Layout
     arguments: dict[str, Any]
-    rule: Rule
     original: Any
-    guided: int = 0
-    entered: list[tuple[str, int]] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -149,20 +132,36 @@ class _Call:
         with ExitStack() as stack:
             for name, module in self.model.named_blocks():
                 stack.callback(module.register_forward_pre_hook(entering(name)).remove)
+            for role, module in self.model.others:
+                self._note_role(stack, role, module)
+            if self.model.adapt is not None:
+                stack.enter_context(self.model.adapt(self.layout, self.rows))
             stack.enter_context(replaced(self.model.namespace, self.model.attribute, self.attention))
             yield
+
+    def _note_role(self, stack: ExitStack, role: str, module: nn.Module) -> None:
+        """`within` ends with `role` while `module` runs, also when it fails."""
+        stack.callback(module.register_forward_pre_hook(lambda *_: self.within.append(role)).remove)
+
+        def leaving(*_: Any) -> None:
+            self.within.pop()
+
+        stack.callback(module.register_forward_hook(leaving, always_call=True).remove)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         """In the host's place. A joint call is known by its exact length, never by being longer than the
         text: SD3.5-Medium's attention among image tokens alone is that, too.
         """
         tokens = q.shape[2] if self.model.heads_split else q.shape[1]
-        if tokens == self.layout.image:
+        role = self.within[-1] if self.within else ""
+        if role == UNTOUCHED or (not role and tokens == self.layout.image):
             return self.original(q, k, v, heads, *args, **kwargs)
         try:
-            if tokens != self.layout.total:
-                raise NotGuided(f"an attention over {tokens} tokens, expected {self.layout.total}")
-            return self._joint(q, k, v, heads, *args, **kwargs)
+            expected = self.layout.total - (self.layout.image if role == TEXT_ONLY else 0)
+            if tokens != expected:
+                raise NotGuided(f"an attention over {tokens} tokens, expected {expected}")
+            attend = self._text if role == TEXT_ONLY else self._joint
+            return attend(q, k, v, heads, *args, **kwargs)
         except NotGuided:
             raise
         except Exception as error:  # ours; the host's own errors pass outside of this function
@@ -172,30 +171,25 @@ class _Call:
     def _joint(
         self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
     ) -> Tensor:
-        if not self.model.heads_split:
-            # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
-            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
-        exact = mask is None and not self.session.two_calls and self.model.is_sdpa(self.original)
-        kernel = lse_kernel(q) if exact else None
-        try:
-            out = self._attended(q, k, v, kernel, mask, options)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # a kernel may pass its probe and refuse these shapes
-            if kernel is None:
-                raise
-            self.session.two_calls = True
-            self.session.problem(f"the {kernel.name} kernel refused these shapes", error)
-            kernel, out = None, self._attended(q, k, v, None, mask, options)
-        self.guided += 1
         name = getattr(self.original, "__name__", "attention")
-        self.session.attention_name = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
-        return out
+        exact = self.model.is_sdpa(self.original)
+        tensors = self._split(q, k, v, heads)
+        return self.guided_attention(*tensors, self._plain(options), exact, name, mask)
 
-    def _attended(
-        self, q: Tensor, k: Tensor, v: Tensor, kernel: Kernel | None, mask: Tensor | None, options: dict
+    def _split(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
+        """(B, H, N, D) each."""
+        if self.model.heads_split:
+            return q, k, v
+        # Not unflatten: mmditx.py normalises and flattens q and k, but leaves v's heads split.
+        return tuple(x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+
+    def _text(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **options: Any
     ) -> Tensor:
-        return joint_attention(q, k, v, self.layout, self.rows, self._plain(options), kernel, self.rule, mask)
+        if mask is not None:
+            raise NotGuided("the text's tokens are masked among themselves")
+        tensors = self._split(q, k, v, heads)
+        return text_attention(*tensors, self.layout, self.rows, self._plain(options))
 
     def _plain(self, options: dict[str, Any]) -> Plain:
         """The host's function with the options it was called with, for heads split as `joint_attention` has
@@ -209,19 +203,3 @@ class _Call:
             return self.original(*tensors, q.shape[1], mask=mask, **options)
 
         return merged_heads
-
-    def finish(self) -> None:
-        """Hands the counts to the session, if every block that ran went through `attention`.
-
-        Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
-        did not run are fine: the user skips them, or an extension (a block cache) answers for them.
-        """
-        if self.guided != len(self.entered):
-            raise NotGuided(
-                f"{self.guided} of {len(self.entered)} blocks attended as they are known to; "
-                "this WebUI or an extension changed them"
-            )
-        images = sum(len(group.entries) for group in self.rows.groups)
-        for kind, number in self.entered:
-            self.session.count((kind, number), images * self.layout.image, kind)
-        self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)

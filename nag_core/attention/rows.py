@@ -57,10 +57,13 @@ def _regional_rows(rows: int, cond_or_uncond: Sequence[int], images: int) -> lis
 
 
 class Group(NamedTuple):
-    """Conditional rows whose negatives are equally long: how to index them, and the negative of each."""
+    """Conditional rows whose negatives have the same layout: how to index them, the negative of each, and
+    which image of the batch each draws.
+    """
 
     index: slice | Tensor
     entries: tuple[Entry, ...]
+    images: tuple[int, ...] = ()
 
 
 class Arrangement(NamedTuple):
@@ -92,20 +95,32 @@ class Batch:
             # A regional layout keeps no image order to rely on, so it needs one common negative.
             regional = self.regional and len(set(self.entries)) == 1
             rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
-            self.known[key] = None if rows is None else self._by_length(rows, total, device)
+            self.known[key] = None if rows is None else self._by_layout(rows, total, device)
         return self.known[key]
 
-    def _by_length(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
-        lengths: dict[int, list[Row]] = {}
+    def of_images(self, images: Sequence[int | None], device: torch.device) -> Arrangement:
+        """The same for a call whose rows are known one by one: the image each draws, None for the uncond."""
+        key = (tuple(images), device)
+        if key not in self.known:
+            rows = [Row(row, image) for row, image in enumerate(images) if image is not None]
+            self.known[key] = self._by_layout(rows, len(images), device)
+        return self.known[key]
+
+    def _by_layout(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
+        layouts: dict[Hashable, list[Row]] = {}
         for row in rows:
             entry = self.entries[row.image]
             if entry is not None:
-                lengths.setdefault(entry.tokens, []).append(row)
+                layouts.setdefault((entry.tokens, entry.repeats, entry.parts), []).append(row)
         groups = [
-            Group(_index([row.row for row in group], device), tuple(self.entries[row.image] for row in group))
-            for group in lengths.values()
+            Group(
+                _index([row.row for row in group], device),
+                tuple(self.entries[row.image] for row in group),
+                tuple(row.image for row in group),
+            )
+            for group in layouts.values()
         ]
-        guided = {row.row for group in lengths.values() for row in group}
+        guided = {row.row for group in layouts.values() for row in group}
         rest = [row for row in range(total) if row not in guided]
         return Arrangement(groups, _index(rest, device) if rest else None)
 

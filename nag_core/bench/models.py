@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from nag_core.bench.cross import CrossCase
 from nag_core.bench.joint import JointCase
-from nag_core.presets import TABLE_5
+from nag_core.bench.library import LibraryCase
+from nag_core.presets import TABLE_5, Strength
 
 GPU, CPU, QUICK = "gpu", "cpu", "quick"
 
@@ -81,7 +82,7 @@ def sdxl(place: Place) -> CrossCase:
     return CrossCase(network, call, place.normal(1, 77, 2048), TABLE_5["SDXL"])
 
 
-def pixart(place: Place) -> CrossCase:
+def _pixart(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
     from diffusers import PixArtTransformer2DModel
 
     side, depth, heads = place.of(128, 32, 16), place.of(28, 4, 2), place.of(16, 8, 4)
@@ -91,15 +92,15 @@ def pixart(place: Place) -> CrossCase:
         use_additional_conditions=False,
     )  # fmt: skip
     latent, time = place.normal(2, 4, side, side), torch.full((2,), 500, device=place.device)
-    conditions = {"resolution": None, "aspect_ratio": None}
+    more = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
 
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
-        return network(latent[:rows], context, timestep=time[:rows], added_cond_kwargs=conditions)
+    def call(network: nn.Module, context: Tensor, mask: Tensor | None, rows: int) -> Any:
+        return network(latent[:rows], context, timestep=time[:rows], encoder_attention_mask=mask, **more)
 
-    return CrossCase(network, call, place.normal(1, 300, 4096), TABLE_5["PixArt-Sigma"])
+    return network, call, place.normal(1, 300, 4096)
 
 
-def sana(place: Place) -> CrossCase:
+def _sana(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
     from diffusers import SanaTransformer2DModel
 
     side, depth, heads = place.of(32, 16), place.of(20, 4, 2), place.of(20, 8, 4)
@@ -111,13 +112,13 @@ def sana(place: Place) -> CrossCase:
     )  # fmt: skip
     latent, time = place.normal(2, 32, side, side), torch.full((2,), 500, device=place.device)
 
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
-        return network(latent[:rows], context, time[:rows])
+    def call(network: nn.Module, context: Tensor, mask: Tensor | None, rows: int) -> Any:
+        return network(latent[:rows], context, time[:rows], encoder_attention_mask=mask)
 
-    return CrossCase(network, call, place.normal(1, 300, 2304), TABLE_5["SANA"])
+    return network, call, place.normal(1, 300, 2304)
 
 
-def wan(place: Place) -> CrossCase:
+def _wan(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
     from diffusers import WanTransformer3DModel
 
     # 480 x 832, 81 frames: 21 x 60 x 104 latents.
@@ -128,10 +129,44 @@ def wan(place: Place) -> CrossCase:
     )  # fmt: skip
     latent, time = place.normal(2, 16, frames, height, width), torch.full((2,), 500, device=place.device)
 
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
+    def call(network: nn.Module, context: Tensor, mask: Tensor | None, rows: int) -> Any:
         return network(latent[:rows], time[:rows], context)
 
-    return CrossCase(network, call, place.normal(1, 512, 4096), TABLE_5["Wan2.1"])
+    return network, call, place.normal(1, 512, 4096)
+
+
+def _hosted(model: tuple[nn.Module, Callable[..., Any], Tensor], strength: Strength) -> CrossCase:
+    """As a WebUI's own model would be called: one text of full length, no mask."""
+    network, call, context = model
+
+    def unmasked(network: nn.Module, context: Tensor, rows: int) -> Any:
+        return call(network, context, None, rows)
+
+    return CrossCase(network, unmasked, context, strength)
+
+
+def pixart(place: Place) -> CrossCase:
+    return _hosted(_pixart(place), TABLE_5["PixArt-Sigma"])
+
+
+def sana(place: Place) -> CrossCase:
+    return _hosted(_sana(place), TABLE_5["SANA"])
+
+
+def wan(place: Place) -> CrossCase:
+    return _hosted(_wan(place), TABLE_5["Wan2.1"])
+
+
+def pixart_library(place: Place) -> LibraryCase:
+    return LibraryCase(*_pixart(place), TABLE_5["PixArt-Sigma"], masked=True)
+
+
+def sana_library(place: Place) -> LibraryCase:
+    return LibraryCase(*_sana(place), TABLE_5["SANA"], masked=True)
+
+
+def wan_library(place: Place) -> LibraryCase:
+    return LibraryCase(*_wan(place), TABLE_5["Wan2.1"], masked=False)
 
 
 def _flux(place: Place, name: str, tokens: int) -> JointCase:
@@ -192,7 +227,7 @@ def sd35_large(place: Place) -> JointCase:
     return JointCase(network, call, context, (side // 2) ** 2, TABLE_5["SD3.5"], image_first=True)
 
 
-CASES: dict[str, Callable[[Place], CrossCase | JointCase]] = {
+CASES: dict[str, Callable[[Place], CrossCase | JointCase | LibraryCase]] = {
     "sd15": sd15,
     "sdxl": sdxl,
     "flux-schnell": flux_schnell,
@@ -202,4 +237,7 @@ CASES: dict[str, Callable[[Place], CrossCase | JointCase]] = {
     "sana": sana,
     "pixart": pixart,
     "wan": wan,
+    "sana-library": sana_library,
+    "pixart-library": pixart_library,
+    "wan-library": wan_library,
 }

@@ -49,7 +49,7 @@ def table(result: dict[str, Any]) -> str:
         cells += [_percent(first["overhead"] / FEW_STEPS), *(_cell(rows.get(name)) for name in parts)]
         cells.append(f"{(rows['ours']['peak_bytes'] - noise['peak_bytes']) / 2**20:+.1f} MiB")
         if on_gpu:
-            target, paper = TARGETS[model]
+            target, paper = TARGETS[model.removesuffix("-library")]
             cells += [f"≤ {_percent(target)}", _percent(paper) if paper else ""]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -9,10 +9,10 @@ def detect() -> Host:
     """The adapter for the WebUI this process runs in, by what can be imported; `UnsupportedHost` with the
     reason.
     """
-    from nag_core.hosts import forge, ldm_patched
+    from nag_core.hosts import a1111, forge, ldm_patched, neo
 
-    for adapter in (forge, ldm_patched):
+    for adapter in (neo, forge, ldm_patched, a1111):
         host = adapter.probe()
         if host is not None:
             return host
-    raise UnsupportedHost("this WebUI has no UNet patcher (Forge's backend or ldm_patched)")
+    raise UnsupportedHost("this WebUI has no UNet patcher (Forge's backend or ldm_patched) and is not A1111")

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from nag_core.attention.cross import cross_attention_layers
+from nag_core.attention.cross_call import CrossModel
 from nag_core.attention.joint_model import JointModel
-from nag_core.session import Progress
+from nag_core.blocks import Block
+from nag_core.session import Progress, Session
 
 
 class UnsupportedHost(RuntimeError):  # noqa: N818 - a reason to stand aside, not a fault
@@ -35,7 +37,22 @@ class Host(Protocol):
     def joint_model(self, network: nn.Module) -> JointModel | None:
         """How to reach the joint attention of a DiT; None for every other network."""
 
-    def after_encoding(self, unet: Any, x: Tensor) -> None:
+    def cross_model(self, network: nn.Module) -> CrossModel | None:
+        """How to reach the cross-attention of a DiT; None for every other network."""
+
+    def network(self, sd_model: Any) -> nn.Module:
+        """The diffusion network; `UnsupportedHost` where there is no way to it."""
+
+    def install(self, p: Any, sd_model: Any, session: Session) -> None:
+        """Puts the session on the pass of `p` that is about to be sampled, or under way. Idempotent."""
+
+    def installed(self, p: Any, sd_model: Any, session: Session) -> bool:
+        """Whether the session is on the model that samples now (the refiner loads another one)."""
+
+    def begin_call(self, p: Any, sd_model: Any, session: Session) -> None:
+        """Called in every denoiser call, right before the network runs."""
+
+    def after_encoding(self, sd_model: Any, x: Tensor) -> None:
         """Called when a text was encoded in the middle of sampling: the UNet may have been moved off the
         device.
         """
@@ -43,6 +60,12 @@ class Host(Protocol):
 
 def family(sd_model: Any) -> str:
     """The architecture as presets name it; "unknown" where the host does not say."""
+    from nag_core.hosts.diffusers.families import preset_of
+
+    # First: SD.Next's model is a diffusers pipeline, and calls itself SD1 whatever it is.
+    pipeline = preset_of(sd_model)
+    if pipeline:
+        return pipeline
     for flag, name in (("is_sdxl", "SDXL"), ("is_sd3", "SD3.5"), ("is_sd2", "SD2"), ("is_sd1", "SD1.5")):
         if getattr(sd_model, flag, False):
             return name
@@ -61,9 +84,21 @@ def unet_patcher(sd_model: Any) -> Any:
 
 def check_model(sd_model: Any, host: Host) -> None:
     """`UnsupportedHost` for a model that has no attention to guide."""
-    network = unet_patcher(sd_model).model.diffusion_model
-    if not cross_attention_layers(network) and host.joint_model(network) is None:
+    network = host.network(sd_model)
+    known = cross_attention_layers(network) or host.joint_model(network) or host.cross_model(network)
+    if not known:
         raise UnsupportedHost(no_attention(network))
+
+
+def blocks(sd_model: Any, host: Host) -> list[Block]:
+    """The blocks of the loaded network that can be guided, in the order of their lists."""
+    network = host.network(sd_model)
+    joint, crossing = host.joint_model(network), host.cross_model(network)
+    if joint:
+        return [name for name, _ in joint.named_blocks()]
+    if crossing:
+        return [("cross", number) for number in range(len(crossing.layers))]
+    return list(dict.fromkeys(name[:2] for name in cross_attention_layers(network)))
 
 
 def no_attention(network: nn.Module) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nag_core.hosts.base import unet_patcher
+from nag_core.hosts.patched import PatchedHost
+
 
 def probe() -> LdmPatched | None:
     """The adapter where ldm_patched's attention is importable, else None."""
@@ -18,7 +21,7 @@ def probe() -> LdmPatched | None:
     return LdmPatched() if found else None
 
 
-class LdmPatched:
+class LdmPatched(PatchedHost):
     """reForge, Classic, old Forge: attention from ldm_patched, LoRA identity from the patcher's uuid
     (reForge).
     """
@@ -44,7 +47,7 @@ class LdmPatched:
     def joint_model(self, network: nn.Module) -> None:
         """None: these hosts generate with UNets only (reForge's DiT code is not reachable from its page)."""
 
-    def after_encoding(self, unet: Any, x: Tensor) -> None:
+    def after_encoding(self, sd_model: Any, x: Tensor) -> None:
         from modules_forge.forge_sampler import sampling_prepare
 
-        sampling_prepare(unet, x=x)
+        sampling_prepare(unet_patcher(sd_model), x=x)

@@ -12,11 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, LayerKey, cross_attention_layers, patch_attn2
+from nag_core.attention.cross_call import patch_cross_call
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Batch
 from nag_core.hosts.base import Host, no_attention, unet_patcher
 from nag_core.hosts.texts import may_change
-from nag_core.reuse import KeyValueReuse, Provenance, patch_reuse, traced
+from nag_core.reuse import Provenance, patch_reuse, traced
 from nag_core.session import Progress, Session
 
 logger = logging.getLogger("nag")
@@ -69,11 +70,14 @@ class _Unet:
     network: nn.Module | None = None
     layers: dict[LayerKey, nn.Module] = field(default_factory=dict)
 
-    def of(self, network: nn.Module, reuse: KeyValueReuse) -> dict[LayerKey, nn.Module]:
+    def of(self, network: nn.Module, session: Session) -> dict[LayerKey, nn.Module]:
+        """The layers to guide; what is kept for later calls is that of all of them."""
         if network is not self.network:
             self.network, self.layers = network, cross_attention_layers(network)
-            reuse.prepare(self.layers)
-        return self.layers
+            session.reuse.prepare(self.layers)
+        if session.blocks is None:
+            return self.layers
+        return {key: layer for key, layer in self.layers.items() if key[:2] in session.blocks}
 
 
 def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]:
@@ -83,15 +87,13 @@ def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]
         try:
             progress = session.begin_call()
             batch = progress and _batch(session, progress, x, model_options)
-            joint = batch and host.joint_model(model.diffusion_model)
+            obstacle = host.obstacle(model) if batch else ""
             session.armed += bool(batch)
-            if joint:
-                model_options = patch_model_call(model_options, joint, session, batch)
+            if obstacle:
+                session.stop(obstacle)
             elif batch:
-                weights = (id(model.diffusion_model), host.weights(model))
-                call = Call(session, batch, weights)
                 given = (cond, uncond, model_options)
-                cond, uncond, model_options = _guided(given, call, unet, model, progress)
+                cond, uncond, model_options = _guided(given, host, session, batch, unet, model, progress, x)
         except Exception as error:  # the picture goes on without NAG, and the report says why
             session.problem(f"could not be installed ({type(error).__name__}: {str(error)[:120]})", error)
         return model, x, timestep, uncond, cond, cond_scale, model_options, seed
@@ -116,13 +118,38 @@ def _batch(session: Session, progress: Progress, x: Tensor, options: dict) -> Ba
     return session.batches.setdefault(key, Batch(*key))
 
 
-def _guided(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progress) -> tuple:
-    """Conditions and options of the call with NAG in them."""
+def _guided(
+    given: tuple,
+    host: Host,
+    session: Session,
+    batch: Batch,
+    unet: _Unet,
+    model: Any,
+    progress: Progress,
+    x: Tensor,
+) -> tuple:
+    """Conditions and options of the call with NAG in them, by the mechanism that the network has."""
+    cond, uncond, options = given
+    network = model.diffusion_model
+    weights = (id(network), host.weights(model))
+    joint = host.joint_model(network)
+    if joint is not None:
+        return cond, uncond, patch_model_call(options, joint, session, batch)
+    crossing = host.cross_model(network)
+    if crossing is not None:
+        return cond, uncond, patch_cross_call(options, crossing, session, batch, weights)
+    call = Call(session, batch, weights, tuple(x.shape[-2:]))
+    return _guided_unet(given, call, unet, model, progress)
+
+
+def _guided_unet(given: tuple, call: Call, unet: _Unet, model: Any, progress: Progress) -> tuple:
+    """The same by attn2 replaces."""
     cond, uncond, options = given
     session, network = call.session, model.diffusion_model
-    layers = unet.of(network, session.reuse)
-    if not layers:
+    layers = unet.of(network, session)
+    if not unet.layers:
         session.problem(no_attention(network))
+    if not layers:
         return given
     guided = patch_attn2(options, layers, call)
     if session.texts is None or may_change(options):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from secrets import compare_digest
 from typing import Annotated, Any
 
@@ -112,6 +114,7 @@ class Api:
         self._add("options", lambda: shared.opts.data, "GET")
         self._add("options", self.set_options, "POST")
         self._add("cmd-flags", lambda: vars(shared.cmd_opts), "GET")
+        self._add("memory", self.memory, "GET")
         self._add("samplers", self.samplers, "GET")
         self._add("schedulers", lambda: [{"name": "automatic", "label": "Automatic"}], "GET")
         self._add("upscalers", lambda: [{"name": "None", "scale": 4}], "GET")
@@ -224,6 +227,18 @@ class Api:
         """Change settings; unknown ones are ignored."""
         for key, value in request.items():
             shared.opts.set(key, value, is_api=True)
+
+    def memory(self) -> dict[str, Any]:
+        """Bytes of main memory this process holds, where the system tells (Linux). There is no GPU."""
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            used, total = (
+                count * os.sysconf("SC_PAGE_SIZE") for count in (pages, os.sysconf("SC_PHYS_PAGES"))
+            )
+            ram = {"free": total - used, "used": used, "total": total}
+        except (OSError, ValueError, AttributeError) as error:
+            ram = {"error": str(error)}
+        return {"ram": ram, "cuda": {"error": "unavailable"}}
 
     def samplers(self) -> list[dict[str, Any]]:
         """Samplers by name."""

@@ -27,13 +27,15 @@ def main(path: str) -> None:
     from nag_core.sandbox.app import create_app
 
     client = TestClient(create_app({"nowebui": True}))
-    sheet = _sheet([[_draw(client, pair, nag) for pair in PAIRS] for nag in (False, True)])
+    sheet = _sheet([[draw(client, pair, NAG | {"enabled": nag}) for pair in PAIRS] for nag in (False, True)])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 
 
-def _draw(client: Any, pair: tuple[str, str], nag: bool) -> list[Image.Image]:
-    """One prompt and negative, 4 steps, CFG 1, the first seeds there are: none are chosen."""
+def draw(client: Any, pair: tuple[str, str], nag: dict[str, Any]) -> list[Image.Image]:
+    """One prompt and negative, 4 steps, CFG 1, the first seeds there are: none are chosen. With a heat map:
+    the maps, which the host returns last.
+    """
     prompt, negative = pair
     job = {
         "prompt": prompt,
@@ -44,7 +46,7 @@ def _draw(client: Any, pair: tuple[str, str], nag: bool) -> list[Image.Image]:
         "cfg_scale": 1,
     }
     job |= {"width": 256, "height": 256, "do_not_save_grid": True}
-    job["alwayson_scripts"] = {"NAG": {"args": [NAG | {"enabled": nag}]}}
+    job["alwayson_scripts"] = {"NAG": {"args": [nag]}}
     response = client.post("/sdapi/v1/txt2img", json=job)
     response.raise_for_status()
     pictures = response.json()["images"][-SEEDS:]

@@ -7,11 +7,12 @@ while pasting a picture without NAG still switches it off (webui-conventions 1.6
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from nag_core import presets
-from nag_core.config import FIELDS, Field, Settings
+from nag_core.config import FIELDS, Field, Settings, named
 
 REPORT = "NAG report"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
@@ -32,14 +33,24 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     for field in FIELDS:
         value = core.get(field.name, getattr(settings, field.name))
         if field.name in _CORE or (field.name not in ("enabled", "preset") and value != field.default):
-            parameters[field.infotext] = (
-                int(value) if isinstance(value, float) and value.is_integer() else value
-            )
+            parameters[field.infotext] = _writable(value)
     fixed = presets.values(settings.preset)
     if set(_CORE) <= set(fixed) and all(
         fixed[name] == core.get(name, getattr(settings, name)) for name in fixed
     ):
         parameters["NAG preset"] = settings.preset
+
+
+def _writable(value: Any) -> Any:
+    """The value as the hosts' parameter line brings it back: that line loses blanks around a text and quotes
+    around it, unless the text is quoted; the hosts do that themselves only where a comma, a colon or a line
+    end is in it.
+    """
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    text = str(value)
+    safe = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
+    return text if safe or any(mark in text for mark in ",:\n") else json.dumps(text, ensure_ascii=False)
 
 
 def present(parameters: dict[str, Any]) -> bool:
@@ -55,17 +66,17 @@ def _read(field: Field, parameters: dict[str, Any]) -> Any:
         return present(parameters)
     if not present(parameters):
         return None
-    value = parameters.get(field.infotext)
+    value = _found(field.infotext, parameters)
     if field.name == "preset":
         return value if value in field.choices else presets.CUSTOM
-    if field.kind == "choice":
-        return value if value in field.choices else field.default
-    if field.kind == "float":
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return field.default
-    return field.default if value is None else str(value)
+    # As arguments are read: held within the range, the default where it is none.
+    return field.default if value is None else named({field.name: value}, [])[field.name]
+
+
+def _found(key: str, parameters: dict[str, Any]) -> Any:
+    """What stands under `key`; the hosts take any 3x4 for a size and put it under two keys."""
+    size = [parameters.get(f"{key}-{side}") for side in (1, 2)]
+    return parameters.get(key, "x".join(map(str, size)) if None not in size else None)
 
 
 def _reader(field: Field) -> Callable[[dict[str, Any]], Any]:

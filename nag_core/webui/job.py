@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from nag_core import hosts, presets, report
+from nag_core.blocks import Block, choose, listing, parse_blocks
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
-from nag_core.hosts import base, encoding, modifier
+from nag_core.heat import HeatMap
+from nag_core.hosts import base, encoding, sdnext
 from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.hosts.texts import texts_in_use
-from nag_core.negative import Negative, negative_from_schedules
+from nag_core.negative import Negative, negative_from_schedules, weighted_negative
 from nag_core.presets import Strength
 from nag_core.session import Session
-from nag_core.webui.negative_text import negative_texts
+from nag_core.webui import heat_picture, mask_image
+from nag_core.webui.heat_picture import HeatPicture
+from nag_core.webui.negative_text import Texts, negative_texts
+from nag_core.webui.pipelines import guided_call
+from nag_core.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 
@@ -26,11 +35,10 @@ FIRST, HIRES = "first pass", "hires pass"
 
 @dataclass(slots=True)
 class Pass:
-    """A sampling pass under way. `texts`: each image's negative; `own`: they are the NAG box's."""
+    """A sampling pass under way, and the negatives it was given."""
 
     session: Session
-    texts: list[str]
-    own: bool
+    texts: Texts
 
 
 @dataclass(slots=True)
@@ -45,10 +53,15 @@ class Job:
     caches: dict[str, list] = field(default_factory=dict)
     reports: list[report.PassReport] = field(default_factory=list)
     recorded: Strength | None = None
+    stop_waiting: Callable[[], None] | None = None
+    heats: list[Tensor | None] = field(default_factory=list)
+    heat_pictures: list[HeatPicture] = field(default_factory=list)
 
     @classmethod
     def of(cls, request: Request) -> Job:
         job = cls(request.settings, list(request.notes))
+        if sdnext.present():
+            return job
         try:
             job.host = hosts.detect()
         except UnsupportedHost as reason:
@@ -78,32 +91,69 @@ class Job:
             logger.debug("NAG could not be set up", exc_info=error)
             self.passes[name] = report.aside(name, f"{type(error).__name__}: {str(error)[:200]}")
 
+    def begin_batch(self, p: Any) -> None:
+        """Waits for the batch's pipeline calls, in a WebUI that announces no sampling. Never raises."""
+        if not sdnext.present():
+            return
+
+        def around(call: sdnext.PipelineCall) -> AbstractContextManager:
+            return guided_call(call, p, self.settings, self.notes, self.passes)
+
+        try:
+            self.stop_waiting = sdnext.await_calls(p, around)
+            self._name_relative(p.sd_model)
+        except Exception as error:
+            logger.debug("NAG could not be set up", exc_info=error)
+            self.unsupported = f"{type(error).__name__}: {str(error)[:200]}"
+
     def _start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | report.PassReport:
         strength = self.strength(p.sd_model, name)
         reason = self.unsupported or _why_not(self.settings, strength, name)
         if reason:
             return report.aside(name, reason)
         base.check_model(p.sd_model, self.host)
-        texts, own = negative_texts(p, self.settings.negative, name == HIRES, self.notes)
-        negative = self._negative(p, texts, None if own else uc, name)
+        chosen = self._chosen_blocks(p.sd_model)
+        region = mask_image.region(self.settings, p)
+        texts = negative_texts(p, self.settings, name == HIRES, self.notes)
+        negative = self._negative(p, texts, None if texts.own else uc, name)
         if not any(negative.images):
             return report.aside(name, "the negative prompt is empty")
         self._name_relative(p.sd_model)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
-            self.host.attention, self.host.attention_name, name, _texts_in_use(p, c, uc),
+            self.host.attention, self.host.attention_name, name, self.settings.strength_curve,
+            chosen, region, HeatMap() if self.settings.heat_map else None, _texts_in_use(p, c, uc),
         )  # fmt: skip
-        modifier.install(p.sd_model, self.host, session)
-        return Pass(session, texts, own)
+        self.host.install(p, p.sd_model, session)
+        return Pass(session, texts)
 
-    def _negative(self, p: Any, texts: list[str], schedules: Any, name: str) -> Negative:
-        """The conditioning of `texts`: the host's `schedules` where it encoded them, else by its encoder."""
-        if not any(text.strip() for text in texts):
-            return Negative((None,) * len(texts))
+    def _negative(self, p: Any, given: Texts, schedules: Any, name: str) -> Negative:
+        """The conditioning of the texts: the host's `schedules` where it encoded them, else by its
+        encoder.
+        """
+        if not any(text.strip() for text in given.texts):
+            return Negative((None,) * given.images)
         hires = name == HIRES
         if not schedules:
-            schedules = encoding.encode(p, texts, self.caches.setdefault(name, [None, None]), hires)
-        return negative_from_schedules(schedules, encoding.schedule_texts(p, texts, hires))
+            schedules = encoding.encode(p, given.texts, self.caches.setdefault(name, [None, None]), hires)
+        parts = encoding.schedule_texts(p, given.texts, hires)
+        if given.weights:
+            return weighted_negative(schedules, parts, given.weights, given.images)
+        return negative_from_schedules(schedules, parts)
+
+    def _chosen_blocks(self, sd_model: Any) -> frozenset[Block] | None:
+        """The blocks to guide of this model, None for all; `UnsupportedHost` where it has none of them."""
+        terms = parse_blocks(self.settings.blocks)
+        if not terms:
+            return None
+        available = base.blocks(sd_model, self.host)
+        chosen = choose(terms, available)
+        if chosen.unknown:
+            message = f"no blocks {', '.join(chosen.unknown)} here; this model has {listing(available)}"
+            if not chosen.blocks:
+                raise UnsupportedHost(message)
+            self.notes.append(message)
+        return None if len(chosen.blocks) == len(available) else chosen.blocks
 
     def _name_relative(self, sd_model: Any) -> None:
         family = base.family(sd_model)
@@ -113,36 +163,46 @@ class Job:
             )
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
-        """Puts NAG back after the refiner swapped the model within a pass (no script hook fires)."""
+        """Called in every denoiser call: puts NAG back after the refiner swapped the model within a pass (no
+        script hook fires), and tells the host's adapter that a call begins.
+        """
         for name, current in self.passes.items():
             if not isinstance(current, Pass) or current.session.closed:
                 continue
             session = current.session
             try:
-                if not modifier.installed(sd_model, session):
+                if not self.host.installed(p, sd_model, session):
                     self._move(p, current, sd_model, x, name)
             except Exception as error:
                 session.problem(f"off after the refiner switch ({str(error)[:120]})", error)
                 session.close()
+                continue
+            try:
+                self.host.begin_call(p, sd_model, session)
+            except Exception as error:
+                message = f"{type(error).__name__}: {str(error)[:120]}"
+                session.problem(f"could not be installed ({message})", error)
 
     def _move(self, p: Any, current: Pass, sd_model: Any, x: Any, name: str) -> None:
         """Installs the running pass on another model. That one has another text encoder: the old conditioning
         means nothing to it. The host has encoded the main negative anew by now, if it does so at all.
         """
         base.check_model(sd_model, self.host)
+        current.session.blocks = self._chosen_blocks(sd_model)
         self.caches.clear()
         current.session.cache.clear()
         current.session.texts = None  # the host has encoded the prompt anew, too
-        schedules = None if current.own else p.get_conds()[1]
+        schedules = None if current.texts.own else p.get_conds()[1]
         current.session.negative = self._negative(p, current.texts, schedules, name)
-        modifier.install(sd_model, self.host, current.session)
+        self.host.install(p, sd_model, current.session)
         if not schedules:
-            self.host.after_encoding(base.unet_patcher(sd_model), x)
+            self.host.after_encoding(sd_model, x)
 
     def end_batch(self) -> str:
         """Ends the batch's passes; the sentence for log, comment and infotext."""
         self._close_passes()
         ended = self.passes.values()
+        self.heats = _heats(ended)
         reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
         self.passes.clear()
         if not reports:
@@ -150,16 +210,35 @@ class Job:
         self.reports = reports
         return "; ".join([report.summary(reports, self.recorded), *dict.fromkeys(self.notes)])
 
+    def draw_heat(self, picture: Any, image: int, index: int) -> None:
+        """Draws the map of the batch's image number `image` over it; `index`: its number in the job."""
+        heat = self.heats[image] if image < len(self.heats) else None
+        if heat is not None:
+            made = heat_picture.drawn(picture, heat)
+            self.heat_pictures.append(HeatPicture(made, index, float(heat.max())))
+
     def close(self) -> None:
         """Lets go of everything, in whatever state an interrupt or an exception left the job."""
         self._close_passes()
         self.passes.clear()
         self.caches.clear()
+        self.heats.clear()
+        self.heat_pictures.clear()
 
     def _close_passes(self) -> None:
+        if self.stop_waiting is not None:
+            self.stop_waiting()
+            self.stop_waiting = None
         for current in self.passes.values():
             if isinstance(current, Pass):
                 current.session.close()
+
+
+def _heats(passes: Iterable[Any]) -> list[Tensor | None]:
+    """Each image's heat map of the last pass that guided one: a hires pass draws what is seen in the end."""
+    sessions = [one.session for one in passes if isinstance(one, Pass) and one.session.heat is not None]
+    found = [one.heat.pictures(one.images) for one in sessions]
+    return next((maps for maps in reversed(found) if any(heat is not None for heat in maps)), [])
 
 
 def _texts_in_use(p: Any, c: Any, uc: Any) -> Callable | None:
@@ -179,7 +258,14 @@ def _why_not(settings: Settings, strength: Strength, name: str) -> str:
         return f"hires is set to {settings.hires}"
     if settings.window.empty:
         return f"the window {settings.start:g}–{settings.end:g} is empty"
-    return Method(settings.method).inert(strength.phi, strength.alpha)
+    negatives = parse_negatives(settings.negatives)
+    if negatives and not any(one.weight for one in negatives):
+        return "the weights of the negatives sum to 0"
+    curve = settings.strength_curve
+    if curve.zero:
+        return "the strength over the steps is 0 everywhere"
+    # Points take the place of the scale.
+    return Method(settings.method).inert(1.0 if curve.points else strength.phi, strength.alpha)
 
 
 class Jobs:

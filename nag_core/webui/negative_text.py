@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from nag_core.config import Settings
+from nag_core.weighted import parse_negatives
 
 
-def negative_texts(p: Any, own: str, hires: bool, notes: list[str]) -> tuple[list[str], bool]:
-    """One negative per image, and whether it is the NAG box's: that if it is filled, else the main negative
-    of this pass (styles applied).
+class Texts(NamedTuple):
+    """The negatives of a pass. own: they are NAG's, not the host's main one. images: how many the batch has.
+
+    texts: one per image; with `weights`, one per weight, for every image alike.
+    """
+
+    texts: list[str]
+    own: bool
+    images: int
+    weights: tuple[float, ...] = ()
+
+
+def negative_texts(p: Any, settings: Settings, hires: bool, notes: list[str]) -> Texts:
+    """The several negatives if there are any, else the NAG box's if it is filled, else the main negative of
+    this pass (styles applied).
     """
     main = _main_negatives(p, hires)
-    prepared = _prepared(own, p, notes) if own.strip() else ""
-    return ([prepared] * len(main), True) if prepared.strip() else (main, False)
+    several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
+    if several:
+        prepared = [(prepared_text(one.text, p, notes), one.weight) for one in several]
+        kept = [(text, weight) for text, weight in prepared if text.strip()]
+        return Texts([text for text, _ in kept], True, len(main), tuple(weight for _, weight in kept))
+    prepared = prepared_text(settings.negative, p, notes) if settings.negative.strip() else ""
+    if prepared.strip():
+        return Texts([prepared] * len(main), True, len(main))
+    return Texts(main, False, len(main))
 
 
 def _main_negatives(p: Any, hires: bool) -> list[str]:
@@ -24,7 +46,7 @@ def _main_negatives(p: Any, hires: bool) -> list[str]:
     return [str(text) for text in texts]
 
 
-def _prepared(text: str, p: Any, notes: list[str]) -> str:
+def prepared_text(text: str, p: Any, notes: list[str]) -> str:
     """`text` with the job's styles, without comments and without extra-network tags (no host reads them in a
     negative: they would be tokenised as words).
     """

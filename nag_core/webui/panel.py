@@ -6,7 +6,7 @@ from typing import Any
 
 from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.user_presets import Store
-from nag_core.webui import infotext, preset_controls, settings
+from nag_core.webui import infotext, mask_image, preset_controls, settings
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
 
@@ -32,6 +32,9 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
                 made.update({name: _component(gr, script, FIELD[name], store) for name in row})
             if "preset" in row:
                 tools = preset_controls.build(gr, script)
+        with gr.Accordion("Advanced", open=False, visible=advanced, elem_id=script.elem_id("advanced")):
+            made.update({f.name: _component(gr, script, f, store) for f in FIELDS if f.advanced})
+            _mask_upload(gr, script, made["mask_image"])
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
         overrides.do_not_save_to_config = True
     preset_controls.link(gr, made, tools, store)
@@ -55,15 +58,36 @@ def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
             visible=of_presets or settings.read(settings.ADVANCED),
         )
     if field.kind == "text":
-        return gr.Textbox(
-            field.default, label=field.label, lines=2, elem_id=elem_id, placeholder=_NEGATIVE_HINT
+        hint = field.help if field.advanced else _NEGATIVE_HINT
+        box = gr.Textbox(
+            field.default, label=field.label, lines=field.lines, elem_id=elem_id, placeholder=hint
         )
+        box.do_not_save_to_config = field.advanced
+        return box
+    if field.kind == "bool":
+        return gr.Checkbox(field.default, label=field.label, info=field.help, elem_id=elem_id)
     slider = gr.Slider(
         field.minimum, field.maximum, value=field.default, step=field.step, label=field.label, elem_id=elem_id
     )
     # Ranges and defaults frozen in a user's ui-config.json would outlive every release of ours.
     slider.do_not_save_to_config = True
     return slider
+
+
+def _mask_upload(gr: Any, script: Any, text: Any) -> None:
+    """Where a mask can be dropped. Only its text is an argument: those are JSON."""
+    image = gr.Image(
+        label="Drop a mask here: white is inside",
+        type="pil",
+        elem_id=script.elem_id("mask_upload"),
+        height=160,
+    )
+    image.do_not_save_to_config = True
+
+    def read(picture: Any) -> str:
+        return "" if picture is None else mask_image.encoded(mask_image.flat(picture))
+
+    image.change(read, inputs=[image], outputs=[text], queue=False, show_progress=False)
 
 
 def _on_page_load(gr: Any, made: dict[str, Any], store: Store) -> None:

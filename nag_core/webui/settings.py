@@ -28,7 +28,11 @@ COMMENTS = Option(
     "nag_comments", True, "Say under the pictures what NAG did", "the picture's parameters say it anyway"
 )
 ADVANCED = Option(
-    "nag_show_advanced", True, "Show method, hires pass and hires scale", "hidden, they still apply", True
+    "nag_show_advanced",
+    True,
+    "Show method, hires pass, hires scale and Advanced",
+    "hidden, they still apply",
+    True,
 )
 NEGATIVE = Option(
     "nag_default_negative",
@@ -67,7 +71,13 @@ def with_default_negative(request: Request, p: Any) -> Request:
     """The job's request, with the default negative where NAG is on and every other negative is empty."""
     text = read(NEGATIVE).strip()
     asked = request.settings
-    if not text or not asked.enabled or asked.negative.strip() or any(_main_negatives(p)):
+    if (
+        not text
+        or not asked.enabled
+        or asked.negative.strip()
+        or asked.negatives.strip()
+        or any(_main_negatives(p))
+    ):
         return request
     note = "the default negative of the settings is used"
     return Request(replace(asked, negative=text), (*request.notes, note))

@@ -24,6 +24,7 @@ NO_EFFECT = "NAG is off: this axis changes nothing"
 _MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 # One per setting that is worth a row of pictures; the others are reached through Override.
 _AXES = ("enabled", "preset", "scale", "tau", "alpha", "start", "end", "method", "hires", "negative")
+_LATER_AXES = tuple(field.name for field in FIELDS if field.axis)
 _SETTING = re.compile(r"(\w+)\s*=\s*([^=;]*?)\s*(?=$|;|\s\w+\s*=)")
 _STRENGTHS = {"scale", "tau", "alpha"}
 
@@ -70,20 +71,21 @@ def tell_if_off(p: Any, args: Sequence[Any]) -> None:
 
 def _axes(option: type, load: UserPresets) -> list[Any]:
     """One AxisOption per axis, made with nothing but what every host's class takes."""
-    axes = []
-    for field in (FIELD[name] for name in _AXES):
-        label = f"[NAG] {field.name.capitalize()}"
+    made = {}
+    for field in (FIELD[name] for name in (*_AXES, *_LATER_AXES)):
+        label = f"[NAG] {field.name.replace('_', ' ').capitalize()}"
         kind = float if field.kind == "float" else str
         read = partial(_value, field, load)
         more = {} if _choices(field, load) is None else {"choices": partial(_choices, field, load)}
-        axes.append(
-            option(label, kind, _apply(field.name, read, load), _format(field, read), _confirm(read), **more)
+        made[field.name] = option(
+            label, kind, _apply(field.name, read, load), _format(field, read), _confirm(read), **more
         )
     settings = partial(_settings, load)
     return [
-        *axes,
+        *(made[name] for name in _AXES),
         option("[NAG] Negative S/R", str, _apply_search, _format_plain),
         option("[NAG] Override", str, _apply_settings(settings, load), _format_plain, _confirm(settings)),
+        *(made[name] for name in _LATER_AXES),
     ]
 
 
@@ -124,7 +126,7 @@ def _format(field: Field, read: Callable[[Any], Any]) -> Callable[[Any, Any, Any
         if field.kind == "bool":
             return f"{field.label} {SWITCH[value]}"
         if field.kind == "text" and not value.strip():
-            return f"{field.infotext}: the main one"
+            return f"{field.infotext}: {'the main one' if field.name == 'negative' else '-'}"
         return f"{field.infotext}: {value:g}" if field.kind == "float" else f"{field.infotext}: {value}"
 
     return format_value
@@ -172,6 +174,8 @@ def _value(field: Field, load: UserPresets, x: Any) -> Any:
     # Ranges of the hosts arrive as 0.30000000000000004 and may end a rounding error above the maximum.
     x = round(x, 8) if isinstance(x, float) else x
     request = config.parse([{field.name: x}], load() if field.name == "preset" else None)
+    if request.notes and field.check is not None:
+        raise RuntimeError("; ".join(request.notes))
     if request.notes or (x == "" and field.kind != "text"):
         allowed = ", ".join(_choices(field, load) or [f"{field.minimum:g} to {field.maximum:g}"])
         raise RuntimeError(f"{field.infotext} {x!r}: allowed are {allowed}")

@@ -88,6 +88,8 @@ class Page:
         kind = FIELD[name].kind
         if name == "enabled":
             return self.tick.is_checked()
+        if kind == "bool":
+            return self.raw.is_checked(f"{self.id(name)} input")
         if kind == "float":
             return float(self.raw.input_value(f"{self.id(name)} input[type=number]"))
         return self.raw.input_value(f"{self.id(name)} {'textarea' if kind == 'text' else 'input'}")
@@ -97,6 +99,8 @@ class Page:
         kind = FIELD[name].kind
         if name == "enabled":
             self.tick.set_checked(value)
+        elif kind == "bool":
+            self.raw.set_checked(f"{self.id(name)} input", value)
         elif kind == "float":
             self.raw.fill(f"{self.id(name)} input[type=number]", str(value))
         elif kind == "text":

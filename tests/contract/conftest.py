@@ -5,15 +5,38 @@ Its `modules` and `backend` are on sys.path for these tests only; nothing of nag
 
 import sys
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def app():
+def app(request):
+    """The sandbox's FastAPI application, without its page."""
+    if request.config.getoption("--webui-dir"):
+        pytest.skip("with --webui-dir the `modules` of this process are that WebUI's, not the sandbox's")
     from nag_core.sandbox.app import create_app
 
     return create_app({"nowebui": True})
+
+
+@pytest.fixture(scope="session")
+def checkout(request, tmp_path_factory):
+    """The `modules` package of the WebUI at --webui-dir, with our script loaded."""
+    folder = request.config.getoption("--webui-dir")
+    if not folder:
+        pytest.skip("needs --webui-dir, a WebUI's checkout in whose environment pytest runs")
+    from tests.contract.checkout import boot
+
+    return boot(Path(folder).resolve(), tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def runner(checkout):
+    """That WebUI's script runner, its scripts' controls built."""
+    from tests.contract.checkout import build_scripts
+
+    return build_scripts(checkout)
 
 
 @pytest.fixture(scope="session")

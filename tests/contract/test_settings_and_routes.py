@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 import nag_core
 from nag_core import presets
-from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT
+from nag_core.config import FIELD, FIELDS
 from nag_core.user_presets import Store
 
 SOFT = {"scale": 1.5, "tau": 2.0, "alpha": 0.2, "end": 0.5}
@@ -104,7 +104,7 @@ def test_the_advanced_controls_are_hidden_and_still_arguments(script, options, s
     page = Page(script)
     assert page.control("method").visible is shown
     assert page.control("hires").parent.visible is shown or page.control("hires").visible is shown
-    assert len(page.arguments) == OVERRIDES_SLOT + 1
+    assert len(page.arguments) == len(FIELDS) + 1
 
 
 def test_the_comment_can_be_switched_off_and_the_parameters_keep_the_report(job, options):

@@ -11,7 +11,8 @@ from nag_core.user_presets import FILE_NAME, Store
 
 ON = [{"enabled": True}]
 AXES = ["Enabled", "Preset", "Scale", "Tau", "Alpha", "Start", "End", "Method", "Hires", "Negative",
-        "Negative S/R", "Override"]  # fmt: skip
+        "Negative S/R", "Override", "Curve", "Blocks", "Negatives", "Mask",
+        "Mask feather"]  # fmt: skip
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def cell(script):
     """`cell(args, as_list=False, **fields)`: a `p` before its cell is drawn, our arguments first."""
 
     def make(args=(), as_list=False, **fields):
-        args = [*args, *(field.default for field in FIELDS[len(args) :]), ""]
+        args = [*args, *(field.default for field in FIELDS[len(args) : OVERRIDES_SLOT]), ""]
         args = [*[None] * script.args_from, *args, "the next script's"]
         fields = {"negative_prompt": "red", **fields}
         kind = list if as_list else tuple

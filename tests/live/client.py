@@ -21,6 +21,12 @@ class Result:
     pngs: list[bytes]
     infotexts: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, response: httpx.Response) -> Result:
+        assert response.status_code == 200, response.text[:2000]
+        pngs = [base64.b64decode(image) for image in response.json()["images"]]
+        return cls(pngs, [Image.open(io.BytesIO(png)).info.get("parameters", "") for png in pngs])
+
     @property
     def pixels(self) -> list[bytes]:
         return [Image.open(io.BytesIO(png)).convert("RGB").tobytes() for png in self.pngs]
@@ -36,9 +42,14 @@ class Result:
 class WebUI:
     """`txt2img(nag=[...], **payload)` and the raw routes."""
 
-    def __init__(self, url: str, checkpoint: str | None = None, scheduler: str | None = None) -> None:
+    def __init__(
+        self, url: str, checkpoint: str | None = None, scheduler: str | None = None, auth: str | None = None
+    ) -> None:
         # No keep-alive: after an exception uvicorn resets the connection under the next request.
-        self.http = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
+        self.http = httpx.Client(
+            base_url=url, timeout=600, limits=httpx.Limits(max_keepalive_connections=0),
+            auth=tuple(auth.split(":", 1)) if auth else None,
+        )  # fmt: skip
         self.checkpoint, self.scheduler = checkpoint, scheduler
 
     def payload(self, nag: Any = None, **more: Any) -> dict[str, Any]:
@@ -60,10 +71,12 @@ class WebUI:
         return self.http.post(f"/sdapi/v1/{route}", json=payload)
 
     def txt2img(self, nag: Any = None, route: str = "txt2img", **more: Any) -> Result:
-        response = self.post(route, self.payload(nag, **more))
-        assert response.status_code == 200, response.text[:2000]
-        pngs = [base64.b64decode(image) for image in response.json()["images"]]
-        return Result(pngs, [Image.open(io.BytesIO(png)).info.get("parameters", "") for png in pngs])
+        return Result.of(self.post(route, self.payload(nag, **more)))
+
+    def memory(self) -> float:
+        """MiB of main memory the WebUI's process holds; the hosts name it "used"."""
+        answer = self.http.get("/sdapi/v1/memory").json()
+        return answer["ram"]["used"] / 2**20
 
     def in_background(self, *args: Any, **more: Any) -> tuple[threading.Thread, list[Result]]:
         """Starts txt2img in a thread; the result is appended to the list when it has ended."""

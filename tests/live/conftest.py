@@ -15,7 +15,7 @@ TEST_EXTENSION = Path(__file__).parent / "extension"
 @pytest.fixture(scope="session")
 def webui(request, tmp_path_factory):
     url = request.config.getoption("--webui-url")
-    asked = tuple(map(request.config.getoption, ("--checkpoint", "--scheduler")))
+    asked = tuple(map(request.config.getoption, ("--checkpoint", "--scheduler", "--api-auth")))
     if url:
         yield WebUI(url, *asked)
         return

@@ -4,6 +4,9 @@
 
 Run it on a WebUI without the extension; `pytest tests/live --webui-url ... --fingerprint without.json` then
 holds the same WebUI with the extension installed and NAG off to the same bytes.
+
+With `--first-job` behind it: of one guided job. Run as the very first job of a WebUI with the extension, it
+gives the file for `pytest tests/live --first-job`, which draws the same after all the others.
 """
 
 from __future__ import annotations
@@ -23,13 +26,24 @@ JOBS = {
 }
 
 
+FIRST = {"nag": [{"enabled": True, "scale": 4}], "cfg_scale": 1}
+
+
 def fingerprint(webui: WebUI) -> dict[str, list[str]]:
     """SHA-256 of every PNG file, infotext included, by job name."""
-    return {
-        name: [hashlib.sha256(png).hexdigest() for png in webui.txt2img(**job).pngs]
-        for name, job in JOBS.items()
-    }
+    return {name: _hashes(webui, job) for name, job in JOBS.items()}
+
+
+def guided_job(webui: WebUI) -> list[str]:
+    """The same of one job with NAG on."""
+    return _hashes(webui, FIRST)
+
+
+def _hashes(webui: WebUI, job: dict) -> list[str]:
+    return [hashlib.sha256(png).hexdigest() for png in webui.txt2img(**job).pngs]
 
 
 if __name__ == "__main__":
-    print(json.dumps(fingerprint(WebUI(*sys.argv[1:4])), indent=1))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--first-job"]
+    made = guided_job if "--first-job" in sys.argv else fingerprint
+    print(json.dumps(made(WebUI(*arguments)), indent=1))

@@ -121,25 +121,37 @@ def guarded_sandbox(log, *flags):
         process.wait(30)
 
 
+KNOWN = (("ann", "secret"), ("bob", "two"))
+
+
 @pytest.fixture(scope="module", params=[[], ["--nowebui"]], ids=["page", "nowebui"])
 def guarded(request, tmp_path_factory):
-    if request.config.getoption("--webui-url"):
-        pytest.skip("starts a server of its own with --api-auth")
+    """A WebUI behind --api-auth: its URL, and who may come in."""
+    live, auth = map(request.config.getoption, ("--webui-url", "--api-auth"))
+    if live and (not auth or request.param):
+        pytest.skip("needs --api-auth, with which the WebUI was started; one WebUI has one mode, page or not")
+    if live:
+        yield live.rstrip("/"), (tuple(auth.split(":", 1)),)
+        return
     log = tmp_path_factory.mktemp("guarded") / "log.txt"
-    with guarded_sandbox(log, "--api-auth", "ann:secret,bob:two", *request.param) as url:
-        yield url
+    with guarded_sandbox(log, "--api-auth", ",".join(map(":".join, KNOWN)), *request.param) as url:
+        yield url, KNOWN
 
 
 @pytest.mark.parametrize("path", [*(f"nag/v1/{name}" for name in ROUTES), "sdapi/v1/options"])
 def test_our_routes_are_as_guarded_as_the_hosts(guarded, path):
-    url = f"{guarded}/{path}"
-    for wrong in (None, ("ann", "two"), ("ann", ""), ("eve", "secret"), ("", "")):
-        answer = httpx.get(url, auth=wrong)
+    root, known = guarded
+    url, (user, password) = f"{root}/{path}", known[0]
+    for wrong in (None, (user, "two"), (user, ""), ("eve", password), ("", "")):
+        answer = httpx.get(url, auth=wrong, timeout=60)
         assert answer.status_code == 401, wrong
         assert answer.headers["www-authenticate"] == "Basic"
-    for right in (("ann", "secret"), ("bob", "two")):
-        assert httpx.get(url, auth=right).status_code == 200
+    for right in known:
+        assert httpx.get(url, auth=right, timeout=60).status_code == 200
 
 
-def test_the_status_is_null_before_the_first_job(guarded):
-    assert httpx.get(f"{guarded}/nag/v1/status", auth=("ann", "secret")).json() is None
+def test_the_status_is_null_before_the_first_job(guarded, request):
+    if request.config.getoption("--webui-url"):
+        pytest.skip("jobs ran on this WebUI before")
+    url, known = guarded
+    assert httpx.get(f"{url}/nag/v1/status", auth=known[0]).json() is None

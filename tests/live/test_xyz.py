@@ -2,6 +2,8 @@
 
 import pytest
 
+from nag_core.config import FIELDS
+
 ON = [{"enabled": True}]
 
 
@@ -45,7 +47,8 @@ def test_every_axis_is_offered_once_in_both_tabs(webui):
             continue
         choices = [label for label in script["args"][0]["choices"] if label.startswith("[NAG] ")]
         names = ["Enabled", "Preset", "Scale", "Tau", "Alpha", "Start", "End", "Method", "Hires", "Negative"]
-        assert choices == [f"[NAG] {name}" for name in (*names, "Negative S/R", "Override")]
+        later = [field.name.replace("_", " ").capitalize() for field in FIELDS if field.axis]
+        assert choices == [f"[NAG] {name}" for name in (*names, "Negative S/R", "Override", *later)]
 
 
 def test_off_and_on_side_by_side(webui):

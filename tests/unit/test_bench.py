@@ -21,6 +21,7 @@ def test_the_published_operations_are_the_rule():
 @pytest.mark.parametrize(
     "name",
     ["flux-schnell", "flux-dev", "chroma", "sd35-large", "sana", "pixart", "wan",
+     "sana-library", "pixart-library", "wan-library",
      pytest.param("sd15", marks=pytest.mark.slow), pytest.param("sdxl", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_ours_gives_what_official_style_gives(name):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nag_core import config, presets
-from nag_core.config import FIELD, FIELDS, Settings, parse
+from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
 
 PAYLOADS = [
     pytest.param(case["args"], case["settings"], id=f"{file.stem}: {case['about']}")
@@ -29,7 +29,7 @@ def test_the_positional_order_is_frozen():
     """Clients send lists by position: names may only be added, and never before the overrides slot."""
     assert [field.name for field in FIELDS] == [
         "enabled", "preset", "scale", "tau", "alpha", "start", "end", "negative", "method", "hires",
-        "hires_scale",
+        "hires_scale", "curve", "blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map",
     ]  # fmt: skip
     assert config.OVERRIDES_SLOT == 11
 
@@ -41,10 +41,11 @@ def test_tokens_and_ranges_are_frozen():
         "Auto", "Custom", "SDXL", "SD1.5", "Flux", "SD3.5", "Playground", "SANA", "PixArt-Sigma", "Wan2.1",
         "Few-step", "SDXL 20+ steps", "SDXL v-pred",
     )  # fmt: skip
+    assert FIELD["mask"].choices == ("Off", "Inside", "Outside")
     ranges = {f.name: (f.minimum, f.maximum) for f in FIELDS if f.kind == "float"}
     assert ranges == {
         "scale": (0, 20), "tau": (1, 10), "alpha": (0, 1), "start": (0, 1), "end": (0, 1),
-        "hires_scale": (0, 20),
+        "hires_scale": (0, 20), "mask_feather": (0, 256),
     }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_unknown_fields_are_ignored_and_said():
 
 @pytest.mark.parametrize("slot", ["{", "[1]", "3", "null", 7, "[" * 100_000])
 def test_overrides_that_are_no_json_object_are_ignored_and_said(slot):
-    args = [True, *(field.default for field in FIELDS[1:]), slot]
+    args = [True, *(field.default for field in FIELDS[1:OVERRIDES_SLOT]), slot]
     request = parse(args)
     assert request.settings.enabled
     assert any("overrides" in note for note in request.notes)
@@ -174,7 +175,11 @@ def test_a_user_preset_supplies_its_values_and_the_sliders_keep_the_rest():
 @pytest.mark.parametrize("given_by", ["dict", "overrides"])
 def test_what_is_named_wins_over_a_user_preset(given_by):
     named = {"preset": "My Look", "scale": 7, "end": 1}
-    args = [named] if given_by == "dict" else [True, *(f.default for f in FIELDS[1:]), json.dumps(named)]
+    args = (
+        [named]
+        if given_by == "dict"
+        else [True, *(f.default for f in FIELDS[1:OVERRIDES_SLOT]), json.dumps(named)]
+    )
     settings = parse(args, MINE).settings
     assert settings.strength("SDXL") == presets.Strength(7, 2, 0.3)
     assert (settings.end, settings.method) == (1.0, "NASA")

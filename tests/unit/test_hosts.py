@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nag_core import hosts
-from nag_core.hosts import base, forge, ldm_patched, modifier
+from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, NotGuided
+from nag_core.hosts import base, forge, ldm_patched, modifier, neo, patched
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +89,11 @@ def test_after_an_encode_in_mid_sampling_the_host_prepares_the_unet_again(monkey
 
     stub(monkeypatch, "backend.sampling.sampling_function", sampling_prepare=sampling_prepare)
     stub(monkeypatch, "modules_forge.forge_sampler", sampling_prepare=sampling_prepare)
-    forge.Forge().after_encoding("unet", "x")
-    ldm_patched.LdmPatched().after_encoding("unet", "x")
-    assert prepared == [("unet", "x")] * 2
+    unet = SimpleNamespace(add_conditioning_modifier=None)
+    model = SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))
+    forge.Forge().after_encoding(model, "x")
+    ldm_patched.LdmPatched().after_encoding(model, "x")
+    assert prepared == [(unet, "x")] * 2
 
 
 @pytest.mark.parametrize(
@@ -214,16 +217,17 @@ def call(images, options, network=None, joint_model=lambda network: None):
     schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
     used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
     model = SimpleNamespace(diffusion_model=network or UNet())
-    host = SimpleNamespace(weights=lambda model: "w", joint_model=joint_model)
+    host = patched.PatchedHost()
+    host.weights, host.joint_model = (lambda model: "w"), joint_model
     modify = modifier._conditioning_modifier(host, used)
-    patched = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
-    return used, patched
+    options = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
+    return used, options
 
 
 def test_a_batch_that_is_not_the_jobs_stays_plain_and_is_said():
     options = {"transformer_options": {}}
-    used, patched = call(3, options)
-    assert patched is options
+    used, found = call(3, options)
+    assert found is options
     assert used.problems == ["2 negatives for 3 images"]
 
 
@@ -233,11 +237,11 @@ def test_a_joint_model_is_guided_through_its_model_call_and_the_next_network_by_
     from tests.unit.test_joint import described
 
     network = models.build(models.FluxLike)
-    used, patched = call(2, {"transformer_options": {}}, network, described)
-    assert set(patched) == {"transformer_options", "model_function_wrapper"}
+    used, options = call(2, {"transformer_options": {}}, network, described)
+    assert set(options) == {"transformer_options", "model_function_wrapper"}
     assert used.armed == 1
-    used, patched = call(2, {"transformer_options": {}})
-    assert "attn2" in patched["transformer_options"]["patches_replace"]
+    used, options = call(2, {"transformer_options": {}})
+    assert "attn2" in options["transformer_options"]["patches_replace"]
 
 
 def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_loaded():
@@ -266,8 +270,82 @@ def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_load
 )
 def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(patches, regional):
     """ControlLLLite has an attn2 patch too and leaves the rows as they are."""
-    _, patched = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
-    replace = next(iter(patched["transformer_options"]["patches_replace"]["attn2"].values()))
+    _, options = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
+    replace = next(iter(options["transformer_options"]["patches_replace"]["attn2"].values()))
     (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "batch")]
     assert seen.batch.regional is regional
     assert seen.batch.tiled is True
+
+
+@pytest.fixture
+def neo_host(monkeypatch):
+    """Stand-ins of the modules that Neo's adapter looks its functions up in."""
+    for name in ("attention", *(f"nn.{name}" for name in ("wan", "lumina", "flux", "qwen", "krea", "anima"))):
+        stub_beside(monkeypatch, f"backend.{name}", attention_function=attention_pytorch)
+    return hosts.detect()
+
+
+def stub_beside(monkeypatch, name, **attributes):
+    """As `stub`, keeping what an earlier call put into the same packages."""
+    kept = {key: value for key, value in sys.modules.items() if key.startswith("backend")}
+    stub(monkeypatch, name, **attributes)
+    for key, value in kept.items():
+        monkeypatch.setitem(sys.modules, key, value)
+
+
+def test_neo_is_recognised_before_forge_by_the_models_forge_lacks(neo_host):
+    assert isinstance(neo_host, neo.Neo)
+    assert neo_host.attention_name == "attention_pytorch"
+
+
+def test_neos_families_are_known_by_their_classes_and_parts(neo_host):
+    flux = dit("IntegratedFluxTransformer2DModel", double_blocks=1, single_blocks=2)
+    assert neo_host.joint_model(flux) is None, "without the embedder of its positions"
+    flux.pe_embedder = torch.nn.Identity()
+    assert len(neo_host.joint_model(flux).blocks) == 3
+    qwen = dit("QwenImageTransformer2DModel", transformer_blocks=2)
+    qwen.pe_embedder = torch.nn.Identity()
+    assert not neo_host.joint_model(qwen).heads_split
+    image = dit("NextDiT", layers=2, context_refiner=1, noise_refiner=2)
+    image.rope_embedder, image.cap_embedder = torch.nn.Identity(), torch.nn.Identity()
+    image.pad_tokens_multiple = 32
+    joint = neo_host.joint_model(image)
+    assert (joint.pad, joint.padded(33)) == (32, 64)
+    assert [role for role, _ in joint.others] == [TEXT_ONLY, UNTOUCHED, UNTOUCHED]
+    assert neo_host.joint_model(dit("PixDiT_T2I", layers=2)) is None
+
+
+def test_nunchakus_networks_are_left_alone(neo_host):
+    """Theirs are subclasses of the known ones with kernels instead of the host's attention."""
+    plain = dit("QwenImageTransformer2DModel", transformer_blocks=2)
+    plain.pe_embedder = torch.nn.Identity()
+    subclass = type("NunchakuQwenImageTransformer2DModel", (type(plain),), {})()
+    subclass.__dict__.update(plain.__dict__)
+    assert neo_host.joint_model(plain) is not None
+    assert neo_host.joint_model(subclass) is None
+
+
+def test_reference_images_are_a_reason_to_stand_aside(neo_host, monkeypatch):
+    stub_beside(monkeypatch, "backend.args", dynamic_args=SimpleNamespace(ref_latents=[]))
+    neo._no_references()
+    sys.modules["backend.args"].dynamic_args.ref_latents.append(Q)
+    with pytest.raises(NotGuided, match="reference images"):
+        neo._no_references()
+
+
+def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
+    model = SimpleNamespace(apply_model=len)
+    assert neo.Neo().obstacle(model) == ""
+    model._orig_apply_model, model.apply_model = len, max
+    assert "torch.compile" in neo.Neo().obstacle(model)
+    model.apply_model = len
+    assert neo.Neo().obstacle(model) == ""
+
+
+def test_other_weights_in_the_same_module_are_other_weights():
+    """Neo's refiner can put the second model's weights into the first one's module."""
+    model = torch.nn.Linear(2, 2)
+    before = neo.Neo().weights(model)
+    assert neo.Neo().weights(model) == before
+    model.weight = torch.nn.Parameter(torch.zeros(2, 2))
+    assert neo.Neo().weights(model) != before

@@ -1,10 +1,13 @@
 """Every setting into the picture's parameters and back, also for pictures without NAG."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nag_core import presets
 from nag_core.config import FIELD, FIELDS, Settings, parse
 from nag_core.webui import infotext
+from tests.odd_arguments import JUNK, patient
 
 
 def written(settings, family="SDXL"):
@@ -18,12 +21,15 @@ def read(parameters):
 
 
 FULL = Settings(
-    True, "Custom", 3.5, 2.0, 0.4, 0.1, 0.9, 'a "quoted", text: with\nlines', "NASA", "Hires only", 6.0
-)
+    True, "Custom", 3.5, 2.0, 0.4, 0.1, 0.9, 'a "quoted", text: with\nlines', "NASA", "Hires only", 6.0,
+    curve="0:4, 0.5:2, 1:0", blocks="input.4-8, middle", negatives="red :: 1\nblue, dark :: 0.5",
+    mask="Outside", mask_feather=8.0, mask_image="iVBORw0KGgo=", heat_map=True,
+)  # fmt: skip
 
 
 def test_every_field_survives_the_round_trip():
     back = read(written(FULL))
+    assert all(getattr(FULL, field.name) != field.default for field in FIELDS), "or nothing is tried"
     for field in FIELDS:
         assert back[field.name] == getattr(FULL, field.name), field.name
 
@@ -90,6 +96,31 @@ def test_damaged_values_fall_back_to_the_default(junk):
     assert back["scale"] == FIELD["scale"].default
     assert back["method"] == "NAG"
     assert back["end"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("pasted", "held"), [("99", 20.0), ("-1", 0.0), ("nan", 2.0), ("inf", 2.0), ("1e999", 2.0)]
+)
+def test_a_pasted_number_no_slider_can_show_is_held_or_the_default(pasted, held):
+    """Out of range or not a number, it stood in the control and made the page refuse the next job."""
+    assert read({"NAG scale": pasted})["scale"] == held
+
+
+KEYS = [infotext.REPORT, *(f"{field.infotext}{end}" for field in FIELDS for end in ("", "-1", "-2"))]
+
+
+@patient
+@given(st.dictionaries(st.sampled_from(KEYS), JUNK, max_size=6))
+def test_whatever_is_pasted_every_control_gets_a_value_it_can_show(parameters):
+    back = read(parameters)
+    if not back.pop("enabled"):
+        assert set(back.values()) == {None}
+        return
+    for name, value in back.items():
+        field = FIELD[name]
+        assert type(value) is type(field.default)
+        assert not field.choices or value in field.choices
+        assert field.kind != "float" or field.minimum <= value <= field.maximum
 
 
 def test_clear_removes_everything_that_was_written_and_nothing_else():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nag_core.attention import model_call
+from nag_core.attention import joint_call, model_call
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Arrangement, Batch, Group
@@ -177,7 +177,7 @@ def test_the_attention_of_one_block_is_free_when_the_next_one_runs(monkeypatch):
     """Kept until the end of the call they would take 1.6 GB on Flux at 1024 x 1024."""
     network, tensors = models.build(models.FluxLike), inputs(1, 7)
     alive, most = [], []
-    original = model_call.joint_attention
+    original = joint_call.joint_attention
 
     def watched(*args):
         out = original(*args)
@@ -185,7 +185,7 @@ def test_the_attention_of_one_block_is_free_when_the_next_one_runs(monkeypatch):
         most.append(sum(one() is not None for one in alive))
         return out
 
-    monkeypatch.setattr(model_call, "joint_attention", watched)
+    monkeypatch.setattr(joint_call, "joint_attention", watched)
     call(network, tensors, [entry(5, 5)], [0])
     assert len(alive) == 5
     assert max(most) <= 2
@@ -200,7 +200,7 @@ def test_a_kernel_that_refuses_the_real_shapes_is_replaced_by_two_calls(monkeypa
         tried.append(1)
         raise RuntimeError("no valid execution plans built")
 
-    monkeypatch.setattr(model_call, "lse_kernel", lambda q: Kernel("cuDNN", refuse))
+    monkeypatch.setattr(joint_call, "lse_kernel", lambda q: Kernel("cuDNN", refuse))
     found = call(network, tensors, [entry(5, 5)], [0], used)
     assert error(found, expected(literal.flux, network, tensors, [entry(5, 5)])) <= 1e-12
     assert tried == [1], "and not tried again in this pass"
@@ -246,8 +246,9 @@ def test_odd_latents_are_counted_as_the_hosts_pad_them():
     """A width of 1000 pixels is 125 latent columns: 63 tokens."""
     x = torch.zeros(1, 4, 5, 7)
     rows = Batch((entry(5, 5),)).arrangement(1, [0], x.device)
-    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, 2) == Layout(5, 9, 12)
-    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, 1) == Layout(5, 9, 35)
+    joint = described(models.build(models.FluxLike))
+    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, replace(joint, patch=2)) == Layout(5, 9, 12)
+    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, replace(joint, patch=1)) == Layout(5, 9, 35)
 
 
 def test_the_share_of_clipped_tokens_is_that_of_all_rows():

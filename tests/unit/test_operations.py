@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from nag_core import merge
-from nag_core.attention import model_call
+from nag_core.attention import joint_call
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Arrangement, Batch, Group
@@ -137,6 +137,21 @@ def test_sd35(size, text, extra, monkeypatch):
     assert 100 * (flops(run, 2 * text) / base - 1) == pytest.approx(extra, rel=0.025)
 
 
+@needs_diffusers
+@pytest.mark.parametrize(("name", "extra"), [("pixart", 0.19), ("sana", 0.15), ("wan", 0.04)])
+def test_cross_attention_models_in_the_library(name, extra):
+    """Through the library's own processors, negatives of 24 tokens among the pads, keys and values kept:
+    PixArt and SANA whole, Wan (480 x 832, 81 frames) with a tenth of its blocks, which are all alike.
+    """
+    from nag_core.bench.models import CASES, GPU, Place
+
+    steps = CASES[f"{name}-library"](Place(torch.device("meta"), torch.bfloat16, GPU)).steps()
+    steps["ours"]()  # makes the negative's keys and values
+    found = 100 * (flops(steps["ours"]) / flops(steps["baseline"]) - 1)
+    print(f"{name}: +{found:.3f} %")
+    assert found == pytest.approx(extra, abs=0.02)
+
+
 FORGE = {
     "flux": ("backend.nn.flux", "IntegratedFluxTransformer2DModel", 256, 6.94),
     "sd3.5": ("backend.nn.mmditx", "MMDiTX", 333, 9.14),
@@ -174,7 +189,7 @@ def test_forges_own_classes_through_the_hook(family, checkout, monkeypatch):
 
     arguments = (meta(1, 16, 128, 128), meta(1), meta(1, text, 4096))
     base = flops(run, *arguments)
-    monkeypatch.setattr(model_call, "lse_kernel", lambda q: merge.FLASH_CPU)
+    monkeypatch.setattr(joint_call, "lse_kernel", lambda q: merge.FLASH_CPU)
     options = patch_model_call({}, Forge().joint_model(model), session(), Batch((entry(text, 4096),)))
     c = {"c_crossattn": arguments[2], "transformer_options": {"cond_or_uncond": [0]}}
     guided = flops(

@@ -23,6 +23,7 @@ EXECUTED = {
     "api-example": "live/test_readme.py::test_the_api_example_saves_a_guided_picture",
     "xyz-example": "live/test_readme.py::test_the_xyz_example_draws_a_grid",
     "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
+    "library-example": "unit/test_diffusers_pipelines.py::test_the_library_example_draws_and_reports",
     "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
     "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",

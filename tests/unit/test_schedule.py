@@ -1,8 +1,14 @@
-"""Which calls a start/end window picks."""
+"""Which calls a start/end window picks, and how strong each of them is."""
 
 import pytest
 
-from nag_core.schedule import Window
+from nag_core.schedule import Curve, Window, parse_curve
+
+WHOLE = Window()
+
+
+def sampled(text, total, phi=4.0, window=WHOLE):
+    return [parse_curve(text).phi(phi, call, total, window) for call in range(total)]
 
 
 @pytest.mark.parametrize(
@@ -47,3 +53,81 @@ def test_samplers_that_run_past_the_total_count_as_the_last_call():
 def test_an_empty_window_never_acts():
     assert Window(0.5, 0.5).empty
     assert not any(Window(0.7, 0.2).active(call, 10) for call in range(10))
+
+
+@pytest.mark.parametrize("text", ["", "constant", " Constant "])
+def test_a_constant_curve_is_the_scale_in_every_call(text):
+    assert sampled(text, 5) == [4.0] * 5
+    assert parse_curve(text) == Curve()
+
+
+def test_the_falls_go_from_the_scale_towards_zero():
+    assert sampled("linear", 4) == [4, 3, 2, 1]
+    assert sampled("cosine", 4) == pytest.approx([4, 2 + 2**0.5, 2, 2 - 2**0.5])
+
+
+@pytest.mark.parametrize("text", ["linear", "cosine"])
+def test_a_fall_takes_place_within_start_and_end(text):
+    """One call of it is the whole scale, and no call inside is wasted on a scale of 0."""
+    inside = sampled(text, 12, window=Window(0.25, 0.75))
+    assert inside == [0] * 3 + sampled(text, 6) + [0] * 3
+    assert sampled(text, 4, window=Window(0, 0.25)) == [4, 0, 0, 0]
+
+
+@pytest.mark.parametrize("text", ["0:4, 0.5:2, 1:0", "0:4 0.5:2;1:0", "1:0,0.5:2,0:4"])
+def test_points_are_joined_by_straight_lines_and_take_the_place_of_the_scale(text):
+    assert sampled(text, 8, phi=99) == [4, 3.5, 3, 2.5, 2, 1.5, 1, 0.5]
+
+
+def test_the_first_and_the_last_point_hold_to_the_ends():
+    assert sampled("0.5:2, 0.75:1", 8) == [2, 2, 2, 2, 2, 1.5, 1, 1]
+
+
+def test_of_two_points_at_one_place_the_later_counts_from_there_on():
+    assert sampled("0:4 0.3:4 0.3:0", 10) == [4, 4, 4, 0, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("total", [1, 4, 10, 30, 101])
+@pytest.mark.parametrize("end", [0.1, 0.25, 0.3, 0.5, 0.7])
+def test_a_curve_that_drops_to_zero_equals_that_end(end, total):
+    dropped = sampled(f"0:4 {end}:4 {end}:0", total)
+    inside = [call for call, phi in enumerate(dropped) if phi]
+    # A window keeps at least one call, a curve says exactly what it says.
+    assert inside == list(Window(0, end).calls(total))
+    assert all(phi in (0, 4) for phi in dropped)
+
+
+def test_samplers_that_run_past_the_total_keep_the_last_calls_strength():
+    assert parse_curve("linear").phi(4, 9, 4, WHOLE) == 1
+
+
+def test_points_compose_with_start_and_end():
+    assert sampled("0:4, 1:0", 4, window=Window(0.25, 0.75)) == [0, 3, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "square",
+        "0:4, x",
+        "0.5",
+        "0:4:2",
+        ":",
+        "0:nan",
+        "0:inf",
+        "2:1",
+        "-0.1:1",
+        "0:21",
+        "0:-1",
+        ",",
+        "0:1 " * 65,
+    ],
+)
+def test_what_is_no_curve_is_refused_with_what_is_allowed(text):
+    with pytest.raises(ValueError, match="allowed are constant|places are 0 to 1"):
+        parse_curve(text)
+
+
+def test_a_curve_of_zeros_is_known_to_be_one():
+    assert parse_curve("0:0, 1:0").zero
+    assert not parse_curve("linear").zero

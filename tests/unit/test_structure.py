@@ -32,11 +32,11 @@ def imports(path):
 
 def allowed(path):
     relative = path.relative_to(ROOT).as_posix()
-    stdlib_only = ("config", "presets", "schedule", "user_presets")
+    stdlib_only = ("blocks", "config", "fields", "presets", "schedule", "user_presets", "weighted")
     if relative in (*(f"nag_core/{name}.py" for name in stdlib_only), "install.py"):
         return {"nag_core"}
     if relative.startswith(("nag_core/webui/", "scripts/")):
-        return {"nag_core", "torch", "gradio", "fastapi", *HOST}
+        return {"nag_core", "torch", "gradio", "fastapi", "PIL", *HOST}
     if relative == "nag_core/triton_kernels.py":
         return {"nag_core", "torch", "triton"}
     if relative.startswith("nag_core/hosts/"):
@@ -54,13 +54,18 @@ LAYERS = [
     "guidance",
     "merge",
     "schedule",
+    "blocks",
+    "weighted",
     "triton_kernels",
     "kernels",
     "presets",
+    "fields",
     "config",
     "user_presets",
     "report",
     "negative",
+    "region",
+    "heat",
     "model_function",
     "reuse",
     "session",

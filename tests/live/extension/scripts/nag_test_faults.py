@@ -1,9 +1,10 @@
-"""Test-only WebUI extension: raises in the middle of a denoising step when asked to by its one argument.
+"""Test-only WebUI extension: makes things go wrong in the middle of a denoising step when asked to.
 
 Copy tests/live/extension into a WebUI's extensions folder to run the fault tests of tests/live against it.
 """
 
 import gradio as gr
+import torch
 from modules import scripts
 
 
@@ -18,8 +19,29 @@ def fail_in_block(block, step, p):
     hook = block.register_forward_pre_hook(fail)
 
 
+def run_out_of_memory(step, p):
+    """NAG finds no memory for its own part of the attention, from that step on; returns what ends it."""
+    from nag_core.kernels import Rule
+
+    original = Rule.fused
+
+    def fused(rule, like):
+        if p.sampler.model_wrap_cfg.step >= step:
+            raise torch.cuda.OutOfMemoryError("simulated by the NAG test faults script")
+        return original(rule, like)
+
+    Rule.fused = fused
+    return lambda: setattr(Rule, "fused", original)
+
+
 class Faults(scripts.Script):
-    """Argument 0: the step (counted from 0) in which an exception is thrown; -1 for never."""
+    """Argument 0: the step (counted from 0) in which an exception is thrown; argument 1: the step from which
+    on NAG's part of the attention is out of memory. -1 for never.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.end_of_shortage = lambda: None
 
     def title(self):
         return "NAG test faults"
@@ -28,9 +50,21 @@ class Faults(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        return [gr.Number(-1, label="Fail at step", visible=False)]
+        return [
+            gr.Number(-1, label="Fail at step", visible=False),
+            gr.Number(-1, label="No memory from step", visible=False),
+        ]
 
-    def process_before_every_sampling(self, p, step=-1, **kwargs):
+    def process(self, p, *args):
+        self.end_of_shortage()
+
+    def postprocess(self, p, processed, *args):
+        self.end_of_shortage()
+
+    def process_before_every_sampling(self, p, step=-1, no_memory=-1, **kwargs):
+        if no_memory is not None and no_memory >= 0:
+            self.end_of_shortage()
+            self.end_of_shortage = run_out_of_memory(int(no_memory), p)
         if step is None or step < 0:
             return
         unet = p.sd_model.forge_objects.unet.clone()

@@ -1,0 +1,85 @@
+"""Which tokens of a layer are guided, and who wants to know what it did to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nag_core.attention.rows import Group
+from nag_core.kernels import Rule
+from nag_core.region import Spot, token_grid
+from nag_core.session import Session
+
+# The rows' group, their image tokens before and after the guidance, (rows, tokens, channels) each.
+Note = Callable[[Group, Tensor, Tensor], None]
+
+
+class Focus(NamedTuple):
+    """How one layer is guided. guided: whether at all. spot: only these tokens. note: told what it did."""
+
+    guided: bool = True
+    spot: Spot | None = None
+    note: Note | None = None
+
+    def queries(self, tokens: Tensor, dim: int = 1) -> Tensor:
+        """Of the image tokens along `dim` those that are guided."""
+        return tokens if self.spot is None else tokens.index_select(dim, self.spot.index)
+
+    def write(self, pos: Tensor, neg: Tensor, rule: Rule, group: Group) -> None:
+        """The guided tokens over `pos` (rows, tokens, channels), which may be a view; every other token keeps
+        its bits. neg: z- of the tokens that `queries` gave.
+        """
+        if self.spot is not None:
+            before = self.queries(pos)
+            guided = before.clone()
+            rule.guide_in_place(guided, neg)
+            after = self.spot.blend(before, guided)
+            pos[:, self.spot.index] = after
+        else:
+            before = pos.clone() if self.note else pos
+            rule.guide_in_place(pos, neg)
+            after = pos
+        if self.note is not None:
+            self.note(group, before, after)
+
+
+EVERYWHERE, NOWHERE = Focus(), Focus(guided=False)
+
+
+def focus_on(
+    session: Session, tokens: int, size: tuple[int, int], device: torch.device, tiled: bool = False
+) -> Focus:
+    """The focus of a layer of so many image tokens over a latent of `size`, by the session's mask and heat
+    map.
+
+    Where nobody can tell which token is where, a mask leaves the layer unguided (and says so) and the heat
+    map does without it. tiled: the layer sees a part of the picture, and which one is not known.
+    """
+    if session.region is None and session.heat is None:
+        return EVERYWHERE
+    side = None if tiled else token_grid(tokens, *size)
+    if side is None and session.region is None:
+        return EVERYWHERE
+    if side is None:
+        session.problem(
+            "tiles and a mask cannot be combined" if tiled else "the mask does not fit some layers"
+        )
+        return NOWHERE
+    spot = None
+    if session.region is not None:
+        spot = session.region.on(size, side, device)
+        if spot is None:
+            return NOWHERE
+        if len(spot.index) == tokens and spot.weight is None:
+            spot = None
+    return Focus(True, spot, _note(session, size, side, spot))
+
+
+def _note(session: Session, size: tuple[int, int], side: int, spot: Spot | None) -> Note | None:
+    heat = session.heat
+    if heat is None:
+        return None
+    return lambda group, before, after: heat.note(group.images, size, side, spot, before, after)

@@ -1,0 +1,158 @@
+"""Cross-attention models in the bench as the diffusers library runs them: its own processors, masks and
+padded texts, and NAG through the hooks of `nag_core.applied`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nag_core.attention.rows import Batch
+from nag_core.bench.published import published_nag
+from nag_core.guidance import Method
+from nag_core.hosts.diffusers.families import family_of
+from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.hosts.diffusers.prompts import entry, static
+from nag_core.negative import Entry
+from nag_core.presets import Strength
+from nag_core.schedule import Window
+from nag_core.session import Progress, Session
+
+F = nn.functional
+
+# Real tokens of prompt and negative; what is behind them up to the model's text length is padding.
+REAL = 24
+
+
+class Source:
+    """Guides the one row of every call."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.batch = Batch(session.negative.at(0))
+
+    def arrived(self, context: Tensor | None) -> Arrived:
+        return Arrived(self.session, self.batch, (0,))
+
+    def failed(self, reason: str, error: BaseException | None = None) -> None:
+        raise RuntimeError(f"NAG stood aside: {reason}") from error
+
+
+class Official:
+    """A processor in the published style: both texts at full length, projected anew in every step."""
+
+    def __init__(self, case: LibraryCase) -> None:
+        self.case = case
+
+    def __call__(
+        self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: Any, **__: Any
+    ) -> Tensor:
+        q = attn.to_q(hidden_states)
+        k, v = attn.to_k(self.case.both), attn.to_v(self.case.both)
+        if getattr(attn, "norm_q", None) is not None:
+            q, k = attn.norm_q(q), attn.norm_k(k)
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        bias = self.case.bias
+        outs = [
+            F.scaled_dot_product_attention(q, k[i : i + 1], v[i : i + 1], attn_mask=bias) for i in range(2)
+        ]
+        pos, neg = (out.transpose(1, 2).flatten(2) for out in outs)
+        return attn.to_out[0](published_nag(pos, neg, *self.case.strength))
+
+
+class LibraryCase:
+    """One model. `call(network, context, mask, rows)` runs a step; `masked`: it takes the texts' mask, else
+    pads are zeros.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        call: Callable[..., Any],
+        context: Tensor,
+        strength: Strength,
+        masked: bool,
+    ) -> None:
+        self.network, self.call = network, call
+        self.strength = (strength.phi, strength.tau, strength.alpha)
+        self.family = family_of(network)
+        texts = torch.cat([context, torch.randn_like(context)])
+        mask = torch.zeros(2, context.shape[1], device=context.device, dtype=context.dtype)
+        mask[:, :REAL] = 1
+        self.texts = texts if masked else texts * mask[:, :, None]
+        self.mask = mask if masked else None
+        with torch.inference_mode():
+            self.both = self.family.embed(network, self.texts)
+        self.bias = (1 - mask[:1, None, None]) * -10000.0 if masked else None
+
+    def _plain(self, rows: int = 1) -> Callable[[], Any]:
+        mask = None if self.mask is None else self.mask[:rows]
+        return lambda: self.call(self.network, self.texts[:rows], mask, rows)
+
+    def _session(self) -> Session:
+        return Session(
+            Strength(*self.strength), Method.NAG, Window(), static([self._entry()]), lambda: Progress(0, 1),
+            None, "attention",
+        )  # fmt: skip
+
+    def _entry(self) -> Entry:
+        text, mask = self.texts[1], None if self.mask is None else self.mask[1]
+        if not text.is_meta:
+            return entry(self.family, text, mask)
+        # Nothing can be compared there, so what comes of it is said.
+        return Entry(text[:REAL]) if mask is not None else Entry(text[: REAL + 1], len(text) - REAL)
+
+    @contextmanager
+    def _guided(self, session: Session) -> Iterator[None]:
+        network = Network(self.network, Source(session))
+        try:
+            yield
+        finally:
+            network.remove()
+        if session.problems:
+            raise RuntimeError(f"NAG stood aside: {'; '.join(session.problems)}")
+
+    def _ours(self, first: bool = False) -> Callable[[], Any]:
+        """A step of a pass of its own; of a new pass each time with `first`."""
+        session, plain = self._session(), self._plain()
+
+        def step() -> Any:
+            nonlocal session
+            if first:
+                session = self._session()
+            with self._guided(session):
+                return plain()
+
+        return step
+
+    def _official(self) -> Callable[[], Any]:
+        plain, processor = self._plain(), Official(self)
+        layers = list(self.family.layers(self.network))
+
+        def step() -> Any:
+            before = [layer.processor for layer in layers]
+            try:
+                for layer in layers:
+                    layer.processor = processor
+                return plain()
+            finally:
+                for layer, own in zip(layers, before, strict=True):
+                    layer.processor = own
+
+        return step
+
+    def steps(self) -> dict[str, Callable[[], Any]]:
+        """The step of every variant."""
+        return {
+            "baseline": self._plain(),
+            "baseline again": self._plain(),
+            "cfg": self._plain(2),
+            "official": self._official(),
+            "ours": self._ours(),
+            # The one that projects the negative for all the others.
+            "first": self._ours(first=True),
+        }

@@ -1,0 +1,251 @@
+"""`nag_core.applied`: NAG on a diffusers pipeline for the length of a `with` block."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nag_core import config, report
+from nag_core.attention.rows import Batch
+from nag_core.config import Settings
+from nag_core.guidance import Method
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
+from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.hosts.diffusers.prompts import Encoded, encoded, listening, negative_of, texts_of
+from nag_core.report import PassReport
+from nag_core.session import Progress, Session
+
+logger = logging.getLogger("nag")
+
+# Settings that act in the hooks of the patchers' hosts only, and those that mean nothing outside of a WebUI.
+NOT_ON_DIFFUSERS = ("blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map")
+NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale", *NOT_ON_DIFFUSERS})
+CHANGED = "the text reached the model other than encode_prompt had made it"
+
+
+class Applied:
+    """What NAG does to a pipeline's calls; one pass, and one report, for each of them.
+
+    strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        negative: str | Sequence[str],
+        settings: Settings,
+        pass_name: str = "",
+        strict: bool = True,
+    ) -> None:
+        self.pipe, self.negative, self.settings = pipe, negative, settings
+        self.pass_name, self.strict = pass_name, strict
+        self.networks: list[Network] = []
+        self.waiting: list[tuple[dict[str, Any], Encoded]] = []
+        self.current: tuple[Encoded, Session] | None = None
+        self.ended: list[PassReport] = []
+
+    @property
+    def reports(self) -> list[PassReport]:
+        """One for each pipeline call, the one under way included."""
+        running = [] if self.current is None else [self.current[1].report()]
+        return [*self.ended, *running]
+
+    @property
+    def report(self) -> str:
+        """What was done, in one sentence, as in a WebUI."""
+        reports = self.reports or [report.aside(self.pass_name, "the pipeline was not called")]
+        return "; ".join(one.sentence() for one in reports)
+
+    def heard(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
+        """encode_prompt was called. Pipelines may do so several times before their first model call, once for
+        their own negative; which call was the prompt's, that model call tells.
+        """
+        if self.current is not None:
+            self.end_pass()
+        try:
+            self._encode(encode, arguments, result)
+        except Exception as error:
+            if self.strict:
+                raise
+            logger.debug("NAG: the negative could not be encoded", exc_info=error)
+            reason = f"the negative could not be encoded ({type(error).__name__}: {str(error)[:120]})"
+            self.ended.append(report.aside(self.pass_name, reason))
+
+    def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
+        texts = texts_of(self.negative, arguments)
+        prompt = result[0] if isinstance(result, tuple) else result
+        family = self.networks[0].family
+        same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
+        known = next((one.negative for others, one in self.waiting if others == same), None)
+        if known is None or len(known.images) != len(prompt):
+            known = negative_of(family, texts, encoded(encode, arguments, texts), len(prompt))
+        self.waiting.append((same, Encoded(prompt, known)))
+
+    def arrived(self, context: Tensor | None) -> Arrived | None:
+        if context is None:
+            return None
+        if self.waiting:
+            self._begin(context)
+        if self.current is None:
+            return None
+        text, session = self.current
+        marks = text.marks(context)
+        if 0 not in marks:
+            if not marks:
+                session.problem("a batch layout nobody knows; there the model ran unguided")
+            return None
+        progress = session.begin_call()
+        entries = session.negative.at(0) if progress is not None else ()
+        if not any(entries):
+            return None
+        session.armed += 1
+        return Arrived(session, session.batches.setdefault(entries, Batch(entries)), marks)
+
+    def failed(self, reason: str, error: BaseException | None = None) -> None:
+        if self.current is not None:
+            session = self.current[1]
+            session.stop(f"off from call {session.calls} on: {reason}", error)
+
+    def _begin(self, context: Tensor) -> None:
+        """Starts the pass of the text that this call is over. Pipelines that call the model for prompt and
+        negative apart begin with the prompt.
+        """
+        found = next((one for _, one in self.waiting if 0 in one.marks(context)), None)
+        if found is not None:
+            self.waiting.clear()
+            self.current = found, self._session(found)
+
+    def _session(self, text: Encoded) -> Session:
+        network = self.networks[0]
+        family = network.family
+        strength = self.settings.strength(family.preset(network.model), family.mechanism)
+        return Session(
+            strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
+            _no_attention, "attention", self.pass_name, self.settings.strength_curve,
+        )  # fmt: skip
+
+    def _progress(self) -> Progress:
+        """By model calls over the prompt, of which every pipeline makes one a step."""
+        total = getattr(self.pipe, "_num_timesteps", None)
+        if not total:  # PixArt's does not say
+            total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
+        return Progress(self.current[1].calls, int(total))
+
+    def end_pass(self) -> None:
+        """Ends the pass under way, or notes that a pipeline call's text was never recognised."""
+        if self.current is not None:
+            session = self.current[1]
+            total = self._progress().total
+            if session.calls < total and not session.stopped:
+                session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
+            session.close()
+            self.ended.append(session.report())
+            self.current = None
+        elif self.waiting:
+            self.ended.append(report.aside(self.pass_name, CHANGED))
+        self.waiting.clear()
+
+
+def _is_text(name: str) -> bool:
+    return "prompt" in name and not name.startswith("num_")
+
+
+def _comparable(value: Any) -> Any:
+    """A value that == takes; others (images) stand for themselves."""
+    plain = (str, int, float, list, torch.device, torch.dtype, type(None))
+    return value if isinstance(value, plain) else id(value)
+
+
+def _no_attention(*_: Any) -> Tensor:
+    raise NotImplementedError("the attention comes with every call here")
+
+
+@contextmanager
+def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterator[Applied]:
+    """See nag_core.applied."""
+    guiding = Applied(pipe, negative, _request(settings))
+    with guided(guiding):
+        yield guiding
+    done = any(one.applied for one in guiding.ended)
+    logger.log(logging.INFO if done else logging.WARNING, "NAG: %s", guiding.report)
+
+
+@contextmanager
+def guided(guiding: Applied) -> Iterator[None]:
+    """Hooks the pipeline for as long as the block runs; `UnsupportedHost` where it offers nothing to hook."""
+    pipe, models = guiding.pipe, models_of(guiding.pipe)
+    if not models or not hasattr(pipe, "encode_prompt"):
+        raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
+    reason = _why_not(guiding, models[0])
+    with ExitStack() as stack:
+        if reason:
+            guiding.ended.append(report.aside(guiding.pass_name, reason))
+        else:
+            stack.enter_context(listening(pipe, guiding.heard))
+            stack.enter_context(_uncompiled(pipe))
+            for number, model in enumerate(models):
+                _refuse_caches(model)
+                guiding.networks.append(Network(model, guiding, number))
+                stack.callback(guiding.networks[-1].remove)
+            stack.callback(guiding.end_pass)
+        yield
+
+
+def _request(settings: dict[str, Any]) -> Settings:
+    """The settings by name; ValueError for what a WebUI would correct with a note."""
+    foreign = NOT_HERE & settings.keys()
+    if foreign:
+        raise ValueError(f"no such setting here: {', '.join(sorted(foreign))}")
+    request = config.parse([settings])
+    if request.notes:
+        raise ValueError("; ".join(request.notes))
+    return request.settings
+
+
+def _why_not(guiding: Applied, model: nn.Module) -> str:
+    """Why nothing is done at all; empty if there is something to do."""
+    settings, negative = guiding.settings, guiding.negative
+    if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
+        return "the negative prompt is empty"
+    if settings.window.empty:
+        return f"the window {settings.start:g}–{settings.end:g} is empty"
+    family = family_of(model)
+    strength = settings.strength(family.preset(model), family.mechanism)
+    return Method(settings.method).inert(strength.phi, strength.alpha)
+
+
+# Parts of the names of diffusers' hooks that answer for a block with what it gave before.
+CACHES = ("cache", "fbc_", "pyramid", "taylor")
+
+
+def _refuse_caches(model: nn.Module) -> None:
+    """First-block cache, pyramid attention broadcast, TeaCache and their like hold results of unguided
+    calls.
+    """
+    registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
+    names = [name for registry in registries for name in getattr(registry, "hooks", ())]
+    enabled = getattr(model, "is_cache_enabled", False) or getattr(model, "enable_teacache", False)
+    if enabled or any(part in name for name in names for part in CACHES):
+        raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
+
+
+@contextmanager
+def _uncompiled(pipe: Any) -> Iterator[None]:
+    """Runs compiled models as they were written: compiled code has the attention baked in."""
+    wrapped = any(hasattr(getattr(pipe, name, None), "_orig_mod") for name in MODELS)
+    parts = (part for model in models_of(pipe) for part in model.modules())
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if not wrapped and not any(getattr(part, "_compiled_call_impl", None) for part in parts):
+        yield
+    elif set_stance is None:
+        raise UnsupportedHost("the model is compiled, and this PyTorch cannot run it uncompiled for a while")
+    else:
+        logger.info("NAG: the compiled model runs uncompiled while NAG is applied")
+        with set_stance("force_eager"):
+            yield

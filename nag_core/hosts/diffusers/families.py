@@ -1,0 +1,126 @@
+"""What NAG must know of each diffusers model: which attention is over text, and how the text gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from nag_core.hosts.base import UnsupportedHost
+
+CROSS, JOINT = "cross", "joint"
+
+
+class Family(NamedTuple):
+    """One architecture.
+
+    mechanism: CROSS or JOINT. preset: the name by which presets know the model. attentions: the attention
+        over text, as (part of the module's name before the block's number, its end, kind of block in the
+    report). embed: the text as cross-attention gets it, from what the model gets. tokens: how many image
+        tokens the model makes of its input. image_first: [image, text] in joint attention.
+    mask_at: place of the text's mask in what the pipeline's encode_prompt returns. crops: tokens outside of
+        that mask are left out of the negative (the model hides them, or the pipeline adds them in a batch
+        only); else the mask goes to the model.
+    positioned: text tokens have positions; the model's `pos_embed` returns the image's and the text's.
+    """
+
+    mechanism: str
+    preset: Callable[[nn.Module], str]
+    attentions: tuple[tuple[str, str, str], ...]
+    embed: Callable[[nn.Module, Tensor], Tensor] = lambda _model, text: text
+    tokens: Callable[[nn.Module, Tensor], int] = lambda _model, latent: latent.shape[1]
+    image_first: bool = False
+    mask_at: int | None = None
+    crops: bool = False
+    positioned: bool = False
+
+    def layers(self, model: nn.Module) -> dict[nn.Module, tuple[str, int]]:
+        """The attention modules over text, each with (kind, running number within its kind)."""
+        found: dict[nn.Module, tuple[str, int]] = {}
+        numbers: dict[str, int] = {}
+        for name, module in model.named_modules():
+            for start, end, kind in self.attentions:
+                if name.startswith(start) and name.endswith(end) and hasattr(module, "processor"):
+                    numbers[kind] = numbers.get(kind, -1) + 1
+                    found[module] = (kind, numbers[kind])
+        return found
+
+
+def _unet(model: nn.Module) -> str:
+    width = model.config.cross_attention_dim
+    width = width[-1] if isinstance(width, (tuple, list)) else width
+    if getattr(model.config, "addition_embed_type", None) == "text_time":
+        return "SDXL"
+    return "SD2" if width == 1024 else "SD1.5"
+
+
+def _unet_text(model: nn.Module, text: Tensor) -> Tensor:
+    """The context as it is; an IP-Adapter's image projection sits in the same place and takes no text."""
+    by_text = getattr(model.config, "encoder_hid_dim_type", None) == "text_proj"
+    return model.encoder_hid_proj(text) if by_text else text
+
+
+def _caption(model: nn.Module, text: Tensor) -> Tensor:
+    """PixArt's and SANA's projection of the text; SANA norms it, too."""
+    text = text if model.caption_projection is None else model.caption_projection(text)
+    norm = getattr(model, "caption_norm", None)
+    return text if norm is None else norm(text)
+
+
+def _wan_text(model: nn.Module, text: Tensor) -> Tensor:
+    return model.condition_embedder.text_embedder(text)
+
+
+def _patches(model: nn.Module, latent: Tensor) -> int:
+    size = model.config.patch_size
+    return (latent.shape[-2] // size) * (latent.shape[-1] // size)
+
+
+_BLOCKS = ("transformer_blocks.", ".attn", "double")
+_SINGLE = ("single_transformer_blocks.", ".attn", "single")
+_JOINT = ("transformer_blocks.", ".attn", "joint")
+_TEXT = (("transformer_blocks.", ".attn2", ""),)
+FAMILIES: dict[str, Family] = {
+    "UNet2DConditionModel": Family(CROSS, _unet, (("", ".attn2", ""),), _unet_text),
+    "PixArtTransformer2DModel": Family(
+        CROSS, lambda _: "PixArt-Sigma", _TEXT, _caption, mask_at=1, crops=True
+    ),
+    "SanaTransformer2DModel": Family(CROSS, lambda _: "SANA", _TEXT, _caption, mask_at=1, crops=True),
+    "WanTransformer3DModel": Family(CROSS, lambda _: "Wan2.1", (("blocks.", ".attn2", ""),), _wan_text),
+    "FluxTransformer2DModel": Family(JOINT, lambda _: "Flux", (_BLOCKS, _SINGLE)),
+    "ChromaTransformer2DModel": Family(JOINT, lambda _: "Chroma", (_BLOCKS, _SINGLE), mask_at=2),
+    "SD3Transformer2DModel": Family(
+        JOINT, lambda _: "SD3.5", (_JOINT,), tokens=_patches, image_first=True
+    ),
+    "QwenImageTransformer2DModel": Family(
+        JOINT, lambda _: "Qwen-Image", (_JOINT,), mask_at=1, crops=True, positioned=True
+    ),
+}  # fmt: skip
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family by any base class's name; `UnsupportedHost` for every other model."""
+    names = (kind.__name__ for kind in type(model).__mro__)
+    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    if family is None:
+        raise UnsupportedHost(f"the model ({type(model).__name__}) has no attention over text that NAG knows")
+    return family
+
+
+MODELS = ("unet", "transformer", "transformer_2")
+
+
+def models_of(pipe: Any) -> list[nn.Module]:
+    """The pipeline's denoisers, compiled or not."""
+    found = [getattr(pipe, name, None) for name in MODELS]
+    return [getattr(model, "_orig_mod", model) for model in found if isinstance(model, nn.Module)]
+
+
+def preset_of(pipe: Any) -> str:
+    """The name by which presets know the pipeline's model; empty for one that NAG does not know."""
+    models = models_of(pipe)
+    try:
+        return family_of(models[0]).preset(models[0]) if models else ""
+    except UnsupportedHost:
+        return ""

@@ -1,0 +1,164 @@
+"""NAG on one diffusers model: torch hooks that open and close each model call, and what the attention does in
+between.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from nag_core.attention.rows import Batch
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import CROSS, Family, family_of
+from nag_core.hosts.diffusers.processors import Attention, Swaps, door
+from nag_core.session import Session
+
+
+class Arrived(NamedTuple):
+    """A model call that NAG acts on: the pass, its images, and a mark for each chunk of rows (0: prompt)."""
+
+    session: Session
+    batch: Batch
+    marks: tuple[int, ...]
+
+
+class Source(Protocol):
+    """Whoever knows which text is whose."""
+
+    def arrived(self, context: Tensor | None) -> Arrived | None:
+        """What to do with a model call over this text; None to leave it alone."""
+
+    def failed(self, reason: str, error: BaseException | None = None) -> None:
+        """NAG had to stand aside in a call; the pass goes on without it."""
+
+
+class ModelCall(Protocol):
+    """One model call under NAG, by mechanism (cross_call.py, joint_call.py)."""
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments to call the model with; None for those given."""
+
+    def entering(self, layer: Hashable) -> None:
+        """One of the network's layers begins."""
+
+    def around(
+        self, code: Callable[..., Any], processor: Any, attn: nn.Module, args: tuple, kwargs: dict
+    ) -> Any:
+        """Runs a processor's code."""
+
+    def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """In the attention's place; result in the call's own layout."""
+
+    def finish(self) -> str:
+        """Ends the call: empty, or why it must be made again without NAG."""
+
+
+class Network:
+    """The hooks on one model, from construction to `remove`.
+
+    number: tells the layers of several models of a pipeline (Wan 2.2) apart.
+    """
+
+    def __init__(self, model: nn.Module, source: Source, number: int = 0) -> None:
+        self.model, self.source = model, source
+        self.family: Family = family_of(model)
+        self.layers: dict[nn.Module, Hashable] = {
+            module: (kind, place + 1000 * number)
+            for module, (kind, place) in self.family.layers(model).items()
+        }
+        check(self.layers)
+        self.names = list(inspect.signature(type(model).forward).parameters)[1:]
+        self.swaps = Swaps(self._around, self._attend)
+        self.call: ModelCall | None = None
+        self.given: dict[str, Any] = {}
+        self.again = False
+        self.handles = [
+            model.register_forward_pre_hook(self._entering, with_kwargs=True),
+            model.register_forward_hook(self._leaving, with_kwargs=True, always_call=True),
+            *(module.register_forward_pre_hook(self._block) for module in self.layers),
+        ]
+        if self.family.positioned:
+            self.handles.append(model.pos_embed.register_forward_hook(self._positions))
+
+    def remove(self) -> None:
+        """Leaves the model as it was."""
+        self.swaps.leave()
+        self.call, self.given = None, {}
+        while self.handles:
+            self.handles.pop().remove()
+
+    def _entering(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        self.swaps.leave()  # of a call that an interrupt ended
+        self.call = None
+        if self.again:
+            return None
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        try:
+            arrived = self.source.arrived(given.get("encoder_hidden_states"))
+            if arrived is None:
+                return None
+            call = self._opened(arrived, given)
+        except Exception as error:  # a failure of ours must cost the guidance, not the picture
+            self.source.failed(f"{type(error).__name__}: {str(error)[:120]}", error)
+            return None
+        if call is None:
+            return None
+        foreign = self.swaps.enter([module.processor for module in self.layers])
+        if foreign:
+            self.source.failed(f"the attention processor {foreign} is none that NAG can reach into")
+            return None
+        arguments, self.call, self.given = call.arguments(given), call, given
+        return None if arguments is None else ((), arguments)
+
+    def _opened(self, arrived: Arrived, given: dict[str, Any]) -> ModelCall | None:
+        from nag_core.hosts.diffusers import cross_call, joint_call
+
+        mechanism = cross_call if self.family.mechanism == CROSS else joint_call
+        return mechanism.opened(self, arrived, given)
+
+    def _leaving(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        self.swaps.leave()
+        call, given = self.call, self.given
+        self.call, self.given = None, {}
+        # No output: the model raised, and this hook only cleans up.
+        reason = "" if call is None or output is None else call.finish()
+        if not reason:
+            return None
+        self.source.failed(reason)
+        self.again = True
+        try:
+            return model(**given)
+        finally:
+            self.again = False
+
+    def _block(self, module: nn.Module, *_: Any) -> None:
+        if self.call is not None:
+            self.call.entering(self.layers[module])
+
+    def _positions(self, _module: nn.Module, _args: tuple, output: tuple) -> tuple | None:
+        return None if self.call is None else self.call.positions(*output)
+
+    def _around(
+        self, code: Callable[..., Any], processor: Any, attn: nn.Module, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.call is None or attn not in self.layers:
+            return code(processor, attn, *args, **kwargs)
+        return self.call.around(code, processor, attn, args, kwargs)
+
+    def _attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if self.call is None:
+            return attention.plain(q, k, v, mask)
+        return self.call.attend(attention, q, k, v, mask)
+
+
+def check(layers: Sequence[nn.Module] | dict[nn.Module, Any]) -> None:
+    """`UnsupportedHost` where a model has no text attention, or one whose processor NAG cannot reach into."""
+    if not layers:
+        raise UnsupportedHost("the model has no attention over text that NAG knows")
+    for module in layers:
+        if door(module.processor) is None:
+            name = type(module.processor).__name__
+            raise UnsupportedHost(f"the attention processor {name} is none that NAG can reach into")

@@ -1,0 +1,156 @@
+"""Texts of a pipeline: the negative from its own encode_prompt, and which rows of a call hold the prompt."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag_core.attention.keys import without_pads
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import CROSS, Family
+from nag_core.negative import Entry, Negative, Scheduled
+
+FOREVER = 2**31
+
+
+@dataclass(slots=True)
+class Encoded:
+    """One call of encode_prompt: the prompt (images, tokens, channels), and each image's negative.
+
+    seen: model calls' contexts that were looked at, with their marks. Pipelines hand over the same tensor in
+    every step, so comparing values, which waits for the device, happens once or twice in a pass.
+    """
+
+    prompt: Tensor
+    negative: Negative
+    seen: list[tuple[weakref.ref, tuple[int, ...]]] = field(default_factory=list)
+
+    def marks(self, context: Tensor) -> tuple[int, ...]:
+        """For each chunk of as many rows as there are images: 0 where it is the prompt, else 1; empty for
+        rows that cannot be told apart.
+        """
+        for known, marks in self.seen:
+            if known() is context:
+                return marks
+        self.seen = [one for one in self.seen if one[0]() is not None]
+        self.seen.append((weakref.ref(context), self._compared(context)))
+        return self.seen[-1][1]
+
+    def _compared(self, context: Tensor) -> tuple[int, ...]:
+        images = len(self.prompt)
+        if len(context) % images:
+            return ()
+        if context.shape[1:] != self.prompt.shape[1:]:
+            return (1,) * (len(context) // images)
+        prompt = self.prompt.to(context)
+        return tuple(int(not torch.equal(chunk, prompt)) for chunk in context.split(images))
+
+
+def entry(family: Family, context: Tensor, mask: Tensor | None) -> Entry:
+    """The negative's entry of one text (tokens, channels), with the pipeline's mask of it (tokens,)."""
+    if family.mechanism == CROSS:
+        return without_pads(context, mask if family.crops else None)
+    if mask is None:
+        return Entry(context)
+    return Entry(context[mask != 0]) if family.crops else Entry(context, mask=mask)
+
+
+def negative_of(family: Family, texts: Sequence[str], result: Any, images: int) -> Negative:
+    """The negative of every image, from what encode_prompt returned for `texts`; None for a blank text.
+
+    images: how many there are; each text's images are in a row. Images of one text share their entry, and so
+    its keys and values.
+    """
+    result = result if isinstance(result, tuple) else (result,)
+    contexts = result[0]
+    masks = None if family.mask_at is None else result[family.mask_at]
+    entries: dict[str, Entry | None] = {text: None for text in texts if not text.strip()}
+    for row, text in enumerate(texts):
+        if text not in entries:
+            entries[text] = entry(family, contexts[row], None if masks is None else masks[row])
+    return static([entries[text] for text in texts for _ in range(images // len(texts))])
+
+
+def static(entries: Sequence[Entry | None]) -> Negative:
+    """A negative that stays the same over the steps."""
+    return Negative(tuple(None if one is None else (Scheduled(FOREVER, one),) for one in entries))
+
+
+def listened(pipe: Any) -> bool:
+    """Whether somebody listens to this pipeline already."""
+    return getattr(pipe.encode_prompt, "nag_listens", False)
+
+
+@contextmanager
+def listening(pipe: Any, heard: Callable[[Callable[..., Any], dict[str, Any], Any], None]) -> Iterator[None]:
+    """Tells `heard` of every call of the pipeline's encode_prompt: method, arguments by name, result."""
+    if listened(pipe):
+        raise UnsupportedHost("NAG is applied to this pipeline already")
+    original = pipe.encode_prompt
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        heard(original, _by_name(signature, args, kwargs), result)
+        return result
+
+    encode_prompt.nag_listens = True
+    before = pipe.__dict__.get("encode_prompt")
+    pipe.__dict__["encode_prompt"] = encode_prompt
+    try:
+        yield
+    finally:
+        if before is None:
+            del pipe.__dict__["encode_prompt"]
+        else:
+            pipe.__dict__["encode_prompt"] = before
+
+
+def _by_name(signature: inspect.Signature, args: tuple, kwargs: dict) -> dict[str, Any]:
+    arguments = dict(signature.bind(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(name, {}))
+    return arguments
+
+
+def texts_of(negative: str | Sequence[str], arguments: dict[str, Any]) -> list[str]:
+    """One negative for each prompt of the call."""
+    prompt = arguments.get("prompt")
+    embeds = arguments.get("prompt_embeds")
+    count = 1 if isinstance(prompt, str) else len(embeds if prompt is None else prompt)
+    if isinstance(negative, str):
+        return [negative] * count
+    if len(negative) != count:
+        raise ValueError(f"{len(negative)} negatives for {count} prompts")
+    return list(negative)
+
+
+def encoded(encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
+    """`texts` by the pipeline's encoders, asked as the prompt was: same length, device, clip_skip, LoRA
+    scale.
+
+    Once each, and not once for each image: SANA's pipeline repeats its masks in another order than its texts.
+    Its instruction to rewrite the prompt is left out, as for its own negative.
+    """
+    dropped = ("embeds", "mask")
+    kept = {
+        name: value
+        for name, value in arguments.items()
+        if not name.startswith("negative") and not name.endswith(dropped)
+    }
+    own = {
+        "prompt": texts, "prompt_2": None, "prompt_3": None, "complex_human_instruction": None,
+        "do_classifier_free_guidance": False, "num_images_per_prompt": 1, "num_videos_per_prompt": 1,
+    }  # fmt: skip
+    parameters = inspect.signature(encode).parameters
+    return encode(**{**kept, **{name: value for name, value in own.items() if name in parameters}})

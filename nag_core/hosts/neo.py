@@ -1,0 +1,142 @@
+"""Forge Neo: Forge main's `backend` generation with the models of later years."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Hashable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from nag_core.attention.cross_call import CrossModel, Project, Projections
+from nag_core.attention.joint_model import JointModel, NotGuided
+from nag_core.hosts.forge import Forge
+from nag_core.hosts.joint_families import Family, class_row, globals_of, joint_model
+
+_LOOKED_UP = {
+    "attribute": "attention_function",
+    "defined_in": "backend.attention",
+    "exact": frozenset({"attention_pytorch", "attention_xformers", "attention_flash"}),
+}
+_FLUX = Family(
+    (("double", "double_blocks"), ("single", "single_blocks")), "backend.nn.flux", heads_split=True,
+    embedder="pe_embedder", **_LOOKED_UP,
+)  # fmt: skip
+# Text has positions in Flux.2 Klein (of Flux.1's class, where they are zero), Qwen, Z-Image, Lumina, Ernie.
+_JOINT: Mapping[str, Family] = {
+    "IntegratedFluxTransformer2DModel": _FLUX,
+    "IntegratedChromaTransformer2DModel": _FLUX,
+    "QwenImageTransformer2DModel": Family(
+        (("joint", "transformer_blocks"),), "backend.nn.qwen", heads_split=False, embedder="pe_embedder",
+        **_LOOKED_UP,
+    ),
+    "NextDiT": Family(
+        (("joint", "layers"),), "backend.nn.lumina", heads_split=True, embedder="rope_embedder", image_axis=0,
+        pads="pad_tokens_multiple", pad_token="cap_pad_token", padded="cap_embedder",
+        text_only=("context_refiner",), untouched=("noise_refiner",), **_LOOKED_UP,
+    ),
+    "SingleStreamDiT": Family(
+        (("single", "blocks"),), "backend.nn.krea", heads_split=True, patch="patch",
+        text_only=("txtfusion.refiner_blocks",), untouched=("txtfusion.layerwise_blocks",), **_LOOKED_UP,
+    ),
+    "ErnieImageModel": Family(
+        (("single", "layers"),), "backend.nn.ernie", heads_split=False, embedder="pos_embed", image_axis=0,
+        image_first=True, **_LOOKED_UP,
+    ),
+}  # fmt: skip
+
+
+class _Crossing(NamedTuple):
+    """One network with cross-attention: the module in whose globals the attention is looked up, the layers'
+    projections of keys and values by name, and the network's own embedding of the text.
+    """
+
+    module: str
+    heads_split: bool
+    to_k: str
+    norm_k: str
+    to_v: str
+    embed: str = ""
+
+
+_CROSS = {
+    "WanModel": _Crossing("backend.nn.wan", False, "k", "norm_k", "v", "text_embedding"),
+    "Anima": _Crossing("backend.nn.anima", True, "k_proj", "k_norm", "v_proj"),
+}
+
+
+def probe() -> Neo | None:
+    """The adapter where Forge's `backend` has models that Forge main lacks, else None."""
+    try:
+        found = [importlib.util.find_spec(f"backend.{name}") for name in ("attention", "nn.wan", "nn.lumina")]
+    except (ImportError, ValueError):
+        return None
+    return Neo() if all(found) else None
+
+
+class Neo(Forge):
+    """As Forge main, with more families and with what Neo's own features need."""
+
+    name = "Forge Neo"
+
+    def joint_model(self, network: nn.Module) -> JointModel | None:
+        return None if _nunchaku(network) else joint_model(network, _JOINT, _no_references)
+
+    def cross_model(self, network: nn.Module) -> CrossModel | None:
+        family = class_row(network, _CROSS)
+        namespace = globals_of(family.module) if family else {}
+        layers = tuple(getattr(block, "cross_attn", None) for block in getattr(network, "blocks", ()))
+        names = (family.to_k, family.norm_k, family.to_v) if family else ()
+        if not layers or not all(hasattr(layer, name) for layer in layers for name in names):
+            return None
+        if "attention_function" not in namespace or not hasattr(network, family.embed or "forward"):
+            return None
+        embed = getattr(network, family.embed) if family.embed else (lambda context: context)
+        return CrossModel(
+            layers, _text_call, partial(_projections, family), embed, namespace, "attention_function",
+            family.heads_split,
+        )  # fmt: skip
+
+    def weights(self, model: Any) -> Hashable:
+        # `Reload "state_dict" Only` of Neo's refiner puts other weights into the same module.
+        first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
+        return super().weights(model), id(first), None if first is None else first.data_ptr()
+
+    def obstacle(self, model: Any) -> str:
+        # Its graphs are cached without regard to what is in the transformer options or in a module's globals:
+        # one made under NAG would be used without it, and the other way round.
+        original = getattr(model, "__dict__", {}).get("_orig_apply_model")
+        compiled = original is not None and original != model.apply_model
+        return "torch.compile is on, and NAG would be baked into its graphs" if compiled else ""
+
+
+def _nunchaku(network: nn.Module) -> bool:
+    return any("Nunchaku" in kind.__name__ for kind in type(network).__mro__)
+
+
+def _no_references() -> None:
+    references = getattr(globals_of("backend.args").get("dynamic_args"), "ref_latents", None)
+    if references:
+        raise NotGuided("reference images are in use, whose tokens NAG does not know yet")
+
+
+def _text_call(layer: nn.Module) -> int:
+    """Wan I2V attends to an image first."""
+    return 1 if hasattr(layer, "k_img") else 0
+
+
+def _projections(family: _Crossing, layer: nn.Module, embed: Project) -> Projections:
+    to_k, norm_k, to_v = (getattr(layer, name) for name in (family.to_k, family.norm_k, family.to_v))
+
+    def shaped(x: Tensor) -> Tensor:
+        """(1, T, C), or with the heads split (1, H, T, D)."""
+        return x.unflatten(-1, (layer.n_heads, -1)).transpose(1, 2) if family.heads_split else x
+
+    def keys(context: Tensor) -> Tensor:
+        k = to_k(embed(context))
+        if not family.heads_split:
+            return norm_k(k)
+        return norm_k(k.unflatten(-1, (layer.n_heads, -1))).transpose(1, 2)
+
+    return Projections(keys, lambda context: shaped(to_v(embed(context))))

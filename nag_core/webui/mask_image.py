@@ -1,0 +1,115 @@
+"""The mask of a job: the one in its arguments (a picture in base64, arguments stay JSON), else the inpaint
+mask.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag_core.config import MASK_OFF, MASK_OUTSIDE, Request, Settings
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.region import Region
+
+# A mask is recorded in the picture's parameters, so it is kept small: finer than any layer's tokens on
+# pictures up to 1024 pixels, and no heavier than a long prompt.
+LARGEST_SIDE = 128
+LARGEST_TEXT = 30_000_000
+
+
+def compacted(request: Request) -> Request:
+    """The request with its mask picture as it will be recorded and used; none where no mask is asked for,
+    and none, with a note, where it cannot be read.
+    """
+    asked = request.settings
+    if not asked.mask_image:
+        return request
+    if asked.mask == MASK_OFF or not asked.enabled:
+        return Request(replace(asked, mask_image=""), request.notes)
+    try:
+        return Request(replace(asked, mask_image=encoded(decoded(asked.mask_image))), request.notes)
+    except ValueError as reason:
+        return Request(replace(asked, mask_image=""), (*request.notes, f"mask image ignored: {reason}"))
+
+
+def decoded(text: str) -> Any:
+    """The picture (PIL, mode L) in base64 text or a data URL, on black where it is transparent.
+    ValueError if it is none.
+    """
+    from PIL import Image
+
+    if len(text) > LARGEST_TEXT:
+        raise ValueError(f"larger than {LARGEST_TEXT // 1_000_000} MB")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        picture = Image.open(io.BytesIO(base64.b64decode(text, validate=False)))
+        return flat(picture)
+    except (ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+        raise ValueError("it is no picture in base64") from error
+
+
+def flat(picture: Any) -> Any:
+    """The picture (PIL) in gray, on black where it is transparent."""
+    from PIL import Image
+
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L")
+
+
+def encoded(picture: Any) -> str:
+    """Base64 of the picture as a small gray PNG, at most LARGEST_SIDE pixels along each side."""
+    from PIL import Image
+
+    small = picture.convert("L")
+    scale = LARGEST_SIDE / max(small.size)
+    if scale < 1:
+        sides = (max(1, round(side * scale)) for side in small.size)
+        small = small.resize(tuple(sides), Image.Resampling.BOX)
+    with io.BytesIO() as buffer:
+        small.save(buffer, format="PNG", optimize=True)
+        return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def region(settings: Settings, p: Any) -> Region | None:
+    """Where the pass is guided; None for everywhere. `UnsupportedHost` where the mask is missing or leaves
+    nothing.
+    """
+    if settings.mask == MASK_OFF:
+        return None
+    mask = _uploaded(settings.mask_image, p) if settings.mask_image else _inpaint_mask(p)
+    if settings.mask == MASK_OUTSIDE:
+        mask = 1 - mask
+    if not bool((mask > 0).any()):
+        raise UnsupportedHost(f"the mask leaves nothing {settings.mask.lower()}")
+    return Region(mask, settings.mask_feather)
+
+
+def _uploaded(text: str, p: Any) -> Tensor:
+    """(h, w) in [0, 1]; the host stretches nothing else over a picture of other proportions, and so it is
+    here.
+    """
+    if getattr(p, "inpaint_full_res", False) and getattr(p, "nmask", None) is not None:
+        raise UnsupportedHost(
+            "a mask image covers the whole picture, and this job paints a part of it (Only masked); "
+            "without one the inpaint mask is taken"
+        )
+    picture = decoded(text)
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.view(picture.height, picture.width).float() / 255
+
+
+def _inpaint_mask(p: Any) -> Tensor:
+    """The host's own, as it masks the latent: inverted, blurred and cropped the way the job asks for."""
+    mask = getattr(p, "nmask", None)
+    if not isinstance(mask, Tensor) or mask.dim() < 2:
+        raise UnsupportedHost("there is no mask: the job has no inpaint mask and no mask image")
+    while mask.dim() > 2:
+        mask = mask[0]
+    return mask.detach().float().cpu().clamp(0, 1)

@@ -1,0 +1,70 @@
+"""A job's passes in a WebUI on diffusers (SD.Next): one for each pipeline call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from nag_core import report
+from nag_core.config import HIRES_FIRST, HIRES_ONLY, Settings
+from nag_core.fields import FIELD
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided
+from nag_core.hosts.sdnext import FIRST, HIRES, REFINER, PipelineCall
+from nag_core.report import PassReport
+from nag_core.webui.negative_text import prepared_text
+
+logger = logging.getLogger("nag")
+
+
+@contextmanager
+def guided_call(
+    call: PipelineCall, p: Any, settings: Settings, notes: list[str], reports: dict
+) -> Iterator[None]:
+    """The pipeline call inside is guided; its report is in `reports`, by pass, afterwards. Raises nothing of
+    NAG's own.
+    """
+    guiding = None
+    with ExitStack() as stack:
+        try:
+            guiding = _applied(call, p, settings, notes)
+            stack.enter_context(guided(guiding))
+            reports.pop(call.name, None)
+        except UnsupportedHost as reason:
+            reports[call.name] = report.aside(call.name, str(reason))
+        except Exception as error:
+            logger.debug("NAG could not be set up", exc_info=error)
+            reports[call.name] = report.aside(call.name, f"{type(error).__name__}: {str(error)[:200]}")
+        yield
+    if guiding is not None and call.name not in reports:
+        reports[call.name] = _of_pass(guiding)
+
+
+def _of_pass(guiding: Applied) -> PassReport:
+    """The pass that was guided, else the last; there is one, unless the call broke off before its text."""
+    applied = [one for one in guiding.ended if one.applied]
+    if applied or guiding.ended:
+        return (applied or guiding.ended)[-1]
+    return report.aside(guiding.pass_name, "the pipeline encoded no prompt")
+
+
+def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -> Applied:
+    """What to do with the call; `UnsupportedHost` with the reason where it is left alone."""
+    if call.name == REFINER:
+        raise UnsupportedHost("the refiner is left alone")
+    if call.name == (
+        HIRES if settings.hires == HIRES_FIRST else FIRST if settings.hires == HIRES_ONLY else ""
+    ):
+        raise UnsupportedHost(f"hires is set to {settings.hires}")
+    if call.name == HIRES and settings.hires_scale > 0:
+        settings = replace(settings, scale=settings.hires_scale, explicit=settings.explicit | {"scale"})
+    if unknown := [name for name in NOT_ON_DIFFUSERS if getattr(settings, name) != FIELD[name].default]:
+        notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
+    own = prepared_text(settings.negative, p, notes) if settings.negative.strip() else ""
+    texts = [own] if own.strip() else call.negatives
+    if any("(" in text or "[" in text for text in texts):
+        notes.append("weights and schedules in the negative are read as words here")
+    return Applied(call.pipe, texts[0] if len(set(texts)) == 1 else texts, settings, call.name, strict=False)

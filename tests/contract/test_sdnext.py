@@ -1,0 +1,326 @@
+"""The script in SD.Next: its processing runs around a real diffusers pipeline of small random parts.
+
+Twice: with a stand-in for SD.Next's processing that is ours, and, with `--webui-dir` at a checkout of
+SD.Next, with its own source (script runner and pipeline call; everything beneath them replaced). No live
+SD.Next has been tried.
+"""
+
+import ast
+import builtins
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from unittest.mock import MagicMock, patch
+
+import pytest
+import torch
+
+from tests import diffusers_pipelines as pipelines
+from tests.extras import needs_pipelines
+
+pytestmark = needs_pipelines
+
+ON = [{"enabled": True, "scale": 4}]
+NAME = "modules.processing_diffusers"
+
+
+def set_pipeline_args(p, model, prompts, negative_prompts, **_):
+    """As SD.Next's: prompts by text, no negative at CFG 1."""
+    generator = [torch.Generator().manual_seed(seed) for seed in p.seeds]
+    more = {"negative_prompt": list(negative_prompts)} if p.cfg_scale > 1 else {}
+    return {
+        "prompt": list(prompts), "num_inference_steps": p.steps, "height": 32, "width": 32,
+        "guidance_scale": p.cfg_scale, "generator": generator, "output_type": "latent", **more,
+    }  # fmt: skip
+
+
+class Job:
+    """What SD.Next's processing object has, as far as it is read here."""
+
+    def __init__(self, **fields):
+        self.prompts, self.negative_prompts, self.seeds = ["a red circle"], ["blue"], [3]
+        self.steps, self.cfg_scale, self.is_hr_pass, self.is_refiner_pass = 2, 1.0, False, False
+        self.styles, self.extra_generation_params, self.comments = [], {}, {}
+        self.cfg_rescale = self.cfg_true = self.scheduler_eta = self.network_data = None
+        self.refiner_start, self.refiner_prompt, self.refiner_negative = 0, "", ""
+        self.ops, self.task_args, self.clip_skip, self.prompt_attention = [], {}, 1, None
+        self.per_script_args = {}
+        vars(self).update(fields)
+
+    @property
+    def batch_size(self):
+        return len(self.prompts)
+
+    def comment(self, text):
+        self.comments[text] = 1
+
+
+def stand_in(shared):
+    module = types.ModuleType(NAME)
+
+    def process_base(p):
+        shared.sd_model = module.update_pipeline(shared.sd_model)
+        args = module.set_pipeline_args(
+            p=p, model=shared.sd_model, prompts=p.prompts, negative_prompts=p.negative_prompts
+        )
+        output = None
+        try:
+            output = shared.sd_model(**args)
+        except (AssertionError, RuntimeError):
+            shared.interrupted = True
+        finally:
+            module.process_post(p)
+        return output
+
+    module.set_pipeline_args, module.process_post = set_pipeline_args, lambda p: None
+    module.update_pipeline, module.process_base = lambda pipe: pipe, process_base
+    return module
+
+
+def checkouts(request, name):
+    folder = request.config.getoption("--webui-dir")
+    path = Path(folder or ".", "modules", name)
+    if not folder or not path.exists():
+        pytest.skip("no --webui-dir with a checkout of SD.Next")
+    return path
+
+
+def from_source(path, world, name):
+    """A module of the checkout as it is written, every other module of it replaced by attributes of
+    `world`.
+    """
+
+    def imported(wanted, globals=None, locals=None, fromlist=(), level=0):
+        parts = wanted.split(".")
+        if parts[0] not in ("modules", "installer"):
+            return builtins.__import__(wanted, globals, locals, fromlist, level)
+        found = world
+        for part in parts[1:] if fromlist else ():
+            found = getattr(found, part)
+        return found
+
+    module = types.ModuleType(name)
+    module.__builtins__ = {**vars(builtins), "__import__": imported}
+    with patch.dict(sys.modules, {name: module}):  # dataclasses look there
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
+    return module
+
+
+def their_processing(path, shared):
+    world = MagicMock()
+    world.shared.sd_model, world.shared.opts.scheduler_eta = shared.sd_model, None
+    world.processing_args.set_pipeline_args = set_pipeline_args
+    world.sd_models.apply_balanced_offload = lambda pipe, **_: pipe
+    world.modular.is_compatible.return_value = world.modular.is_guider.return_value = False
+    world.extra_networks.parse_prompts = lambda prompts, data=None: (prompts, data)
+    module = from_source(path, world, NAME)
+    module.shared.sd_model = shared.sd_model
+    return module
+
+
+@pytest.fixture(params=["stand-in", "checkout"])
+def sdnext(request, host, monkeypatch):
+    """The processing module, under its name, with a pipeline as the loaded model."""
+    pipe = pipelines.pipeline("sdxl")
+    pipe.is_sdxl, pipe.is_sd1 = False, True  # so says SD.Next of every model (modules/sd_models.py:875)
+    monkeypatch.setattr(host.shared, "sd_model", pipe, raising=False)
+    if request.param == "stand-in":
+        module = stand_in(host.shared)
+    else:
+        module = their_processing(checkouts(request, "processing_diffusers.py"), host.shared)
+    module.__spec__ = ModuleSpec(NAME, None)
+    monkeypatch.setitem(sys.modules, NAME, module)
+    monkeypatch.setattr(Job, "sd_model", pipe, raising=False)
+    return module
+
+
+@pytest.fixture
+def draw(sdnext, script):
+    """`draw(args, **fields)`: a batch, in the order of SD.Next's processing.py; its job and the latents."""
+
+    def run(args=(), passes=1, **fields):
+        p = Job(**fields)
+        script.process(p, *args)
+        script.process_batch(p, *args, batch_number=0, prompts=p.prompts, seeds=p.seeds, subseeds=[])
+        outputs = []
+        for number in range(passes):
+            p.is_hr_pass = number > 0
+            outputs.append(sdnext.process_base(p))
+        interrupted = any(output is None for output in outputs)
+        if not interrupted:
+            script.postprocess_batch(p, [], batch_number=0)
+            script.postprocess(p, None, *args)
+        return p, None if interrupted else outputs[-1].images
+
+    return run
+
+
+def untouched(sdnext, pipe):
+    plain = (sdnext.set_pipeline_args is set_pipeline_args, "encode_prompt" not in vars(pipe))
+    hooks = sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in pipe.unet.modules())
+    return all(plain) and hooks == 0
+
+
+def report(p):
+    return p.extra_generation_params["NAG report"]
+
+
+def test_a_job_is_guided_and_leaves_nothing_behind(draw, sdnext):
+    _, plain = draw()
+    p, blue = draw(ON)
+    assert report(p).startswith("8 layers × 2/2 steps")
+    assert list(p.comments) == [f"NAG: {report(p)}"]
+    assert p.extra_generation_params["NAG scale"] == 4
+    assert p.extra_generation_params["NAG alpha"] == 0.5, "SDXL's row of the paper"
+    assert untouched(sdnext, Job.sd_model)
+    _, dark = draw(ON, negative_prompts=["dark dog"])
+    assert not torch.equal(blue, plain)
+    assert not torch.equal(blue, dark)
+    again, off = draw([False])
+    assert torch.equal(off, plain)
+    assert again.extra_generation_params == {}
+
+
+def test_the_own_negative_wins_and_each_picture_has_its_main_one(draw):
+    _, own = draw([{"negative": "dark dog", "scale": 4}], negative_prompts=["blue"])
+    _, main = draw(ON, negative_prompts=["dark dog"])
+    assert torch.equal(own, main)
+    prompts = {"prompts": ["a red circle", "green dog"], "seeds": [3, 4]}
+    p, one = draw(ON, **prompts, negative_prompts=["blue", "dark"])
+    _, two = draw(ON, **prompts, negative_prompts=["blue", "low quality"])
+    assert torch.equal(one[0], two[0])
+    assert not torch.equal(one[1], two[1])
+    assert "2/2 steps" in report(p)
+
+
+def test_cfg_on_and_weights_in_the_negative(draw):
+    p, found = draw(ON, cfg_scale=3.0, negative_prompts=["(blue:1.2)"])
+    _, plain = draw(cfg_scale=3.0, negative_prompts=["(blue:1.2)"])
+    assert not torch.equal(found, plain)
+    assert report(p).endswith("weights and schedules in the negative are read as words here")
+
+
+@pytest.mark.parametrize(
+    ("hires", "wanted"),
+    [("Both", ("2/2 steps", "2/2 steps")), ("First pass", ("2/2", "hires is set to")),
+     ("Hires only", ("hires is set to", "2/2"))],
+)  # fmt: skip
+def test_the_hires_pass_is_one_of_its_own(draw, hires, wanted):
+    p, _ = draw([{"scale": 4, "hires": hires, "hires_scale": 6}], passes=2)
+    first, second = report(p).split("; hires pass: ")
+    assert wanted[0] in first
+    assert wanted[1] in second
+    assert ("φ 6" in second) == (hires != "First pass")
+
+
+def test_another_pipeline_object_over_the_same_model_is_followed(draw, sdnext, monkeypatch):
+    """SD.Next makes a new one for img2img, inpaint and hires, after the scripts were told of the batch."""
+    from diffusers import StableDiffusionXLPipeline
+
+    _, wanted = draw(ON)
+    monkeypatch.setattr(
+        sdnext, "update_pipeline", lambda pipe, *_: StableDiffusionXLPipeline(**pipe.components)
+    )
+    p, found = draw(ON)
+    assert "2/2 steps" in report(p)
+    assert torch.equal(found, wanted)
+
+
+def test_standing_aside_says_why(draw, sdnext, monkeypatch):
+    for args, fields, reason in (
+        (ON, {"negative_prompts": [""]}, "the negative prompt is empty"),
+        ([{"scale": 0}], {}, "scale φ is 0"),
+    ):
+        p, found = draw(args, **fields)
+        assert report(p) == f"not applied: {reason}"
+        assert torch.equal(found, draw(**fields)[1])
+    from diffusers.models.attention_processor import SlicedAttnProcessor
+
+    model = Job.sd_model.unet
+    before = model.attn_processors
+    model.set_attn_processor(SlicedAttnProcessor(1))
+    p, found = draw(ON)
+    assert (
+        report(p)
+        == "not applied: the attention processor SlicedAttnProcessor is none that NAG can reach into"
+    )
+    assert torch.equal(found, draw()[1])
+    model.set_attn_processor(before)
+
+
+def test_an_interrupt_and_a_failed_encoding_leave_nothing_behind(draw, sdnext, script):
+    pipe = Job.sd_model
+    _, plain = draw()
+
+    def interrupt(*_):
+        raise AssertionError("Interrupted...")
+
+    handle = pipe.unet.conv_in.register_forward_hook(interrupt)
+    draw(ON)  # SD.Next tells no script how this ended
+    handle.remove()
+    hooks = sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in pipe.unet.modules())
+    assert hooks == 0
+    assert "encode_prompt" not in vars(pipe)
+    other = Job()
+    assert torch.equal(sdnext.process_base(other).images, plain), "another job is not guided"
+    p, _ = draw(ON)
+    assert "2/2 steps" in report(p)
+    assert untouched(sdnext, pipe)
+
+
+def test_a_negative_that_cannot_be_encoded_costs_the_guidance_not_the_picture(draw, sdnext, monkeypatch):
+    _, plain = draw()
+    original = type(Job.sd_model).encode_prompt
+
+    def encode_prompt(self, prompt, *args, **kwargs):
+        if "blue" in str(prompt):
+            raise RuntimeError("no such word")
+        return original(self, prompt, *args, **kwargs)
+
+    monkeypatch.setattr(type(Job.sd_model), "encode_prompt", encode_prompt)
+    p, found = draw(ON)
+    assert torch.equal(found, plain)
+    assert report(p) == "not applied: the negative could not be encoded (RuntimeError: no such word)"
+
+
+def test_sdnexts_own_script_runner_hands_the_hooks_what_they_take(request, host, script, monkeypatch):
+    """Its source as it is; arguments from the API arrive as short as they were sent."""
+    world = MagicMock()
+    world.script_path = world.paths.script_path = "/sd"
+    module = from_source(checkouts(request, "scripts_manager.py"), world, "modules.scripts_manager")
+    runner = module.ScriptRunner("txt2img")
+    runner.alwayson_scripts = [script]
+    monkeypatch.setattr(script, "args_from", 1)
+    monkeypatch.setattr(script, "args_to", 13)
+    seen = []
+    for hook in ("process", "process_batch", "postprocess_batch", "postprocess"):
+        monkeypatch.setattr(
+            script, hook, lambda p, *args, hook=hook, **more: seen.append((hook, args, set(more)))
+        )
+    p = Job(per_script_args={"NAG": ON}, script_args=[None] * 20)
+    runner.process(p)
+    runner.process_batch(p, batch_number=0, prompts=[], seeds=[], subseeds=[])
+    runner.postprocess_batch(p, ["images"], batch_number=0)
+    runner.postprocess(p, "processed")
+    words = {"batch_number", "prompts", "seeds", "subseeds"}
+    assert [(hook, args[-1:], more) for hook, args, more in seen[:2]] == [
+        ("process", tuple(ON), set()), ("process_batch", tuple(ON), words)
+    ]  # fmt: skip
+    assert [hook for hook, *_ in seen[2:]] == ["postprocess_batch", "postprocess"]
+    assert world.errors.display.call_count == 0
+
+
+def test_sdnexts_processing_calls_what_we_stand_in_front_of(request):
+    tree = ast.parse(checkouts(request, "processing_diffusers.py").read_text(encoding="utf-8"))
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for name in ("process_base", "process_hires"):
+        called = [node.func.id for node in ast.walk(functions[name])
+                  if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]  # fmt: skip
+        assert "set_pipeline_args" in called
+        tidied = [ast.unparse(part) for node in ast.walk(functions[name]) if isinstance(node, ast.Try)
+                  for part in node.finalbody]  # fmt: skip
+        assert "process_post(p)" in tidied
+    args = ast.parse(checkouts(request, "processing_args.py").read_text(encoding="utf-8"))
+    (prepare,) = [node for node in ast.walk(args) if getattr(node, "name", "") == "set_pipeline_args"]
+    assert {"p", "model", "negative_prompts"} <= {arg.arg for arg in prepare.args.args}

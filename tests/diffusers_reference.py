@@ -1,0 +1,142 @@
+"""NAG written out literally as processors of diffusers models: two attentions, each an explicit softmax,
+every text at its full length with its own mask. Shares no code with nag_core.
+
+Cross-attention: the guided rows get a second attention over the negative. Joint attention: every guided
+picture has a second row whose text is the negative; its image tokens get the guided result, too, so that both
+rows' image streams are one and the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from tests import reference
+
+
+def softmax_attention(q, k, v, bias=None):
+    """(B, H, N, D) each to (B, N, H*D); `bias` is added to the logits."""
+    logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    weights = torch.softmax(logits if bias is None else logits + bias, dim=-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def guided(pos, neg, strength):
+    """In float64 the reference's equations, else the published formula as it is."""
+    if pos.dtype is torch.float64:
+        return reference.nag(pos, neg, *strength)[0]
+    return reference.naive_nag(pos, neg, *strength)
+
+
+def heads_of(x, attn):
+    return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+@dataclass
+class Cross:
+    """For attn2. `negative`: (guided rows, tokens, channels) as attn2 gets it, `bias` (guided rows, 1, 1,
+    tokens).
+
+    `first`: number of the first guided row; all behind it are.
+    """
+
+    negative: torch.Tensor
+    bias: torch.Tensor | None
+    first: int
+    strength: tuple
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
+        context, image = encoder_hidden_states, None
+        if getattr(attn, "add_k_proj", None) is not None:
+            context, image = context[:, -512:], context[:, :-512]
+        q, k, v = self.projected(attn, hidden_states, context)
+        bias = None if attention_mask is None else attention_mask.reshape(len(q), 1, 1, -1)
+        out = softmax_attention(q, k, v, bias)
+        _, k, v = self.projected(attn, hidden_states[:0], self.negative)
+        neg = softmax_attention(q[self.first :], k, v, self.bias)
+        out[self.first :] = guided(out[self.first :].clone(), neg, self.strength)
+        if image is not None:
+            k, v = attn.norm_added_k(attn.add_k_proj(image)), attn.add_v_proj(image)
+            out = out + softmax_attention(q, heads_of(k, attn), heads_of(v, attn))
+        return attn.to_out[0](out) / getattr(attn, "rescale_output_factor", 1.0)
+
+    @staticmethod
+    def projected(attn, hidden_states, context):
+        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        if getattr(attn, "norm_q", None) is not None:
+            q, k = attn.norm_q(q), attn.norm_k(k)
+        return heads_of(q, attn), heads_of(k, attn), heads_of(v, attn)
+
+
+@dataclass
+class Joint:
+    """`lengths`: real text tokens of every row; `guided_rows`: (row of the prompt, row of the negative)."""
+
+    lengths: list
+    pairs: list
+    strength: tuple
+    image: int
+    image_first: bool = False
+
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, image_rotary_emb=None,
+        encoder_hidden_states_mask=None, **kwargs,
+    ):  # fmt: skip
+        q, k, v = (heads_of(one(hidden_states), attn) for one in (attn.to_q, attn.to_k, attn.to_v))
+        if attn.norm_q is not None:
+            q, k = attn.norm_q(q), attn.norm_k(k)
+        text = encoder_hidden_states
+        if text is not None:
+            linears = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            tq, tk, tv = (heads_of(one(text), attn) for one in linears)
+            tq, tk = attn.norm_added_q(tq), attn.norm_added_k(tk)
+        if image_rotary_emb is not None and isinstance(image_rotary_emb[0], torch.Tensor):
+            both = (tq, tk) if text is not None else (None, None)
+            q, k, tq, tk = self.rotated(q, k, *both, image_rotary_emb)
+        if text is not None:
+            parts = ((q, tq), (k, tk), (v, tv)) if self.image_first else ((tq, q), (tk, k), (tv, v))
+            q, k, v = (torch.cat(pair, dim=2) for pair in parts)
+        out = self.attended(q, k, v, attention_mask)
+        if text is None:
+            return out if getattr(attn, "to_out", None) is None else attn.to_out[0](out)
+        image, text = (out[:, : self.image], out[:, self.image :]) if self.image_first else (
+            out[:, -self.image :], out[:, : -self.image])  # fmt: skip
+        return attn.to_out[0](image), text if attn.context_pre_only else attn.to_add_out(text)
+
+    def rotated(self, q, k, tq, tk, angles):
+        if angles[0].is_complex():
+            from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+            def turn(x, freqs):
+                return apply_rotary_emb_qwen(x.transpose(1, 2), freqs, use_real=False).transpose(1, 2)
+
+            image, text = angles
+            return turn(q, image), turn(k, image), turn(tq, text), turn(tk, text)
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        def turn(x, part):
+            return apply_rotary_emb(x, tuple(one[part] for one in angles), sequence_dim=2)
+
+        if tq is None:
+            return turn(q, slice(None)), turn(k, slice(None)), None, None
+        tokens = tq.shape[2]
+        return (turn(q, slice(tokens, None)), turn(k, slice(tokens, None)),
+                turn(tq, slice(tokens)), turn(tk, slice(tokens)))  # fmt: skip
+
+    def attended(self, q, k, v, mask):
+        """Row by row over its own text and the image; then the pictures of a pair get one result."""
+        if q.shape[2] == self.image:  # among image tokens alone
+            return softmax_attention(q, k, v)
+        width = q.shape[2] - self.image
+        place = slice(0, self.image) if self.image_first else slice(width, None)
+        hidden = torch.zeros(len(q), 1, 1, q.shape[2], dtype=q.dtype)
+        for row, length in enumerate(self.lengths):
+            first = self.image if self.image_first else 0
+            hidden[row, ..., first + length : first + width] = -math.inf
+        out = softmax_attention(q, k, v, hidden if mask is None else hidden + mask)
+        for pos, neg in self.pairs:
+            z = guided(out[pos : pos + 1, place].clone(), out[neg : neg + 1, place], self.strength)
+            out[pos, place] = out[neg, place] = z[0]
+        return out

@@ -1,0 +1,317 @@
+"""The A1111 adapter on a small UNet whose attention modules and CFG denoiser have the host's outside."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from nag_core import hosts
+from nag_core.hosts.a1111 import A1111
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.negative import Entry, Negative, Scheduled
+from nag_core.session import Progress
+from tests import reference
+from tests.unit.test_joint import STRENGTH, error, normal, session
+
+WIDTH, CONTEXT, HEADS = 16, 12, 2
+
+
+class CrossAttention(nn.Module):
+    """Projections, attention, `to_out` as a Sequential whose parts some optimisations call one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = HEADS
+        self.to_q = nn.Linear(WIDTH, WIDTH)
+        self.to_k, self.to_v = nn.Linear(CONTEXT, WIDTH), nn.Linear(CONTEXT, WIDTH)
+        self.to_out = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Identity())
+
+    def attended(self, x, context):
+        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (self.to_q(x), *self.kv(context)))
+        weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+        return (weights @ v).transpose(1, 2).flatten(2)
+
+    def kv(self, context):
+        return self.to_k(context), self.to_v(context)
+
+    def forward(self, x, context):
+        project, drop = self.to_out
+        return drop(project(self.attended(x, context)))
+
+
+class UNet(nn.Module):
+    """Three blocks with one transformer block each, under the names LDM has."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+
+        def block():
+            inner = nn.Module()
+            inner.attn2 = CrossAttention()
+            transformer = nn.Module()
+            transformer.transformer_blocks = nn.ModuleList([inner])
+            return nn.ModuleList([transformer])
+
+        self.input_blocks, self.output_blocks = nn.ModuleList([block()]), nn.ModuleList([block()])
+        self.middle_block = block()
+        self.double().requires_grad_(False)
+
+    def attentions(self):
+        return [m for m in self.modules() if isinstance(m, CrossAttention)]
+
+    def forward(self, x, timesteps, context):
+        for attention in self.attentions():
+            x = x + attention(x, context)
+        return x
+
+
+class Denoiser(nn.Module):
+    """The order of rows and calls of A1111's CFG denoiser: each prompt part of image 0, of image 1 ..., then
+    the uncond of each image; in one call, or in parts where the texts' lengths differ or the user says so.
+    """
+
+    def __init__(self, network, parts, callback, at_once=True):
+        super().__init__()
+        self.step, self.total_steps, self.parts, self.at_once = 0, 4, parts, at_once
+        self.callback, self.fails = callback, False
+        cond = SimpleNamespace(batch=[[0] * count for count in parts])
+        self.sampler = SimpleNamespace(sampler_extra_args={"cond": cond})
+        object.__setattr__(self, "inner_model", nn.Identity())
+        object.__setattr__(self, "network", network)
+
+    def forward(self, x, cond, uncond):
+        self.callback()
+        rows = torch.cat([x.repeat_interleave(torch.tensor(self.parts), 0), x])
+        if self.at_once and cond.shape[1] == uncond.shape[1]:
+            out = self.network(rows, None, torch.cat([cond, uncond]))
+        else:
+            size = len(x)
+            parts = rows[: len(cond)].split(size), cond.split(size)
+            pieces = list(zip(*parts, strict=True))
+            out = torch.cat([self.network(a, None, b) for a, b in [*pieces, (rows[len(cond) :], uncond)]])
+        if self.fails:
+            raise RuntimeError("no room")
+        self.step += 1
+        return out
+
+
+@pytest.fixture(autouse=True)
+def hypernetworks(monkeypatch):
+    """The host's functions that the adapter calls; no hypernetwork is loaded."""
+    hypernetwork = SimpleNamespace(apply_hypernetworks=lambda loaded, context, layer=None: (context, context))
+    shared = SimpleNamespace(loaded_hypernetworks=[], opts=SimpleNamespace(upcast_attn=False))
+    package = ModuleType("modules")
+    package.__path__, package.shared = [], shared
+    monkeypatch.setitem(sys.modules, "modules", package)
+    monkeypatch.setitem(sys.modules, "modules.shared", shared)
+    folder = ModuleType("modules.hypernetworks")
+    folder.hypernetwork = hypernetwork
+    monkeypatch.setitem(sys.modules, "modules.hypernetworks", folder)
+    monkeypatch.setitem(sys.modules, "modules.hypernetworks.hypernetwork", hypernetwork)
+    return hypernetwork
+
+
+def prepared(entries, parts, at_once=True):
+    """A pass of as many images with NAG installed: (denoiser, network, session, p, sd_model)."""
+    host, network, used = A1111(), UNet(), session()
+    used.negative = Negative(tuple(None if one is None else (Scheduled(9, one),) for one in entries))
+    used.attention = host.attention
+    sd_model = SimpleNamespace(model=SimpleNamespace(diffusion_model=network))
+    p = SimpleNamespace(sampler=SimpleNamespace())
+    denoiser = Denoiser(network, parts, lambda: host.begin_call(p, sd_model, used), at_once)
+    p.sampler.model_wrap_cfg = denoiser
+    used.progress = lambda: Progress(denoiser.step, denoiser.total_steps)
+    host.install(p, sd_model, used)
+    return denoiser, network, used, p, sd_model
+
+
+def entry(tokens, seed):
+    return Entry(normal(tokens, CONTEXT, seed=seed))
+
+
+def tensors(images):
+    """Latent tokens, prompt and uncond of so many images."""
+    return normal(images, 6, WIDTH, seed=1), *(normal(images, 7, CONTEXT, seed=seed) for seed in (2, 3))
+
+
+def literal(network, x, context, negative):
+    """One row by the equations alone; None: as without NAG."""
+    for attention in network.attentions():
+        z = attention.attended(x, context)
+        if negative is not None:
+            z = reference.nag(z, attention.attended(x, negative.context[None]), *STRENGTH)[0]
+        x = x + attention.to_out(z)
+    return x
+
+
+def hooks(network):
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called")
+    return sum(len(getattr(module, kind)) for module in network.modules() for kind in kinds)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one call", "calls apart"])
+@pytest.mark.parametrize("uncond_tokens", [7, 9])
+@pytest.mark.parametrize("parts", [(1, 1), (2, 1), (1, 3)], ids=str)
+def test_every_prompt_part_of_every_image_is_guided_and_the_uncond_is_not(parts, uncond_tokens, at_once):
+    negatives = [entry(5, 5), entry(8, 6)]
+    denoiser, network, used, *_ = prepared(negatives, parts, at_once)
+    x = normal(2, 6, WIDTH, seed=1)
+    cond, uncond = normal(sum(parts), 7, CONTEXT, seed=2), normal(2, uncond_tokens, CONTEXT, seed=3)
+    found = denoiser(x, cond, uncond)
+    images = [image for image, count in enumerate(parts) for _ in range(count)]
+    wanted = [literal(network, x[i][None], cond[row][None], negatives[i]) for row, i in enumerate(images)]
+    wanted += [literal(network, x[i][None], uncond[i][None], None) for i in range(2)]
+    assert error(found, torch.cat(wanted)) <= 1e-12
+    assert used.problems == []
+    assert len(used.layers) == 3
+
+
+def test_an_image_without_a_negative_is_drawn_as_without_nag():
+    denoiser, network, *_ = prepared([None, entry(5, 5)], (1, 1))
+    x, cond, uncond = (
+        normal(2, 6, WIDTH, seed=1),
+        normal(2, 7, CONTEXT, seed=2),
+        normal(2, 7, CONTEXT, seed=3),
+    )
+    found = denoiser(x, cond, uncond)
+    assert error(found[:1], literal(network, x[:1], cond[:1], None)) <= 1e-12
+    assert error(found[1:2], literal(network, x[1:], cond[1:], entry(5, 5))) <= 1e-12
+
+
+def test_nothing_is_on_the_network_between_calls_nor_after_one_that_failed():
+    """An interrupt is raised before the call begins, an error in its middle; then the job is over."""
+    denoiser, network, *_ = prepared([entry(5, 5)], (1,))
+    x, cond, uncond = (
+        normal(1, 6, WIDTH, seed=1),
+        normal(1, 7, CONTEXT, seed=2),
+        normal(1, 7, CONTEXT, seed=3),
+    )
+    assert hooks(network) == 0
+    during = []
+    network.attentions()[0].to_v.register_forward_hook(lambda *_: during.append(hooks(network)))
+    own = hooks(network)
+    denoiser(x, cond, uncond)
+    assert max(during) > own
+    assert hooks(network) == own
+    denoiser.fails = True
+    with pytest.raises(RuntimeError, match="no room"):
+        denoiser(x, cond, uncond)
+    assert hooks(network) == own
+
+
+def test_keys_and_values_of_the_negative_are_made_once_for_the_pass():
+    denoiser, network, *_ = prepared([entry(5, 5)], (1,))
+    x, cond, uncond = (
+        normal(1, 6, WIDTH, seed=1),
+        normal(1, 7, CONTEXT, seed=2),
+        normal(1, 7, CONTEXT, seed=3),
+    )
+    widths = []
+    network.attentions()[1].to_k.register_forward_hook(lambda _, __, out: widths.append(tuple(out.shape[:2])))
+    for _ in range(3):
+        denoiser(x, cond, uncond)
+    assert widths == [(2, 7), (1, 5), (2, 7), (2, 7)]
+
+
+def test_hypernetworks_change_the_negative_as_they_change_the_prompt(hypernetworks):
+    hypernetworks.apply_hypernetworks = lambda loaded, context, layer=None: (context * 2, context * 3)
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    attention = network.attentions()[0]
+    made = []
+    attention.to_k.register_forward_hook(lambda _, given, __: made.append(given[0]))
+    attention.to_v.register_forward_hook(lambda _, given, __: made.append(given[0]))
+    denoiser(normal(1, 6, WIDTH, seed=1), *(normal(1, 7, CONTEXT, seed=seed) for seed in (2, 3)))
+    context = entry(5, 5).context[None]
+    assert torch.equal(made[2], context * 2)
+    assert torch.equal(made[3], context * 3)
+
+
+def test_more_rows_than_the_denoiser_has_are_left_alone_and_said():
+    """Tiles of an extension: nobody can tell which row is whose."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    rows, context = normal(6, 6, WIDTH, seed=1), normal(6, 7, CONTEXT, seed=2)
+    denoiser.callback()
+    found = network(rows, None, context)
+    denoiser.nag_installed.stack.close()
+    assert torch.equal(found, network(rows, None, context))
+    assert used.problems == ["a batch layout nobody knows; there the attention ran unguided"]
+
+
+def test_a_sampler_that_another_extension_took_over_is_left_to_it():
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    denoiser.inner_model.forward = lambda *_: None
+    x, cond, uncond = (
+        normal(1, 6, WIDTH, seed=1),
+        normal(1, 7, CONTEXT, seed=2),
+        normal(1, 7, CONTEXT, seed=3),
+    )
+    found = denoiser(x, cond, uncond)
+    assert error(found[:1], literal(network, x, cond, None)) <= 1e-12
+    assert "another extension took the sampler's model call over" in used.problems[0]
+
+
+def test_attention_that_another_extension_replaced_is_left_to_it():
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    for attention in network.attentions():
+        attention.forward = lambda x, context: x
+    denoiser(normal(1, 6, WIDTH, seed=1), *(normal(1, 7, CONTEXT, seed=seed) for seed in (2, 3)))
+    assert used.layers == {}
+    assert used.problems == [
+        "another extension replaced the forward of some attention layers; those are unguided"
+    ]
+
+
+def test_an_error_of_ours_costs_the_guidance_not_the_picture(monkeypatch):
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    used.attention = lambda *_: 1 / 0
+    x, cond, uncond = (
+        normal(1, 6, WIDTH, seed=1),
+        normal(1, 7, CONTEXT, seed=2),
+        normal(1, 7, CONTEXT, seed=3),
+    )
+    assert error(denoiser(x, cond, uncond)[:1], literal(network, x, cond, None)) <= 1e-12
+    assert used.problems == ["ZeroDivisionError in some layers, which ran unguided"]
+
+
+def test_a_second_install_replaces_the_first_and_a_refiner_is_noticed():
+    denoiser, network, used, p, sd_model = prepared([entry(5, 5)], (1,))
+    host = A1111()
+    assert host.installed(p, sd_model, used)
+    other = session()
+    host.install(p, sd_model, other)
+    assert not host.installed(p, sd_model, used)
+    assert host.installed(p, sd_model, other)
+    assert len(denoiser._forward_hooks) == 1
+    refiner = SimpleNamespace(model=SimpleNamespace(diffusion_model=UNet()))
+    assert not host.installed(p, refiner, other)
+
+
+def test_outside_the_window_nothing_is_hooked():
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    used.window = type(used.window)(0.0, 0.25)
+    x, cond, uncond = (
+        normal(1, 6, WIDTH, seed=1),
+        normal(1, 7, CONTEXT, seed=2),
+        normal(1, 7, CONTEXT, seed=3),
+    )
+    first = denoiser(x, cond, uncond)
+    assert error(denoiser(x, cond, uncond)[:1], literal(network, x, cond, None)) <= 1e-12
+    assert error(first[:1], literal(network, x, cond, entry(5, 5))) <= 1e-12
+
+
+def test_a_model_without_a_network_is_unsupported():
+    with pytest.raises(UnsupportedHost, match="no diffusion network"):
+        A1111().network(SimpleNamespace())
+
+
+def test_a1111_is_recognised_by_its_own_modules(monkeypatch):
+    for name in ("backend", "ldm_patched"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("sd_samplers_cfg_denoiser", "sd_hijack_optimizations", "sd_hijack_unet"):
+        module = ModuleType(f"modules.{name}")
+        module.__spec__ = SimpleNamespace(name=module.__name__)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert isinstance(hosts.detect(), A1111)

@@ -1,0 +1,366 @@
+"""NAG on diffusers' own model classes, beside the method written out literally
+(tests/diffusers_reference.py).
+"""
+
+import pytest
+import torch
+
+from nag_core.attention import joint_call
+from nag_core.attention.rows import Batch
+from nag_core.guidance import Method
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import family_of
+from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.hosts.diffusers.prompts import entry, static
+from nag_core.presets import Strength
+from nag_core.schedule import Window
+from nag_core.session import Progress, Session
+from tests.diffusers_models import BATCH, CASES
+from tests.diffusers_reference import Cross, Joint
+from tests.extras import needs_any_diffusers
+
+pytestmark = needs_any_diffusers
+
+STRENGTH = (4.0, 2.5, 0.5)
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-6}
+NAMES = list(CASES)
+JOINT = [name for name in NAMES if CASES[name].joint]
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+class Given:
+    """A source that guides the last two of four rows by the entries given."""
+
+    def __init__(self, entries, phi=STRENGTH[0]):
+        self.entries, self.failures = tuple(entries), []
+        self.session = Session(
+            Strength(phi, *STRENGTH[1:]),
+            Method.NAG,
+            Window(),
+            static(entries),
+            lambda: Progress(0, 1),
+            None,
+            "",
+        )
+
+    def arrived(self, context):
+        if self.session.begin_call() is None:
+            return None
+        return Arrived(self.session, Batch(self.entries), (1, 0))
+
+    def failed(self, reason, error=None):
+        self.failures.append(reason)
+        self.session.stop(reason)
+
+
+def texts(case, dtype):
+    """Prompts (all rows), their mask, negatives of the last two rows, and their mask."""
+    context = case.context(BATCH, case.pos, 11).to(dtype)
+    negative = case.context(2, case.neg, 12).to(dtype)
+    if not case.masked:
+        return context, None, negative, None
+    return context, case.mask(BATCH, case.pos).to(dtype), negative, case.mask(2, case.neg).to(dtype)
+
+
+def entries_of(model, negative, mask):
+    family = family_of(model)
+    return [entry(family, negative[i], None if mask is None else mask[i]) for i in range(len(negative))]
+
+
+def guided(case, model, source, *given):
+    """The model's output under NAG; the hooks are gone afterwards."""
+    network = Network(model, source)
+    try:
+        return case.call(model, BATCH, *given)
+    finally:
+        network.remove()
+
+
+def literal(case, model, dtype):
+    """The reference's output; the model keeps its processors."""
+    context, mask, negative, neg_mask = texts(case, dtype)
+    named = [(name, module) for name, module in model.named_modules() if hasattr(module, "processor")]
+    if not case.joint:
+        embedded = family_of(model).embed(model, negative)
+        bias = None if neg_mask is None else (1 - neg_mask)[:, None, None] * -10000.0
+        for name, module in named:
+            if name.endswith(".attn2"):
+                module.processor = Cross(embedded, bias, 2, STRENGTH)
+        return case.call(model, BATCH, context, mask)
+    width = max(case.pos, case.neg)
+
+    def padded(x):
+        return torch.cat([x, x.new_ones(len(x), width - x.shape[1], *x.shape[2:])], 1)
+
+    rows = torch.cat([padded(context), padded(negative)])
+    masks = None if mask is None else torch.cat([mask, neg_mask])
+    lengths = [case.pos] * BATCH + [case.neg] * 2
+    processor = Joint(lengths, [(2, 4), (3, 5)], STRENGTH, case.image, case.image_first)
+    for _, module in named:
+        module.processor = processor
+    return case.call(model, BATCH + 2, rows, masks)[:BATCH]
+
+
+def state(model):
+    """What tells a model from one that was never touched."""
+    return {
+        name: (
+            type(module), sorted(vars(module)), len(module._forward_pre_hooks), len(module._forward_hooks),
+            len(module._forward_hooks_always_called), type(getattr(module, "processor", None)),
+            id(getattr(module, "processor", None)),
+        )
+        for name, module in model.named_modules()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_guided_rows_are_the_literal_reference_and_the_others_are_untouched(name, dtype):
+    case = CASES[name]
+    model = case.model(dtype)
+    context, mask, negative, neg_mask = texts(case, dtype)
+    plain, before = case.call(model, BATCH, context, mask), state(model)
+    source = Given(entries_of(model, negative, neg_mask))
+    found = guided(case, model, source, context, mask)
+    assert source.failures == source.session.problems == []
+    assert state(model) == before
+    assert torch.equal(case.call(model, BATCH, context, mask), plain)
+    wanted = literal(case, model, dtype)
+    error = float((found - wanted).double().norm() / wanted.double().norm())
+    effect = float((found - plain)[2:].norm() / plain[2:].norm())
+    untouched = float((found - plain)[:2].abs().max())
+    print(f"{name}, {dtype}: error {error:.1e}, effect {effect:.1e}, untouched rows {untouched:.1e}")
+    assert error < TOLERANCE[dtype]
+    assert effect > 1e-3
+    assert untouched < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_phi_zero_changes_no_bit_with_the_negative_riding_along(name):
+    case = CASES[name]
+    model = case.model(torch.float32)
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    source = Given(entries_of(model, negative, neg_mask), phi=0.0)
+    source.session.two_calls = True  # merged parts round differently from the undivided attention
+    found = guided(case, model, source, context, mask)
+    assert source.failures == source.session.problems == []
+    assert torch.equal(found, case.call(model, BATCH, context, mask))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_image_has_its_own_negative_of_any_length(name):
+    """As if it were the only one of that length: the batch holds a long one, a short one, or none."""
+    case = CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    one, two = entries_of(model, negative, neg_mask)
+    cut = -3 if name != "wan-i2v" else -1  # which fills what is missing with the last token
+    short = type(two)(two.context[:cut], two.repeats, None if two.mask is None else two.mask[:cut])
+    given = (context, mask)
+    mixed = guided(case, model, Given([one, short]), *given)
+    for row, alone in ((2, Given([one, one])), (3, Given([short, short]))):
+        found = guided(case, model, alone, *given)
+        assert torch.allclose(mixed[row], found[row], rtol=0, atol=1e-12)
+    with_none = guided(case, model, Given([None, short]), *given)
+    plain = case.call(model, BATCH, *given)
+    assert torch.allclose(with_none[:3], plain[:3], rtol=0, atol=1e-12)
+    assert torch.allclose(with_none[3], mixed[3], rtol=0, atol=1e-12)
+    assert (mixed[3] - plain[3]).norm() > 1e-3 * plain[3].norm()
+
+
+@pytest.mark.parametrize("name", ["pixart", "sana", "wan", "wan-i2v"])
+def test_pads_are_no_keys(name, monkeypatch):
+    """PixArt's and SANA's are left out, Wan's are one key together."""
+    from nag_core.hosts.diffusers import cross_call
+
+    seen = []
+
+    def watched(k, v, repeats, dim):
+        seen.append((k.shape[dim], repeats))
+        return original(k, v, repeats, dim)
+
+    original = cross_call.weighted_keys
+    monkeypatch.setattr(cross_call, "weighted_keys", watched)
+    case = CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    guided(case, model, Given(entries_of(model, negative, neg_mask)), context, mask)
+    wanted = {(2, 1), (3, 1)} if case.masked else {(5, case.neg - 4), (6, case.neg - 5)}
+    assert set(seen) == wanted
+
+
+@pytest.mark.parametrize("name", ["wan", "wan-i2v"])
+def test_another_attention_backend_gets_all_pads_and_no_bias(name, monkeypatch):
+    from diffusers.models.transformers import transformer_wan
+
+    case = CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    wanted = guided(case, model, Given(entries_of(model, negative, neg_mask)), context, mask)
+    keys = set()
+
+    def own(query, key, value, attn_mask=None, **_):
+        assert attn_mask is None
+        keys.add(key.shape[1])
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+    monkeypatch.setattr(transformer_wan, "dispatch_attention_fn", own)
+    found = guided(case, model, Given(entries_of(model, negative, neg_mask)), context, mask)
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
+    assert case.neg in keys
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_or_an_interrupt_in_the_model_leaves_nothing_behind(name):
+    case = CASES[name]
+    model = case.model(torch.float32)
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    plain, before = case.call(model, BATCH, context, mask), state(model)
+    for kind in (RuntimeError, KeyboardInterrupt):
+        network = Network(model, Given(entries_of(model, negative, neg_mask)))
+        last = list(network.layers)[-1]
+
+        def fail(*_, kind=kind):
+            raise kind("stop")
+
+        handle = last.register_forward_hook(fail)
+        with pytest.raises(kind):
+            case.call(model, BATCH, context, mask)
+        handle.remove()
+        network.remove()
+        assert state(model) == before
+        assert torch.equal(case.call(model, BATCH, context, mask), plain)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_a_joint_call_that_fails_is_made_again_without_nag(name, monkeypatch):
+    case = CASES[name]
+    model = case.model(torch.float32)
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    plain = case.call(model, BATCH, context, mask)
+    monkeypatch.setattr(joint_call, "joint_attention", lambda *_: 1 / 0)
+    source = Given(entries_of(model, negative, neg_mask))
+    assert torch.equal(guided(case, model, source, context, mask), plain)
+    (reason,) = source.failures
+    assert reason.startswith("ZeroDivisionError")
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3"])
+def test_a_block_whose_attention_went_elsewhere_makes_the_call_worthless(name):
+    """A processor that is replaced while NAG is applied is reached at the next call."""
+    case = CASES[name]
+    model = case.model(torch.float32)
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    plain = case.call(model, BATCH, context, mask)
+    source = Given(entries_of(model, negative, neg_mask))
+    network = Network(model, source)
+    module = next(iter(network.layers))
+    processor, other = module.processor, type(module.processor)()
+    hook = model.register_forward_pre_hook(lambda *_: setattr(module, "processor", other))
+    assert torch.equal(case.call(model, BATCH, context, mask), plain)
+    assert "blocks attended as they are known to" in source.failures[0]
+    hook.remove()
+    module.processor = processor
+    network.remove()
+
+
+class Foreign:
+    """A processor that attends by itself."""
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None):
+        return hidden_states
+
+
+@pytest.mark.parametrize("name", ["sd15", "pixart"])
+def test_a_processor_that_nag_cannot_reach_into_is_named(name):
+    case = CASES[name]
+    model = case.model(torch.float32)
+    model.set_attn_processor(Foreign())
+    before = state(model)
+    with pytest.raises(UnsupportedHost, match="the attention processor Foreign"):
+        Network(model, Given([None, None]))
+    assert state(model) == before
+
+
+def test_a_model_of_no_known_family_is_refused():
+    with pytest.raises(UnsupportedHost, match="Linear"):
+        Network(torch.nn.Linear(2, 2), Given([None, None]))
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "sana", "wan", "flux"])
+def test_fused_projections_give_the_same(name):
+    case = CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    wanted = guided(case, model, Given(entries_of(model, negative, neg_mask)), context, mask)
+    if hasattr(model, "fuse_qkv_projections"):
+        model.fuse_qkv_projections()
+    else:
+        pytest.skip("this version cannot fuse this model")
+    source = Given(entries_of(model, negative, neg_mask))
+    found = guided(case, model, source, context, mask)
+    assert source.failures == source.session.problems == []
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-11)
+
+
+def test_one_processor_may_serve_all_layers():
+    from diffusers.models.attention_processor import AttnProcessor2_0
+
+    case = CASES["sd15"]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    wanted = guided(case, model, Given(entries_of(model, negative, neg_mask)), context)
+    model.set_attn_processor(AttnProcessor2_0())
+    assert torch.equal(guided(case, model, Given(entries_of(model, negative, neg_mask)), context), wanted)
+
+
+def test_only_the_text_is_guided_beside_an_image_prompt():
+    """IP-Adapter's processors attend to the text, then to the image: its part stays as it is."""
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+
+    case = CASES["sd15"]
+    model = case.model(torch.float64)
+    context, _, negative, _ = texts(case, torch.float64)
+    torch.manual_seed(0)
+    for name, module in model.named_modules():
+        if name.endswith(".attn2"):
+            module.processor = IPAdapterAttnProcessor2_0(
+                module.inner_dim, case.text, num_tokens=(3,), scale=0.0
+            )
+            module.processor.double()
+
+    def call(scale, source=None):
+        for module in model.modules():
+            if isinstance(module, IPAdapterAttnProcessor2_0):
+                module.scale = [scale]
+        image = case.context(BATCH, 3, 13)
+
+        def with_image(_module, args, kwargs):
+            return (args[0], (kwargs["encoder_hidden_states"], [image])), {}
+
+        handles = [
+            module.register_forward_pre_hook(with_image, with_kwargs=True)
+            for name, module in model.named_modules()
+            if name.endswith(".attn2")
+        ]
+        out = case.call(model, BATCH, context) if source is None else guided(case, model, source, context)
+        for handle in handles:
+            handle.remove()
+        return out
+
+    entries = entries_of(model, negative, None)
+    source = Given(entries)
+    with_both = call(1.0, source)
+    assert source.failures == source.session.problems == []
+    reference = CASES["sd15"].model(torch.float64)
+    wanted = guided(case, reference, Given(entries), context)
+    assert torch.allclose(call(0.0, Given(entries)), wanted, rtol=0, atol=1e-12)
+    plain = call(1.0)
+    assert (with_both - plain)[2:].norm() > 1e-3 * plain.norm()
+    assert torch.equal(with_both[:2], plain[:2])

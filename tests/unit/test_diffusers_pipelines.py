@@ -1,0 +1,343 @@
+"""`nag_core.applied` on whole diffusers pipelines of small random parts: encoders, scheduler, model, VAE."""
+
+import logging
+
+import pytest
+import torch
+
+import nag_core
+from nag_core.hosts.base import UnsupportedHost
+from tests import diffusers_pipelines as pipelines
+from tests.diffusers_pipelines import draw
+from tests.extras import needs_pipelines
+from tests.readme import snippet
+
+pytestmark = needs_pipelines
+
+NAMES = list(pipelines.BUILD)
+TWO = ["a red circle", "green dog on the dark"]
+_made = {}
+
+
+@pytest.fixture
+def pipe(request):
+    """Built once: a test that leaves something behind breaks the next one, and should."""
+    name = request.param
+    if name not in _made:
+        _made[name] = pipelines.pipeline(name)
+    return _made[name]
+
+
+def on(*names):
+    return pytest.mark.parametrize(("name", "pipe"), [(n, n) for n in names or NAMES], indirect=["pipe"])
+
+
+def apart(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+def touched(pipe):
+    model = getattr(pipe, "unet", None) or pipe.transformer
+    hooks = [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()]
+    kinds = [type(m.processor) for m in model.modules() if hasattr(m, "processor")]
+    return hooks, kinds, sorted(vars(pipe)), sorted(vars(model))
+
+
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@on()
+def test_the_picture_changes_with_the_negative_and_only_inside(name, pipe, cfg):
+    plain, before = draw(name, pipe, cfg=cfg), touched(pipe)
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        blue = draw(name, pipe, cfg=cfg)
+    assert "2/2 steps" in nag.report
+    assert nag.reports[0].problems == ()
+    with nag_core.applied(pipe, "dark dog", scale=4):
+        dark = draw(name, pipe, cfg=cfg)
+    assert touched(pipe) == before
+    assert torch.equal(draw(name, pipe, cfg=cfg), plain)
+    for one, other in ((blue, plain), (dark, plain), (blue, dark)):
+        assert torch.isfinite(one).all()
+        assert apart(one, other) > 3e-4
+
+
+@on()
+def test_scale_zero_and_an_empty_negative_hook_nothing_and_say_so(name, pipe, caplog):
+    plain, before = draw(name, pipe), touched(pipe)
+    for negative, settings, reason in (
+        ("blue", {"scale": 0}, "scale φ is 0"),
+        ("blue", {"alpha": 0}, "alpha is 0"),
+        (" ", {}, "the negative prompt is empty"),
+        (["", ""], {}, "the negative prompt is empty"),
+        ("blue", {"start": 0.5, "end": 0.5}, "the window 0.5–0.5 is empty"),
+    ):
+        with caplog.at_level(logging.WARNING, "nag"), nag_core.applied(pipe, negative, **settings) as nag:
+            assert touched(pipe) == before
+            assert torch.equal(draw(name, pipe), plain)
+        assert nag.report == f"not applied: {reason}"
+        assert nag.report in caplog.text
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@on()
+def test_a_batch_is_its_pictures_each_with_its_own_negative(name, pipe, cfg):
+    with nag_core.applied(pipe, ["blue", "low quality photo"], scale=4):
+        both = draw(name, pipe, TWO, cfg=cfg, generator=generators(1, 2))
+    for place, negative in enumerate(["blue", "low quality photo"]):
+        with nag_core.applied(pipe, negative, scale=4):
+            alone = draw(name, pipe, TWO[place], cfg=cfg, generator=generators(1 + place))
+        assert apart(both[place : place + 1], alone) < 2e-4
+    with nag_core.applied(pipe, ["blue", "dark"], scale=4):
+        other = draw(name, pipe, TWO, cfg=cfg, generator=generators(1, 2))
+    assert torch.equal(other[0], both[0])
+    assert apart(other[1], both[1]) > 3e-4
+
+
+@on()
+def test_several_pictures_of_a_prompt_share_its_negative(name, pipe):
+    with nag_core.applied(pipe, ["blue", "low quality photo"], scale=4) as nag:
+        four = draw(name, pipe, TWO, images=2, generator=generators(1, 2, 3, 4))
+    assert nag.reports[0].images == (4, 4)
+    with nag_core.applied(pipe, ["blue", "dark"], scale=4):
+        other = draw(name, pipe, TWO, images=2, generator=generators(1, 2, 3, 4))
+    assert torch.equal(four[:2], other[:2])
+    assert min(apart(four[2], other[2]), apart(four[3], other[3])) > 3e-4
+    if name in ("sd3", "sana"):
+        return  # without NAG, too: these repeat pooled vectors and masks in another order
+    with nag_core.applied(pipe, "low quality photo", scale=4):
+        second = draw(name, pipe, TWO[1], images=2, generator=generators(3, 4))
+    assert apart(four[2:], second) < 2e-4
+
+
+@on()
+def test_an_image_without_a_negative_is_left_alone(name, pipe):
+    plain = draw(name, pipe, TWO, generator=generators(1, 2))
+    with nag_core.applied(pipe, ["", "blue"], scale=4) as nag:
+        found = draw(name, pipe, TWO, generator=generators(1, 2))
+    assert apart(found[0], plain[0]) < 1e-5
+    assert apart(found[1], plain[1]) > 3e-4
+    assert "1 of 2 images" in nag.report
+
+
+@on()
+def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
+    """The first step's model calls, on the same latents with NAG on and off: the same answer for those
+    rows.
+    """
+    model = getattr(pipe, "unet", None) or pipe.transformer
+
+    def first_step(negative):
+        answers = []
+
+        def answered(_module, _args, out):
+            answers.append(out[0] if isinstance(out, tuple) else out.sample)
+
+        handle = model.register_forward_hook(answered)
+        with nag_core.applied(pipe, negative, scale=4):
+            draw(name, pipe, cfg=True, steps=1)
+        handle.remove()
+        return answers
+
+    # Flux, Chroma and Wan call the model twice, prompt first; the others once, prompt behind.
+    off, on_ = first_step(""), first_step("blue")
+    off, on_ = (a if len(a) == 2 else list(reversed(a[0].chunk(2))) for a in (off, on_))
+    assert apart(on_[0], off[0]) > 1e-4
+    assert torch.allclose(on_[1], off[1], rtol=0, atol=1e-5 * float(off[1].abs().max()))
+
+
+@on()
+def test_the_window_counts_the_pipelines_steps(name, pipe):
+    for cfg in (False, True):
+        with nag_core.applied(pipe, "blue", scale=4, end=0.5) as nag:
+            draw(name, pipe, cfg=cfg, steps=4)
+        assert "2/4 steps" in nag.report
+
+
+@on("sd15", "flux", "wan")
+def test_every_call_inside_is_a_pass_of_its_own(name, pipe):
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        assert nag.report == "not applied: the pipeline was not called"
+        first = draw(name, pipe)
+        again = draw(name, pipe)
+        draw(name, pipe, "green dog", cfg=True)
+    assert torch.equal(first, again)
+    assert [report.guided_calls for report in nag.reports] == [2, 2, 2]
+
+
+@on("sd15", "sd3", "flux", "pixart")
+def test_the_papers_values_are_taken_for_the_model(name, pipe):
+    with nag_core.applied(pipe, "blue") as nag:
+        draw(name, pipe)
+    strength = nag.reports[0].strength
+    wanted = {
+        "sd15": (2, 2.5, 0.375),
+        "sd3": (4, 2.5, 0.125),
+        "flux": (4, 2.5, 0.25),
+        "pixart": (4, 2.5, 0.375),
+    }
+    assert (strength.phi, strength.tau, strength.alpha) == wanted[name]
+
+
+@on("sd15", "flux")
+def test_a_call_that_broke_off_does_not_spoil_the_next_one(name, pipe):
+    with nag_core.applied(pipe, "blue", scale=4):
+        wanted = draw(name, pipe, cfg=True)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    model = getattr(pipe, "unet", None) or pipe.transformer
+    before = touched(pipe)
+    with nag_core.applied(pipe, "blue", scale=4):
+        encoding = model.register_forward_pre_hook(stop, prepend=True)  # before NAG sees a model call
+        with pytest.raises(KeyboardInterrupt):
+            draw(name, pipe, "green dog", cfg=True)
+        encoding.remove()
+        sampling = next(model.children()).register_forward_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            draw(name, pipe, cfg=True)
+        sampling.remove()
+        assert torch.equal(draw(name, pipe, cfg=True), wanted)
+    assert touched(pipe) == before
+
+
+@on("sd15")
+def test_a_prompt_that_changes_on_the_way_is_not_passed_over_in_silence(name, pipe):
+    """By a callback, as prompt schedules do it: what the text means for NAG then is unknown."""
+
+    def change(_pipe, _step, _time, kwargs):
+        return {"prompt_embeds": kwargs["prompt_embeds"] + 1}
+
+    more = {"callback_on_step_end": change, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, steps=3, **more)
+    assert "4 layers × 1/1 steps" in nag.report
+    assert nag.report.endswith("only 1 of the call's 3 steps were over this prompt")
+
+
+@on("sd15", "flux", "wan")
+def test_a_prompt_may_come_encoded(name, pipe):
+    with nag_core.applied(pipe, "blue", scale=4):
+        wanted = draw(name, pipe)
+        arguments = {"prompt": "a red circle", "device": "cpu"}
+        if name == "sd15":
+            arguments |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        if name == "flux":
+            arguments["prompt_2"] = None
+    encoded = pipe.encode_prompt(**arguments)
+    more = {"prompt_embeds": encoded[0]}
+    if name == "flux":
+        more["pooled_prompt_embeds"] = encoded[1]
+    if name == "wan":
+        pytest.skip("the pipeline repeats embeddings of 226 tokens only, here they are made with others")
+    with nag_core.applied(pipe, "blue", scale=4):
+        found = draw(name, pipe, None, **more)
+    assert torch.equal(found, wanted)
+
+
+@on("sd15")
+def test_bad_arguments_are_named(name, pipe):
+    for settings, message in (
+        ({"scal": 4}, "unknown setting 'scal'"),
+        ({"scale": 99}, "scale 99 is outside 0–20"),
+        ({"hires": "Both"}, "no such setting here: hires"),
+    ):
+        with pytest.raises(ValueError, match=message), nag_core.applied(pipe, "blue", **settings):
+            pass
+    with (
+        nag_core.applied(pipe, ["blue", "dark", "dog"]),
+        pytest.raises(ValueError, match="3 negatives for 2 prompts"),
+    ):
+        draw(name, pipe, TWO)
+    with (
+        nag_core.applied(pipe, "blue"),
+        pytest.raises(UnsupportedHost, match="already"),
+        nag_core.applied(pipe, "red"),
+    ):
+        pass
+    with pytest.raises(UnsupportedHost, match="object has no text model"), nag_core.applied(object(), "blue"):
+        pass
+
+
+@on("flux")
+def test_a_block_cache_is_refused(name, pipe):
+    """It would answer for guided blocks with what unguided ones gave."""
+    from diffusers import FirstBlockCacheConfig
+
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+    try:
+        with pytest.raises(UnsupportedHost, match="block outputs"), nag_core.applied(pipe, "blue"):
+            pass
+    finally:
+        pipe.transformer.disable_cache()
+
+
+@pytest.mark.slow
+@on("sana", "flux")
+def test_a_compiled_model_runs_as_it_was_written(name, pipe):
+    plain = draw(name, pipe)
+    with nag_core.applied(pipe, "blue", scale=4):
+        wanted = draw(name, pipe)
+    original = pipe.transformer
+    pipe.transformer = torch.compile(original, backend="eager")
+    try:
+        assert torch.allclose(draw(name, pipe), plain, atol=1e-5)
+        with nag_core.applied(pipe, "blue", scale=4) as nag:
+            found = draw(name, pipe)
+        assert "2/2 steps" in nag.report
+        assert torch.allclose(found, wanted, atol=1e-5)
+        assert torch.allclose(draw(name, pipe), plain, atol=1e-5)
+    finally:
+        pipe.transformer = original
+
+
+@pytest.mark.parametrize("negative", ["blue", "dark dog"])
+@on("sdxl", "flux", "sd3", "pixart", "sana", "wan")
+def test_it_reaches_the_decoded_picture_or_video(name, pipe, negative):
+    """Through the VAE; a video has its frames."""
+    plain = draw(name, pipe, output_type="np")
+    with nag_core.applied(pipe, negative, scale=4):
+        found = draw(name, pipe, output_type="np")
+    assert found.shape == plain.shape == ((1, 5, 16, 16, 3) if name == "wan" else (1, *found.shape[1:3], 3))
+    assert abs(found - plain).max() > 0
+
+
+@on("sdxl")
+def test_the_library_example_draws_and_reports(name, pipe, capsys, monkeypatch):
+    """With a small pipeline that takes few steps."""
+    original = type(pipe).__call__
+
+    def quick(self, *args, **kwargs):
+        return original(self, *args, num_inference_steps=2, height=32, width=32, **kwargs)
+
+    monkeypatch.setattr(type(pipe), "__call__", quick)
+    found = {"pipe": pipe}
+    exec(snippet("library-example"), found)
+    assert found["image"].size == (32, 32)
+    assert capsys.readouterr().out == f"{found['nag'].report}\n"
+    assert "8 layers × 2/2 steps" in found["nag"].report
+
+
+def test_sana_sprint_which_knows_no_cfg_and_no_negative():
+    from diffusers import SanaSprintPipeline, SCMScheduler
+
+    made = pipelines.pipeline("sana").components
+    torch.manual_seed(0)
+    config = {name: value for name, value in made["transformer"].config.items() if name[0] != "_"}
+    config |= {"guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
+    transformer = type(made["transformer"])(**config)
+    for parameter in transformer.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.2)
+    pipe = SanaSprintPipeline(**{**made, "transformer": transformer.eval(), "scheduler": SCMScheduler()})
+    pipe.set_progress_bar_config(disable=True)
+    plain = draw("sana", pipe, intermediate_timesteps=1.3)
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        blue = draw("sana", pipe, intermediate_timesteps=1.3)
+    with nag_core.applied(pipe, "dark dog", scale=4):
+        dark = draw("sana", pipe, intermediate_timesteps=1.3)
+    assert nag.report.startswith("2 layers × 2/2 steps")
+    assert min(apart(blue, plain), apart(dark, plain), apart(blue, dark)) > 3e-4
+    assert torch.equal(draw("sana", pipe, intermediate_timesteps=1.3), plain)
