@@ -242,6 +242,17 @@ def test_both_passes_of_a_hires_job_are_masked(text):
     assert "hires pass: 7 layers" in found
 
 
+def test_a_dropped_mask_becomes_text_and_an_emptied_one_none(script, pixels):
+    from tests.contract.test_settings_and_routes import Page
+
+    read = Page(script).event("mask_upload", "change")
+    assert read(None) == ""
+    dropped = half().convert("RGBA")
+    dropped.putalpha(half())  # what was erased counts as black
+    made = pixels({**ON, "mask": "Inside", "mask_image": read(dropped)})
+    assert made == pixels({**ON, "mask": "Inside", "mask_image": png(half())})
+
+
 @pytest.fixture
 def inpaint(host, script):
     """`inpaint(nag, mask)`: one img2img with that inpaint mask, its picture and infotext."""

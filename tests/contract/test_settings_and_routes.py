@@ -10,9 +10,10 @@ import nag_core
 from nag_core import presets
 from nag_core.config import FIELD, FIELDS
 from nag_core.user_presets import Store
+from nag_core.webui.preset_controls import HELD
 
 SOFT = {"scale": 1.5, "tau": 2.0, "alpha": 0.2, "end": 0.5}
-SLIDERS = ["scale", "tau", "alpha", "start", "end", "method", "hires", "hires_scale"]
+SLIDERS = list(HELD)
 DEFAULTS = [FIELD[name].default for name in SLIDERS]
 
 
@@ -172,7 +173,7 @@ def test_saved_presets_are_offered_when_the_page_is_built_and_when_it_is_loaded(
 
 
 def test_save_rename_and_delete_from_the_page(page, store):
-    values = [1.5, 2.0, 0.2, 0.0, 0.5, "NAG", "Both", 0.0]
+    values = [1.5, 2.0, 0.2, 0.0, 0.5, *DEFAULTS[5:]]
     dropdown, name, message, _ = page.event("preset_save", "click")("Auto", "Soft", *values)
     assert store.load() == {"Soft": SOFT}
     assert dropdown["value"] == "Soft"
@@ -223,7 +224,7 @@ def filled(page, preset, before, current):
 
 def test_choosing_a_preset_fills_what_it_sets_and_leaves_the_rest(page, store):
     store.save("Soft", SOFT)
-    moved = [9.0, 9.0, 0.9, 0.1, 1.0, "NASA", "Both", 0.0]
+    moved = [9.0, 9.0, 0.9, 0.1, 1.0, "NASA", *DEFAULTS[6:]]
     values, last = filled(page, "Soft", {}, moved)
     assert values == {**dict(zip(SLIDERS, moved, strict=True)), **SOFT}
     assert last == SOFT
