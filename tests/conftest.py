@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_addoption(parser):
     group = parser.getgroup("webui")
     group.addoption("--webui-url", help="run tests/live and tests/browser against this WebUI")
-    group.addoption("--webui-dir", help="a WebUI's checkout, for tests of its own classes (tests/unit)")
+    group.addoption("--webui-dir", help="a WebUI's checkout, for tests of its own classes (unit, contract)")
     group.addoption("--checkpoint", help="name of the checkpoint the live WebUI shall use")
     group.addoption("--scheduler", help="the scheduler its jobs ask for; Flux on Forge main needs Simple")
     group.addoption("--lora", help="name of a LoRA of the live WebUI that changes attn2's to_k")
