@@ -34,7 +34,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--webui-dir",
         help="a WebUI's checkout, in whose environment pytest runs: tests of its own modules and classes "
-        "(tests/contract/test_checkout*.py, tests/unit/test_operations.py)",
+        "(test_checkout*.py and test_neo_models.py of tests/contract, tests/unit/test_operations.py)",
     )
     group.addoption("--checkpoint", help="name of the checkpoint the live WebUI shall use")
     group.addoption("--api-auth", help="user:password of a live WebUI that was started with --api-auth")

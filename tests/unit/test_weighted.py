@@ -32,7 +32,7 @@ def weighted_reference(pos, negs, weights):
 def joined(entries, weights):
     total = sum(weights)
     parts = tuple((one.tokens, weight / total) for one, weight in zip(entries, weights, strict=True))
-    return Entry(torch.cat([one.context for one in entries]), parts)
+    return Entry(torch.cat([one.context for one in entries]), parts=parts)
 
 
 # The lines
