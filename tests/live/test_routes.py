@@ -154,4 +154,4 @@ def test_the_status_is_null_before_the_first_job(guarded, request):
     if request.config.getoption("--webui-url"):
         pytest.skip("jobs ran on this WebUI before")
     url, known = guarded
-    assert httpx.get(f"{url}/nag/v1/status", auth=known[0]).json() is None
+    assert httpx.get(f"{url}/nag/v1/status", auth=known[0], timeout=60).json() is None
