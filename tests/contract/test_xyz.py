@@ -333,7 +333,7 @@ def test_a_list_that_ends_before_the_overrides_is_filled_with_the_defaults(axis,
     del p.script_args[script.args_from + 2 :]
     axis("Enabled").apply(p, "on", ["on"])
     own = p.script_args[script.args_from :]
-    assert own[:-1] == [field.default for field in FIELDS]
+    assert own[:-1] == [field.default for field in FIELDS[:OVERRIDES_SLOT]]
     assert overrides(p, script) == {"enabled": True}
 
 
