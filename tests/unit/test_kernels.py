@@ -129,7 +129,7 @@ def test_merge_and_guide_agree_with_the_twin(device, dtype, heads, width, layout
     spans = (pos.start, pos.stop, neg.start, neg.stop, own.start, own.stop)
     found, twin = (torch.zeros(2, layout.total, heads * width, dtype=dtype, device=device) for _ in range(2))
     rule = Rule(4.0, 2.5, 0.5, Method.NAG, counter(device))
-    _merged_apart(to_image, to_pos, to_neg, layout, neg, rule, twin)
+    _merged_apart(to_image, to_pos, [to_neg], layout, [neg], [1.0], rule, twin)
     count = counter(device)
     fused.merge_and_guide(to_image, to_pos, to_neg, found, spans, (4.0, 2.5, 0.5), Method.NAG, count)
     for part in (pos, neg, layout.image_part):
