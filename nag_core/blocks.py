@@ -46,7 +46,7 @@ def parse_blocks(text: str) -> tuple[Term, ...]:
 def _term(word: str) -> Term:
     found = _TERM.fullmatch(word)
     if found is None:
-        raise ValueError(f"{word[:20]!r} is no block; {_ALLOWED}")
+        raise ValueError(f"{word!r:.22} is no block; {_ALLOWED}")
     kind, first, span, last = found.groups()
     if first is None:
         return Term(word, kind)
@@ -54,7 +54,7 @@ def _term(word: str) -> Term:
         return Term(word, kind, int(first), int(first))
     term = Term(word, kind, int(first), int(last) if last else Term._field_defaults["last"])
     if term.last < term.first:
-        raise ValueError(f"{word!r} counts backwards")
+        raise ValueError(f"{word!r:.22} counts backwards")
     return term
 
 

@@ -42,5 +42,5 @@ def _parsed(line: str) -> Weighted:
     except ValueError:
         weight = math.nan
     if not (0 <= weight < math.inf):
-        raise ValueError(f"the weight {found['weight'][:20]!r} is no number from 0 up")
+        raise ValueError(f"the weight {found['weight']!r:.22} is no number from 0 up")
     return Weighted(found["text"].strip(), weight)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def png(picture):
         return base64.b64encode(buffer.getvalue()).decode()
 
 
-def half(width=64, height=64, white="left"):
+def half(width=128, height=128, white="left"):
     """A mask whose left or right half is white."""
     picture = Image.new("L", (width, height), 0)
     left = 0 if white == "left" else width // 2
@@ -172,7 +173,7 @@ def test_each_negatives_keys_are_projected_once_and_together(job, model):
 # Mask
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 128)], ids=str)
+@pytest.mark.parametrize("size", [(128, 128), (192, 96), (128, 256)], ids=str)
 @pytest.mark.parametrize("mask", ["Inside", "Outside"])
 def test_in_the_first_layer_of_the_first_call_nothing_outside_changes(job, model, monkeypatch, mask, size):
     """Behind it the convolutions carry the change on; within a layer the tokens outside keep their bits."""
@@ -182,11 +183,11 @@ def test_in_the_first_layer_of_the_first_call_nothing_outside_changes(job, model
     seen = {}
     original = cross._guide_rows
 
-    def record(pos, q, extra, key, module, theirs, call):
+    def record(pos, marks, key, call, attend, may_write):
         before = pos.clone()
-        after = original(pos, q, extra, key, module, theirs, call)
+        after = original(pos, marks, key, call, attend, may_write)
         if key not in seen:
-            seen[key] = ((before != after).any(-1)[-1], call.size, q.shape[1])
+            seen[key] = ((before != after).any(-1)[-1], call.size, pos.shape[1])
         return after
 
     monkeypatch.setattr(cross, "_guide_rows", record)
@@ -195,7 +196,7 @@ def test_in_the_first_layer_of_the_first_call_nothing_outside_changes(job, model
     job([given], width=width, height=height)
     assert len(seen) == 7
     for changed, (rows, columns), tokens in seen.values():
-        side = round((rows * columns / tokens) ** 0.5)
+        side = 2 ** round(math.log2(rows * columns / tokens) / 2)
         grid = changed.view(-(-rows // side), -(-columns // side))
         centre = columns / 2 / side
         assert grid[:, : int(centre)].all(), "inside, every token is guided"
@@ -312,12 +313,11 @@ def test_the_heat_map_is_dark_where_the_mask_keeps_nag_out(job):
     _, processed = job(
         [{**ON, "heat_map": True, "mask": "Inside", "mask_image": png(half()), "mask_feather": 0}]
     )
-    picture = (
-        torch.frombuffer(bytearray(processed.images[1].tobytes()), dtype=torch.uint8).view(64, 64, 3).float()
-    )
+    picture = torch.frombuffer(bytearray(processed.images[1].tobytes()), dtype=torch.uint8)
+    picture = picture.view(128, 128, 3).float()
     chroma = picture.max(-1).values - picture.min(-1).values
-    assert chroma[:, :32].mean() > 20
-    assert chroma[:, 40:].max() == 0
+    assert chroma[:, :64].mean() > 20
+    assert chroma[:, 72:].max() == 0
 
 
 @pytest.mark.parametrize(

@@ -56,20 +56,20 @@ def test_weights_changed_between_two_jobs_reach_the_negatives_keys(job, network,
 
 def test_another_model_between_two_jobs(host, job, network, monkeypatch):
     """A second model of the same make: the layers of the first one must not be asked for its keys."""
-    from backend.diffusion_engine.tiny import TinyDiffusion
+    from backend.diffusion_engine.engines import engine
     from modules import sd_models
 
     from nag_core.sandbox.model.load import load
 
     before = draw(job, ON)
-    first, second = host.shared.sd_model, TinyDiffusion(*load())
+    first, second = host.shared.sd_model, engine(load("unet"), "another")
     with changed(cross_attention_layers(second.forge_objects.unet.model.diffusion_model).values(), 1.5):
-        monkeypatch.setattr(sd_models.model_data, "sd_model", second)
+        monkeypatch.setitem(sd_models.model_data.prepared, "tiny-shapes", second)
         other = draw(job, ON)
         assert other != before
-        monkeypatch.setattr(sd_models.model_data, "sd_model", first)
+        monkeypatch.setitem(sd_models.model_data.prepared, "tiny-shapes", first)
         assert draw(job, ON) == before
-        monkeypatch.setattr(sd_models.model_data, "sd_model", second)
+        monkeypatch.setitem(sd_models.model_data.prepared, "tiny-shapes", second)
         assert draw(job, ON) == other
 
 

@@ -34,14 +34,14 @@ def test_the_negative_is_encoded_as_a_negative_of_the_pictures_size(job, encoded
     job([{"negative": "blue"}], width=96)
     ((prompts, steps, hires_steps),) = ours(encoded, "blue")
     assert prompts.is_negative_prompt is True
-    assert (prompts.width, prompts.height) == (96, 64)
+    assert (prompts.width, prompts.height) == (96, 128)
     assert (steps, hires_steps) == (4, None)
 
 
 def test_the_hires_pass_encodes_its_own_negative_size_and_steps(job, encoded):
     job(ON, hr_negative_prompt="yellow", hr_prompt="a square", **HIRES)
     ((prompts, steps, hires_steps),) = ours(encoded, "yellow")
-    assert (prompts.width, prompts.height) == (128, 128)
+    assert (prompts.width, prompts.height) == (256, 256)
     assert (steps, hires_steps) == (4, 6)
     assert len(ours(encoded, "red")) == 1
 

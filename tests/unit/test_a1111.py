@@ -308,7 +308,8 @@ def test_a_model_without_a_network_is_unsupported():
 
 
 def test_a1111_is_recognised_by_its_own_modules(monkeypatch):
-    for name in ("backend", "ldm_patched"):
+    other = ("backend", "ldm_patched")
+    for name in (*other, *(name for name in sys.modules if name.split(".")[0] in other)):
         monkeypatch.setitem(sys.modules, name, None)
     for name in ("sd_samplers_cfg_denoiser", "sd_hijack_optimizations", "sd_hijack_unet"):
         module = ModuleType(f"modules.{name}")

@@ -232,8 +232,7 @@ class UNet(nn.Module):
             raise ValueError(f"height and width must be multiples of 4, not {(height, width)}")
         options = {**(transformer_options or {}), "transformer_index": 0, "original_shape": list(x.shape)}
         embedding = self.time_embed(timestep_embedding(timesteps, self.time_embed[0].in_features).to(x))
-        # The deepest features are an eighth of the picture.
-        h, skips = F.pad(x, (0, width % 8, 0, height % 8), mode="replicate"), []
+        h, skips = x, []
         for number, block in enumerate(self.input_blocks):
             options["block"] = ("input", number)
             h = _controlled(block(h, embedding, context, options), control, "input")
@@ -243,5 +242,7 @@ class UNet(nn.Module):
         for number, block in enumerate(self.output_blocks):
             options["block"] = ("output", number)
             skip = _controlled(skips.pop(), control, "output")
+            # A halving rounds up; doubled again it can be one wider than it was.
+            h = h[..., : skip.shape[2], : skip.shape[3]]
             h = block(torch.cat((h, skip), 1), embedding, context, options)
-        return velocity(x, self.out(h)[..., :height, :width], timesteps)
+        return velocity(x, self.out(h), timesteps)
