@@ -138,8 +138,9 @@ def test_start_and_end_with_a_sampler_of_two_calls_a_step(webui):
 def test_start_and_end_in_img2img_count_the_steps_that_are_sampled(webui):
     import base64
 
-    image = base64.b64encode(webui.txt2img().pngs[0]).decode()
-    job = {"init_images": [image], "denoising_strength": 0.5, "steps": 8, "route": "img2img"}
+    image = base64.b64encode(webui.txt2img(width=128, height=128).pngs[0]).decode()
+    job = {"init_images": [image], "denoising_strength": 0.5, "steps": 8, "route": "img2img",
+           "width": 128, "height": 128}  # fmt: skip
     off, half = webui.txt2img(**job), webui.txt2img([{"end": 0.5}], **job)
     assert half.pixels != off.pixels
     guided, total = steps_of(half.report())
@@ -193,7 +194,7 @@ def test_infotext_reads_back(webui):
 
 def test_hires_runs_nag_in_the_passes_asked_for(webui):
     job = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.6, "hr_cfg": 1,
-           "hr_additional_modules": ["Use same choices"]}  # fmt: skip
+           "width": 128, "height": 128, "hr_additional_modules": ["Use same choices"]}  # fmt: skip
     off = webui.txt2img(**job)
     both, first, only = (
         webui.txt2img([{"hires": mode}], **job) for mode in ("Both", "First pass", "Hires only")
