@@ -4,6 +4,10 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+# Before torch is imported, and for the sandboxes that are started: the models here are too small for threads
+# to help, and those of two processes wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -16,6 +20,10 @@ SANDBOX = importlib.metadata.version("gradio").startswith("4.")
 
 def pytest_collection_modifyitems(config, items):
     """The sandbox is built with gradio 4: under the webui3 extra its tests are left out, and it says so."""
+    for item in items:
+        # Under `-n 2 --dist loadgroup` one process has the sandbox's server, the other its host within.
+        if (folder := Path(item.path).parent.name) in ("live", "browser", "contract"):
+            item.add_marker(pytest.mark.xdist_group(folder))
     if SANDBOX:
         return
     skip = pytest.mark.skip(

@@ -51,6 +51,8 @@ class WebUI:
             auth=tuple(auth.split(":", 1)) if auth else None,
         )  # fmt: skip
         self.checkpoint, self.scheduler = checkpoint, scheduler
+        # What the first job of its life drew (fingerprint.guided_job), where whoever started it saw to that.
+        self.first_job: list[str] | None = None
 
     def payload(self, nag: Any = None, **more: Any) -> dict[str, Any]:
         """A small deterministic job; `nag` is the extension's argument list, None sends no script at all."""

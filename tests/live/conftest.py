@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.client import WebUI
-from tests.live.fingerprint import fingerprint
+from tests.live.fingerprint import fingerprint, guided_job
 from tests.live.serving import ROOT, sandbox
 
 TEST_EXTENSION = Path(__file__).parent / "extension"
@@ -20,7 +20,9 @@ def webui(request, tmp_path_factory):
         yield WebUI(url, *asked)
         return
     with sandbox(tmp_path_factory.mktemp("sandbox"), ROOT / "scripts", TEST_EXTENSION / "scripts") as url:
-        yield WebUI(url, *asked)
+        own = WebUI(url, *asked)
+        own.first_job = guided_job(own)
+        yield own
 
 
 @pytest.fixture

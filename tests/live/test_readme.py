@@ -64,6 +64,7 @@ def test_the_plain_json_draws_a_grid(webui):
     assert 'X Type: [NAG] Enabled, X Values: "off,on"' in infotext
 
 
+@pytest.mark.slow
 def test_the_developer_commands_pass(request, tmp_path):
     """As printed but for the address and the file's folder, and cut down to one test each."""
     if request.config.getoption("--webui-url"):

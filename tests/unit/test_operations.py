@@ -30,6 +30,11 @@ FORMULAS = {
 }
 
 
+def slow(*case):
+    """A case whose code another one runs, too: counting takes seconds."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 def flops(function, *args, **kwargs):
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter, torch.inference_mode():
         function(*args, **kwargs)
@@ -62,7 +67,7 @@ def joint(q, k, v, tokens, text, image_first=False):
 
 @needs_diffusers
 @pytest.mark.parametrize(
-    ("name", "text", "extra"), [("Flux", 256, 6.94), ("Flux", 512, 13.09), ("Chroma", 256, 6.94)]
+    ("name", "text", "extra"), [("Flux", 256, 6.94), slow("Flux", 512, 13.09), slow("Chroma", 256, 6.94)]
 )
 def test_flux_and_chroma(name, text, extra, monkeypatch):
     """256 tokens: schnell; 512: dev, with its guidance embedding."""
@@ -98,7 +103,7 @@ def test_flux_and_chroma(name, text, extra, monkeypatch):
 @needs_diffusers
 @pytest.mark.parametrize(
     ("size", "text", "extra"),
-    [("Large", 154, 4.41), ("Large", 333, 9.14), ("Medium", 154, 3.70), ("Medium", 333, 7.74)],
+    [slow("Large", 154, 4.41), slow("Large", 333, 9.14), ("Medium", 154, 3.70), slow("Medium", 333, 7.74)],
 )
 def test_sd35(size, text, extra, monkeypatch):
     """Medium's attention among image tokens alone runs once, as in the plain model."""
