@@ -73,6 +73,6 @@ def _sheet(rows: list[list[list[Image.Image]]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not sys.argv[1].endswith(".png"):
         sys.exit("usage: python -m nag_core.sandbox.picture FILE.png")
     main(sys.argv[1])

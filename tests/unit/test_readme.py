@@ -1,6 +1,7 @@
 """What the README says about settings and presets is what the code has, and a test executes each snippet."""
 
 import ast
+import importlib
 import json
 from pathlib import Path
 
@@ -25,6 +26,8 @@ EXECUTED = {
     "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
     "library-example": "unit/test_diffusers_pipelines.py::test_the_library_example_draws_and_reports",
     "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
+    "toy-command": "unit/test_readme.py::test_the_toy_command_is_one",
+    "train-command": "unit/test_readme.py::test_the_train_command_makes_what_is_shipped",
     "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
 }
@@ -87,6 +90,38 @@ def test_the_bench_command_is_one():
         False,
         [],
     )
+
+
+def test_the_toy_command_is_one():
+    """Its arguments as the evaluation's own parser takes them; test_evaluate.py runs smaller ones."""
+    evaluate = pytest.importorskip("nag_core.sandbox.evaluate.__main__", reason="belongs to the webui4 extra")
+    program, arguments = snippet("toy-command").strip().split(" -m nag_core.sandbox.evaluate ")
+    options = evaluate._parser().parse_args(arguments.split())
+    assert program == ".venv/bin/python"
+    assert (options.n, options.seed, options.steps, options.sweeps) == (256, 0, [1, 2, 4, 25], True)
+
+
+def test_the_train_command_makes_what_is_shipped():
+    load = pytest.importorskip("nag_core.sandbox.model.load", reason="belongs to the webui4 extra")
+    assert snippet("train-command") == ".venv/bin/python -m nag_core.sandbox.train\n"
+    for kind in ("unet", "mmdit"):
+        path = load.weights_file(kind)
+        assert load.made_by(path) == f"python -m nag_core.sandbox.train --model {kind} --seed 0"
+        assert load.sha256(path) in README
+
+
+def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_weights():
+    load = pytest.importorskip("nag_core.sandbox.model.load", reason="belongs to the webui4 extra")
+    evaluation = importlib.import_module("nag_core.sandbox.evaluate.report")
+    assets = ROOT / ".github/assets"
+    results = [
+        json.loads((assets / name).read_text(encoding="utf-8"))
+        for name in ("evaluation.json", "evaluation-unet-seed-1.json")
+    ]
+    assert evaluation.written(README, results) == README
+    assert (assets / "evaluation.md").read_text(encoding="utf-8") == evaluation.markdown(results[0]) + "\n"
+    for kind, digest in results[0]["weights"].items():
+        assert digest == load.sha256(load.weights_file(kind))
 
 
 def test_every_block_of_code_has_a_marker_that_a_test_executes():

@@ -17,7 +17,7 @@ from nag_core.sandbox.evaluate.report import NAMES
 if TYPE_CHECKING:
     from nag_core.sandbox.evaluate.draw import Sandbox
 
-EACH, CELL, GAP, LEFT, TOP = 3, 48, 3, 150, 42
+EACH, CELL, GAP, LEFT, TOP = 3, 48, 3, 190, 42
 MOST_PAIRS = 6
 STEPS = 1
 
