@@ -9,6 +9,7 @@ import torch
 from nag_core.attention.cross import cross_attention_layers
 from nag_core.config import FIELDS, OVERRIDES_SLOT
 from tests.contract.checkout import Engine, Run, embedding, unet
+from tests.contract.test_xyz import AXES
 from tests.infotext_line import TEXTS, assert_survives
 from tests.reference import attention, nag
 
@@ -152,9 +153,9 @@ def test_the_unet_the_host_keeps_carries_nothing_of_ours(run, engine):
 
 def test_the_script_has_its_controls_in_the_order_of_the_api(runner):
     (script,) = [s for s in runner.alwayson_scripts if s.title() == "NAG"]
-    assert script.args_to - script.args_from == OVERRIDES_SLOT + 1
     labels = [control.label for control in runner.inputs[script.args_from : script.args_to]]
-    assert labels == [*(field.label for field in FIELDS), "Overrides"]
+    wanted = [field.label for field in FIELDS]
+    assert labels == [*wanted[:OVERRIDES_SLOT], "Overrides", *wanted[OVERRIDES_SLOT:]]
     assert [arg.label for arg in script.api_info.args] == labels
 
 
@@ -167,7 +168,7 @@ def test_the_plot_has_our_axes_once_and_they_reach_the_arguments(checkout, runne
     modules = [d.module for d in checkout.scripts.scripts_data if "xyz_grid" in d.script_class.__module__]
     assert modules, "the X/Y/Z plot has moved: no script's module is named xyz_grid"
     options = [option for option in modules[0].axis_options if option.label.startswith("[NAG] ")]
-    assert len(options) == len({option.label for option in options}) == 12
+    assert len(options) == len({option.label for option in options}) == len(AXES)
     (scale,) = [option for option in options if option.label == "[NAG] Scale"]
     p = run(ON).p
     scale.apply(p, 7.0, [7.0])
