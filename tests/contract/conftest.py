@@ -65,7 +65,8 @@ def prepared(host, script):
         runner = host.scripts.scripts_txt2img
         fields = {
             "prompt": "a circle", "negative_prompt": "red", "seed": 1, "steps": 4,
-            "width": 128, "height": 128, "cfg_scale": 1, "sampler_name": "Euler", "do_not_save_grid": True, **fields,
+            "width": 128, "height": 128, "cfg_scale": 1, "sampler_name": "Euler", "do_not_save_grid": True,
+            **fields,
         }  # fmt: skip
         with closing(host.processing.StableDiffusionProcessingTxt2Img(**fields)) as p:
             p.scripts = runner
