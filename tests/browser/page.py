@@ -72,7 +72,7 @@ class Page:
 
     @property
     def header(self) -> Any:
-        return self.raw.locator(f"{self.id('enabled')} .label-wrap")
+        return self.raw.locator(f"{self.id('enabled')} .label-wrap").first  # Advanced has one, too
 
     @property
     def is_open(self) -> bool:
