@@ -51,6 +51,12 @@ class HeatMap:
         else:
             self.sums[key].index_add_(1, spot.index, change)
 
+    def add(self, other: HeatMap) -> None:
+        """Takes over what another one gathered."""
+        for key, total in other.sums.items():
+            self.sums[key] = self.sums[key] + total if key in self.sums else total
+            self.counts[key] = self.counts.get(key, 0) + other.counts[key]
+
     def bring_home(self) -> None:
         """Moves the sums to the CPU. Waits for the device."""
         self.sums = {key: total.cpu() for key, total in self.sums.items()}

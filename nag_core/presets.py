@@ -59,6 +59,12 @@ _RELATIVES: dict[str, str] = {
     "SD3": "SD3.5",
     "Chroma": "Flux",
     "Qwen-Image": "Flux",
+    "Flux.2": "Flux",
+    "Z-Image": "Flux",
+    "Lumina 2": "Flux",
+    "Krea 2": "Flux",
+    "Ernie": "Flux",
+    "Anima": "Wan2.1",
 }
 _NEAREST = {"cross": "SDXL", "joint": "Flux"}
 

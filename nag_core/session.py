@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nag_core.blocks import Block
+from nag_core.config import Settings
 from nag_core.guidance import Method
 from nag_core.heat import HeatMap
 from nag_core.kernels import Rule
@@ -23,10 +24,25 @@ from nag_core.region import Region
 from nag_core.report import PassReport
 from nag_core.reuse import KeyValueReuse
 from nag_core.schedule import CONSTANT_CURVE, Curve, Window
+from nag_core.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 
 MOST_PROBLEMS = 6
+
+
+def asks_nothing(settings: Settings, strength: Strength) -> str:
+    """Why the settings themselves ask for no guidance; empty if they do ask for it."""
+    if settings.window.empty:
+        return f"the window {settings.start:g}–{settings.end:g} is empty"
+    negatives = parse_negatives(settings.negatives)
+    if negatives and not any(one.weight for one in negatives):
+        return "the weights of the negatives sum to 0"
+    curve = settings.strength_curve
+    if curve.zero:
+        return "the strength over the steps is 0 everywhere"
+    # Points take the place of the scale.
+    return Method(settings.method).inert(1.0 if curve.points else strength.phi, strength.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +65,8 @@ class Session:
     everywhere. `heat`: gathers what NAG changes, None where nobody wants to see it. `texts`: names of
     prompt's and negative's texts at a step, None where nobody can tell. `phi`: the strength of the running
     call. `batches`: the arrangements seen, by what they hold for. `guided_images` of `images` have a
-    negative. `armed`: calls that NAG was installed for. `two_calls`: a log-sum-exp kernel has failed in this
+    negative. `armed`: calls that NAG was installed for; `faded`: calls of the window at which the curve is 0.
+    `two_calls`: a log-sum-exp kernel has failed in this
     pass.
     """
 
@@ -81,6 +98,7 @@ class Session:
     guided_images: int = 0
     negatives: tuple[int, int] = (1, 0)
     armed: int = 0
+    faded: int = 0
     closed: bool = False
     stopped: bool = False
     two_calls: bool = False
@@ -101,6 +119,7 @@ class Session:
         if self.stopped or not self.window.active(progress.call, progress.total):
             return None
         self.phi = self.curve.phi(self.strength.phi, progress.call, progress.total, self.window)
+        self.faded += not self.phi
         return progress if self.phi else None
 
     def stop(self, reason: str, error: BaseException | None = None) -> None:
@@ -139,8 +158,10 @@ class Session:
         """What the pass did. Waits for the device."""
         clipped = sum(int(counter) for counter in self.counters.values())
         share = clipped / self.tokens if self.tokens and self.counters else None
+        faded = self.faded > 0 and not self.armed and not self.layers
         return PassReport(
             self.pass_name,
+            "the strength over the steps is 0 in every step of the window" if faded else "",
             layers=tuple(Counter(self.layers.values()).items()),
             guided_calls=self.guided_calls,
             total_calls=self.calls,

@@ -19,7 +19,8 @@ from nag_core.webui import (
     settings,
     xyz,
 )
-from nag_core.webui.job import Job, Jobs
+from nag_core.webui.job import Job
+from nag_core.webui.jobs import Jobs
 from nag_core.webui.log import get_logger
 from nag_core.webui.status import Status
 

@@ -53,13 +53,13 @@ def replaced_forward(module: nn.Module) -> bool:
 @dataclass(frozen=True, slots=True)
 class Call:
     """What the attn2 closures of one denoiser call share. `weights`: the identity of the patched weights.
-    `size`: height and width of the latent.
+    `size`: height and width of the latent, None of a video.
     """
 
     session: Session
     batch: Batch
     weights: Hashable
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] | None = (0, 0)
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], call: Call) -> dict:

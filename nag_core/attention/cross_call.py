@@ -67,7 +67,8 @@ def patch_cross_call(
                 session.problem("a batch layout nobody knows; there the model ran unguided")
         if rows is None or not rows.groups:
             return apply(x, timestep, **c)
-        shared = Call(session, batch, weights, tuple(x.shape[-2:]))
+        video = x.dim() == 5 and x.shape[2] > 1
+        shared = Call(session, batch, weights, None if video else tuple(x.shape[-2:]))
         call = _Call(model, shared, rows, model.namespace[model.attribute])
         with ExitStack() as stack:
             call.enter(stack)

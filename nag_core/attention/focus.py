@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nag_core.attention.rows import Group
+from nag_core.heat import HeatMap
 from nag_core.kernels import Rule
 from nag_core.region import Spot, token_grid
 from nag_core.session import Session
@@ -50,24 +51,28 @@ EVERYWHERE, NOWHERE = Focus(), Focus(guided=False)
 
 
 def focus_on(
-    session: Session, tokens: int, size: tuple[int, int], device: torch.device, tiled: bool = False
+    session: Session,
+    tokens: int,
+    size: tuple[int, int] | None,
+    device: torch.device,
+    tiled: bool = False,
+    heat: HeatMap | None = None,
 ) -> Focus:
     """The focus of a layer of so many image tokens over a latent of `size`, by the session's mask and heat
     map.
 
     Where nobody can tell which token is where, a mask leaves the layer unguided (and says so) and the heat
-    map does without it. tiled: the layer sees a part of the picture, and which one is not known.
+    map does without it. size: None of a video, whose frames' tokens nobody tells apart here. tiled: the layer
+    sees a part of the picture, and which one is not known. heat: gathers the changes, the session's unless
+    told.
     """
     if session.region is None and session.heat is None:
         return EVERYWHERE
-    side = None if tiled else token_grid(tokens, *size)
-    if side is None and session.region is None:
-        return EVERYWHERE
+    side = None if tiled or size is None else token_grid(tokens, *size)
     if side is None:
-        session.problem(
-            "tiles and a mask cannot be combined" if tiled else "the mask does not fit some layers"
-        )
-        return NOWHERE
+        why = "tiles" if tiled else "video" if size is None else "grid"
+        session.problem(_LOST[session.region is not None][why])
+        return EVERYWHERE if session.region is None else NOWHERE
     spot = None
     if session.region is not None:
         spot = session.region.on(size, side, device)
@@ -75,11 +80,24 @@ def focus_on(
             return NOWHERE
         if len(spot.index) == tokens and spot.weight is None:
             spot = None
-    return Focus(True, spot, _note(session, size, side, spot))
+    return Focus(True, spot, _note(heat or session.heat, size, side, spot))
 
 
-def _note(session: Session, size: tuple[int, int], side: int, spot: Spot | None) -> Note | None:
-    heat = session.heat
+_LOST = {
+    True: {
+        "tiles": "tiles and a mask cannot be combined",
+        "video": "a mask is not possible on video yet",
+        "grid": "the mask does not fit some layers",
+    },
+    False: {
+        "tiles": "no heat map of tiles",
+        "video": "no heat map of video yet",
+        "grid": "the heat map leaves out some layers, whose tokens have no known place",
+    },
+}
+
+
+def _note(heat: HeatMap | None, size: tuple[int, int], side: int, spot: Spot | None) -> Note | None:
     if heat is None:
         return None
     return lambda group, before, after: heat.note(group.images, size, side, spot, before, after)

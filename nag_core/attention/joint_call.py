@@ -13,6 +13,7 @@ from nag_core.attention.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.attention.joint import Layout, Plain, joint_attention
 from nag_core.attention.joint_model import NotGuided
 from nag_core.attention.rows import Arrangement
+from nag_core.heat import HeatMap
 from nag_core.kernels import Rule
 from nag_core.merge import Kernel, lse_kernel
 from nag_core.negative import Entry
@@ -46,7 +47,8 @@ def _filled(entry: Entry, width: int, like: Tensor, session: Session) -> Tensor:
 
 @dataclass(slots=True)
 class JointCall:
-    """One model call. `rule` has a counter of its own: a call that must be made again must not have counted.
+    """One model call. `rule` has a counter of its own, and so has `heat`: a call that must be made again must
+    not have counted.
 
     focus: which image tokens are guided. entered: the blocks that ran, (kind, number) each; attended: how
         many attentions came through `guided_attention`.
@@ -57,6 +59,7 @@ class JointCall:
     layout: Layout
     rule: Rule
     focus: Focus = EVERYWHERE
+    heat: HeatMap | None = None
     attended: int = 0
     entered: list[tuple[str, int]] = field(default_factory=list)
 
@@ -120,3 +123,5 @@ class JointCall:
             if self._chosen((kind, number)):
                 self.session.count((kind, number), tokens, kind)
         self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)
+        if self.heat is not None and self.session.heat is not None:
+            self.session.heat.add(self.heat)

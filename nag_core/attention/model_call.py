@@ -19,6 +19,7 @@ from nag_core.attention.joint import Layout, Plain, text_attention
 from nag_core.attention.joint_call import JointCall, slot_width, with_negative
 from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, NotGuided, replaced
 from nag_core.attention.rows import Arrangement, Batch
+from nag_core.heat import HeatMap
 from nag_core.model_function import ApplyModel, wrapped
 from nag_core.session import Session
 
@@ -77,7 +78,8 @@ def _prepared(
     texts = c["c_crossattn"]
     flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
     layout = _layout(x, flat, rows, model)
-    focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled)
+    heat = None if session.heat is None else HeatMap()
+    focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled, heat)
     if not focus.guided:
         return None
     if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):
@@ -88,7 +90,7 @@ def _prepared(
     # A counter of its own: a call that has to be made again must not have counted.
     counter = torch.zeros((), dtype=torch.int64, device=x.device)
     return _Call(
-        session, rows, layout, session.rule(x.device, counter), focus, model=model,
+        session, rows, layout, session.rule(x.device, counter), focus, heat, model=model,
         arguments={**c, **_spare(c), "c_crossattn": context}, original=model.namespace[model.attribute],
     )  # fmt: skip
 

@@ -21,6 +21,10 @@ from nag_core.evaluate.plan import NAG, Plan
 
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 LABEL, REPORT = "Worker Label", "NAG report"
+# What a report says of a picture that was guided in a part of its steps or layers only, and was not to be.
+PARTLY = re.compile(
+    r"unguided|off from call|off after the refiner|could not be installed|negatives for \d+ images"
+)
 LOST_TEXT = "not confirmed: drawn by a worker whose own text was lost on the way"
 
 
@@ -138,7 +142,7 @@ def problems(picture: Picture, arm: str, plan: Plan) -> list[str]:
         found.append(LOST_TEXT)
     elif arm == NAG and REPORT not in said:
         found.append(f"no NAG report{worker}: the WebUI that drew it lacks the extension, or an old one")
-    elif arm == NAG and said[REPORT].startswith("not applied"):
+    elif arm == NAG and (said[REPORT].startswith("not applied") or PARTLY.search(said[REPORT])):
         found.append(f"{said[REPORT]}{worker}")
     elif arm != NAG and "NAG scale" in said:
         found.append(f"NAG was on although it was asked to be off{worker}")

@@ -77,6 +77,9 @@ class A1111:
     def cross_model(self, network: nn.Module) -> CrossModel | None:
         """None: its UNets are reached by their modules."""
 
+    def samples_one(self, sd_model: Any) -> bool:
+        return False
+
     def network(self, sd_model: Any) -> nn.Module:
         network = getattr(getattr(sd_model, "model", None), "diffusion_model", None)
         if not isinstance(network, nn.Module):
@@ -112,6 +115,9 @@ class A1111:
             return
         if "forward" in vars(denoiser.inner_model):
             session.stop(_FOREIGN_SAMPLING)
+            return
+        if getattr(sd_model, "cond_stage_key", "") == "edit":
+            session.stop("models that edit a picture (InstructPix2Pix) have rows of a third kind")
             return
         session.armed += 1
         batch = session.batches.setdefault(entries, Batch(entries))

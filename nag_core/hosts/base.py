@@ -43,6 +43,9 @@ class Host(Protocol):
     def network(self, sd_model: Any) -> nn.Module:
         """The diffusion network; `UnsupportedHost` where there is no way to it."""
 
+    def samples_one(self, sd_model: Any) -> bool:
+        """Whether the pass samples one latent however large the job's batch is (the frames of a video)."""
+
     def install(self, p: Any, sd_model: Any, session: Session) -> None:
         """Puts the session on the pass of `p` that is about to be sampled, or under way. Idempotent."""
 
@@ -69,9 +72,30 @@ def family(sd_model: Any) -> str:
     for flag, name in (("is_sdxl", "SDXL"), ("is_sd3", "SD3.5"), ("is_sd2", "SD2"), ("is_sd1", "SD1.5")):
         if getattr(sd_model, flag, False):
             return name
-    # Forge main flags no other family; its engine classes are named after them (backend/diffusion_engine).
-    engine = type(sd_model).__name__
-    return engine if engine in ("Flux", "Chroma") else "unknown"
+    return _ENGINES.get(type(sd_model).__name__, "unknown")
+
+
+# Forge main and Neo flag no other family; their engine classes (backend/diffusion_engine) are named after it.
+_ENGINES = {
+    "Flux": "Flux",
+    "Chroma": "Chroma",
+    "Flux2": "Flux.2",
+    "QwenImage": "Qwen-Image",
+    "ZImage": "Z-Image",
+    "Lumina2": "Lumina 2",
+    "Krea2": "Krea 2",
+    "ErnieImage": "Ernie",
+    "Wan": "Wan2.1",
+    "Anima": "Anima",
+}
+
+
+def mechanism(sd_model: Any, host: Host) -> str:
+    """ "joint" for a model whose text and image attend to each other in one sequence, else "cross"."""
+    try:
+        return "joint" if host.joint_model(host.network(sd_model)) else "cross"
+    except UnsupportedHost:
+        return "cross"
 
 
 def unet_patcher(sd_model: Any) -> Any:

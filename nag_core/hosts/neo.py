@@ -98,6 +98,11 @@ class Neo(Forge):
             family.heads_split,
         )  # fmt: skip
 
+    def samples_one(self, sd_model: Any) -> bool:
+        # The batch size is the number of frames then (Neo's modules/processing.py).
+        arguments = globals_of("backend.args").get("dynamic_args")
+        return bool(getattr(sd_model, "is_wan", False) and getattr(arguments, "wan", False))
+
     def weights(self, model: Any) -> Hashable:
         # `Reload "state_dict" Only` of Neo's refiner puts other weights into the same module.
         first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None

@@ -22,6 +22,9 @@ class PatchedHost:
         """Why the model of this denoiser call cannot be hooked; empty where it can."""
         return ""
 
+    def samples_one(self, sd_model: Any) -> bool:
+        return False
+
     def network(self, sd_model: Any) -> nn.Module:
         return unet_patcher(sd_model).model.diffusion_model
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,12 +20,11 @@ from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.hosts.texts import texts_in_use
 from nag_core.negative import Negative, negative_from_schedules, weighted_negative
 from nag_core.presets import Strength
-from nag_core.session import Session
+from nag_core.session import Session, asks_nothing
 from nag_core.webui import heat_picture, mask_image
 from nag_core.webui.heat_picture import HeatPicture
 from nag_core.webui.negative_text import Texts, negative_texts
 from nag_core.webui.pipelines import guided_call
-from nag_core.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 
@@ -70,8 +68,11 @@ class Job:
 
     def strength(self, sd_model: Any, pass_name: str = FIRST) -> Strength:
         """phi, tau, alpha for the model that is loaded now (the hires pass may run on another one)."""
-        strength = self.settings.strength(base.family(sd_model))
+        strength = self.settings.strength(base.family(sd_model), self._mechanism(sd_model))
         if pass_name == HIRES and self.settings.hires_scale > 0:
+            if self.settings.strength_curve.points:
+                self._note("hires scale has no effect: the curve's points are used")
+                return strength
             return Strength(self.settings.hires_scale, strength.tau, strength.alpha)
         return strength
 
@@ -108,13 +109,17 @@ class Job:
 
     def _start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | report.PassReport:
         strength = self.strength(p.sd_model, name)
-        reason = self.unsupported or _why_not(self.settings, strength, name)
+        reason = (
+            self.unsupported or _not_this_pass(self.settings, name) or asks_nothing(self.settings, strength)
+        )
         if reason:
             return report.aside(name, reason)
         base.check_model(p.sd_model, self.host)
         chosen = self._chosen_blocks(p.sd_model)
         region = mask_image.region(self.settings, p)
         texts = negative_texts(p, self.settings, name == HIRES, self.notes)
+        if self.host.samples_one(p.sd_model):
+            texts = texts.of_one_image()
         negative = self._negative(p, texts, None if texts.own else uc, name)
         if not any(negative.images):
             return report.aside(name, "the negative prompt is empty")
@@ -134,7 +139,9 @@ class Job:
         if not any(text.strip() for text in given.texts):
             return Negative((None,) * given.images)
         hires = name == HIRES
-        if not schedules:
+        if schedules:
+            schedules = schedules[: given.images]
+        else:
             schedules = encoding.encode(p, given.texts, self.caches.setdefault(name, [None, None]), hires)
         parts = encoding.schedule_texts(p, given.texts, hires)
         if given.weights:
@@ -157,10 +164,16 @@ class Job:
 
     def _name_relative(self, sd_model: Any) -> None:
         family = base.family(sd_model)
-        if self.settings.preset == presets.AUTO and presets.auto(family) != family:
-            self.notes.append(
-                f"Auto has no values for this model ({family}) and took {presets.auto(family)}'s"
-            )
+        row = presets.auto(family, self._mechanism(sd_model))
+        if self.settings.preset == presets.AUTO and row != family:
+            self._note(f"Auto has no values for this model ({family}) and took {row}'s")
+
+    def _mechanism(self, sd_model: Any) -> str:
+        return "cross" if self.host is None else base.mechanism(sd_model, self.host)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
         """Called in every denoiser call: puts NAG back after the refiner swapped the model within a pass (no
@@ -237,6 +250,7 @@ class Job:
 def _heats(passes: Iterable[Any]) -> list[Tensor | None]:
     """Each image's heat map of the last pass that guided one: a hires pass draws what is seen in the end."""
     sessions = [one.session for one in passes if isinstance(one, Pass) and one.session.heat is not None]
+    sessions = [session for session in sessions if session.layers]
     found = [one.heat.pictures(one.images) for one in sessions]
     return next((maps for maps in reversed(found) if any(heat is not None for heat in maps)), [])
 
@@ -252,49 +266,8 @@ def _texts_in_use(p: Any, c: Any, uc: Any) -> Callable | None:
         return None
 
 
-def _why_not(settings: Settings, strength: Strength, name: str) -> str:
-    """Why a pass is left alone by the settings themselves; empty if they ask for guidance."""
+def _not_this_pass(settings: Settings, name: str) -> str:
+    """Why the settings leave this pass out; empty if they do not."""
     if (name == HIRES and settings.hires == HIRES_FIRST) or (name == FIRST and settings.hires == HIRES_ONLY):
         return f"hires is set to {settings.hires}"
-    if settings.window.empty:
-        return f"the window {settings.start:g}–{settings.end:g} is empty"
-    negatives = parse_negatives(settings.negatives)
-    if negatives and not any(one.weight for one in negatives):
-        return "the weights of the negatives sum to 0"
-    curve = settings.strength_curve
-    if curve.zero:
-        return "the strength over the steps is 0 everywhere"
-    # Points take the place of the scale.
-    return Method(settings.method).inert(1.0 if curve.points else strength.phi, strength.alpha)
-
-
-class Jobs:
-    """The running jobs of a script by identity of `p` (an unhashable dataclass). Finished ones fall out."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[int, tuple[weakref.ref, Job]] = {}
-
-    def start(self, p: Any, job: Job | None) -> None:
-        """Replaces p's job; None if NAG is off. Also clears what jobs that ended in an exception left."""
-        for key, (reference, stale) in list(self._jobs.items()):
-            if reference() is None or reference() is p:
-                stale.close()
-                del self._jobs[key]
-        if job is not None:
-            self._jobs[id(p)] = (weakref.ref(p), job)
-
-    def of(self, p: Any) -> Job | None:
-        reference, job = self._jobs.get(id(p), (None, None))
-        return job if reference is not None and reference() is p else None
-
-    def inside_another(self, p: Any) -> bool:
-        """Whether p is a copy made in the middle of another running job and shares that one's infotext.
-
-        ADetailer runs `process` on copies of p before the outer job's infotexts are written.
-        """
-        parameters = p.extra_generation_params
-        outer = (reference() for reference, _ in self._jobs.values())
-        return any(o is not None and o is not p and o.extra_generation_params is parameters for o in outer)
-
-    def end(self, p: Any) -> None:
-        self.start(p, None)
+    return ""

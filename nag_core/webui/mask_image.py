@@ -24,14 +24,14 @@ LARGEST_TEXT = 30_000_000
 
 
 def compacted(request: Request) -> Request:
-    """The request with its mask picture as it will be recorded and used; none where no mask is asked for,
-    and none, with a note, where it cannot be read.
+    """The request with its mask picture as it will be recorded and used; none, with a note, where no mask is
+    asked for and where it cannot be read.
     """
     asked = request.settings
     if not asked.mask_image:
         return request
     if asked.mask == MASK_OFF or not asked.enabled:
-        return Request(replace(asked, mask_image=""), request.notes)
+        return Request(replace(asked, mask_image=""), (*request.notes, "mask image ignored: Mask is Off"))
     try:
         return Request(replace(asked, mask_image=encoded(decoded(asked.mask_image))), request.notes)
     except ValueError as reason:

@@ -19,6 +19,10 @@ class Texts(NamedTuple):
     images: int
     weights: tuple[float, ...] = ()
 
+    def of_one_image(self) -> Texts:
+        """The same of the batch's first image alone."""
+        return self._replace(images=1, texts=self.texts if self.weights else self.texts[:1])
+
 
 def negative_texts(p: Any, settings: Settings, hires: bool, notes: list[str]) -> Texts:
     """The several negatives if there are any, else the NAG box's if it is filled, else the main negative of
@@ -27,6 +31,8 @@ def negative_texts(p: Any, settings: Settings, hires: bool, notes: list[str]) ->
     main = _main_negatives(p, hires)
     several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
     if several:
+        if settings.negative.strip():
+            notes.append("the NAG negative is not used beside several negatives")
         prepared = [(prepared_text(one.text, p, notes), one.weight) for one in several]
         kept = [(text, weight) for text, weight in prepared if text.strip()]
         return Texts([text for text, _ in kept], True, len(main), tuple(weight for _, weight in kept))

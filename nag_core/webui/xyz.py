@@ -99,8 +99,11 @@ def _choices(field: Field, load: UserPresets) -> list[str] | None:
 
 
 def _apply(name: str, read: Callable[[Any], Any], load: UserPresets) -> Apply:
+    # Several negatives would take the place of the one that is swept.
+    alone = {"negatives": ""} if name == "negative" else {}
+
     def apply(p: Any, x: Any, xs: list[Any]) -> None:
-        _override(p, {name: read(x)}, load)
+        _override(p, {**alone, name: read(x)}, load)
 
     return apply
 
@@ -137,11 +140,13 @@ def _format_plain(p: Any, opt: Any, x: str) -> str:
 
 
 def _apply_search(p: Any, x: str, xs: list[str]) -> None:
-    """Search and replace in the job's NAG negative; in the main negative where that box is empty, whose text
-    then becomes the NAG negative (the main one stays what it is: it is CFG's).
+    """Search and replace in the job's several negatives, else in its NAG negative. Where both are empty, in
+    the main negative, whose text then becomes the NAG negative (the main one stays what it is: it is CFG's).
     """
     script = _script(p)
-    text = config.parse(list(p.script_args)[script.args_from : script.args_to]).settings.negative
+    settings = config.parse(list(p.script_args)[script.args_from : script.args_to]).settings
+    name = "negatives" if settings.negatives.strip() else "negative"
+    text = getattr(settings, name)
     if not text.strip():
         text = p.negative_prompt if isinstance(p.negative_prompt, str) else ""
     if not xs[0] or xs[0] not in text:
@@ -151,7 +156,7 @@ def _apply_search(p: Any, x: str, xs: list[str]) -> None:
         raise RuntimeError(
             f"[NAG] Negative S/R: {x!r} leaves nothing of {text!r}, and empty means the main negative"
         )
-    _override(p, {"negative": replaced})
+    _override(p, {name: replaced})
 
 
 def _settings(load: UserPresets, cell: str) -> dict[str, Any]:

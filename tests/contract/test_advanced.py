@@ -404,3 +404,48 @@ def test_the_mask_suppresses_the_attribute_inside_and_not_outside(job):
     assert inside < off - 0.2
     assert abs(inside - everywhere) < 0.15
     assert abs(outside - off) < 0.15
+
+
+# What is asked for in vain is said
+
+
+def test_a_mask_image_without_a_mask_is_said_to_be_ignored(pixels, text):
+    given = {**ON, "mask_image": png(half())}
+    assert "mask image ignored: Mask is Off" in text(given)
+    assert pixels(given) == pixels(ON)
+
+
+def test_a_negative_beside_several_is_said_not_to_be_used(text):
+    assert "the NAG negative is not used beside several" in text({"negative": "blue", "negatives": "red"})
+
+
+def test_a_hires_scale_beside_points_is_said_to_have_no_effect(text):
+    hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1}
+    found = text({"curve": "0:4", "hires_scale": 10}, **hires)
+    assert "hires scale has no effect: the curve's points are used" in found
+    assert "φ 10" not in found
+
+
+def test_a_curve_that_is_zero_in_the_windows_steps_is_named_as_the_reason(text):
+    found = text({"curve": "0:0, 1:4", "end": 0.25})
+    assert "not applied: the strength over the steps is 0 in every step of the window" in found
+
+
+def test_a_video_of_many_frames_has_one_negative(text, monkeypatch):
+    """Neo's batch size is then the number of frames, and so is the number of negatives it makes."""
+    from nag_core.hosts.forge import Forge
+    from nag_core.webui import negative_text
+
+    monkeypatch.setattr(negative_text, "_main_negatives", lambda p, hires: ["red"] * 13)
+    assert "not applied: 13 negatives for 1 images" in text({})
+    monkeypatch.setattr(Forge, "samples_one", lambda self, sd_model: True)
+    for nag in ({}, {"negative": "blue"}, {"negatives": "red\nblue"}):
+        assert "7 layers × 4/4 steps" in text(nag)
+
+
+def test_a_heat_map_of_a_pass_that_was_not_guided_is_none(job, monkeypatch):
+    from nag_core.session import Session
+
+    monkeypatch.setattr(Session, "count", lambda *_: None)  # as where every call had to be made again
+    _, processed = job([{**ON, "heat_map": True}])
+    assert len(processed.images) == 1

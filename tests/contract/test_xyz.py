@@ -203,6 +203,13 @@ def test_search_and_replace_after_a_negative_axis_searches_that_ones_text(plot, 
     assert [c.pixels for c in cells] == [single([{"negative": f"{x} circle"}]) for x in ("green", "blue")]
 
 
+@pytest.mark.parametrize("axis", ["Negative S/R", "Negative"])
+def test_an_axis_over_the_negative_acts_where_several_are_given(plot, single, axis):
+    nag = [{"enabled": True, "negatives": "red"}]
+    cells = plot({f"[NAG] {axis}": "red,blue"}, nag).cells
+    assert [c.pixels for c in cells] == [single([{"negatives": x}]) for x in ("red", "blue")]
+
+
 def test_search_and_replace_of_what_is_not_there_ends_the_plot(plot):
     with pytest.raises(RuntimeError, match="Negative S/R did not find purple"):
         plot({"[NAG] Negative S/R": "purple,blue"}, ON)

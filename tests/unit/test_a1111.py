@@ -253,6 +253,19 @@ def test_a_sampler_that_another_extension_took_over_is_left_to_it():
     assert "another extension took the sampler's model call over" in used.problems[0]
 
 
+def test_a_model_that_edits_a_picture_is_left_alone():
+    """InstructPix2Pix: its third row, without the picture, would pass for the next prompt."""
+    denoiser, network, used, _, sd_model = prepared([entry(5, 5)], (1,))
+    sd_model.cond_stage_key = "edit"
+    x, cond, uncond = (
+        normal(1, 6, WIDTH, seed=1),
+        normal(1, 7, CONTEXT, seed=2),
+        normal(1, 7, CONTEXT, seed=3),
+    )
+    assert error(denoiser(x, cond, uncond)[:1], literal(network, x, cond, None)) <= 1e-12
+    assert "InstructPix2Pix" in used.problems[0]
+
+
 def test_attention_that_another_extension_replaced_is_left_to_it():
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
     for attention in network.attentions():

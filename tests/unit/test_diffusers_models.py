@@ -239,6 +239,19 @@ def test_an_error_or_an_interrupt_in_the_model_leaves_nothing_behind(name):
 
 
 @pytest.mark.parametrize("name", JOINT)
+def test_a_text_that_cannot_be_widened_costs_the_guidance_not_the_picture(name, monkeypatch):
+    case = CASES[name]
+    model = case.model(torch.float32)
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    plain, before = case.call(model, BATCH, context, mask), state(model)
+    monkeypatch.setattr("nag_core.hosts.diffusers.joint_call.with_negative", lambda *_: 1 / 0)
+    source = Given(entries_of(model, negative, neg_mask))
+    assert torch.equal(guided(case, model, source, context, mask), plain)
+    assert source.failures == ["ZeroDivisionError: division by zero"]
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("name", JOINT)
 def test_a_joint_call_that_fails_is_made_again_without_nag(name, monkeypatch):
     case = CASES[name]
     model = case.model(torch.float32)

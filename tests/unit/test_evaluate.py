@@ -328,7 +328,15 @@ def test_a_worker_that_draws_with_fewer_steps_does_not_count(run, webui, tmp_pat
 # NAG that was not.
 
 
-@pytest.mark.parametrize("report", ["not applied: the negative prompt is empty", "not applied: a, b"])
+@pytest.mark.parametrize(
+    "report",
+    [
+        "not applied: the negative prompt is empty",
+        "not applied: a, b",
+        "16 layers × 1/4 steps, attention_pytorch, off from call 2 on: out of memory with the negative",
+        "7 layers × 4/4 steps, attention_pytorch, OutOfMemoryError in some layers, which ran unguided",
+    ],
+)
 def test_a_nag_that_stood_aside_is_never_counted(run, webui, tmp_path, capsys, report):
     webui.report = report
     assert run() == 3

@@ -349,3 +349,41 @@ def test_other_weights_in_the_same_module_are_other_weights():
     assert neo.Neo().weights(model) == before
     model.weight = torch.nn.Parameter(torch.zeros(2, 2))
     assert neo.Neo().weights(model) != before
+
+
+@pytest.mark.parametrize(
+    ("engine", "row"),
+    [
+        ("Flux", "Flux"),
+        ("Chroma", "Flux"),
+        ("Flux2", "Flux"),
+        ("QwenImage", "Flux"),
+        ("ZImage", "Flux"),
+        ("Lumina2", "Flux"),
+        ("Krea2", "Flux"),
+        ("ErnieImage", "Flux"),
+        ("Wan", "Wan2.1"),
+        ("Anima", "Wan2.1"),
+        ("Whatever", "SDXL"),
+    ],
+)
+def test_auto_finds_the_row_of_an_engine(engine, row):
+    from nag_core.presets import auto
+
+    assert auto(base.family(type(engine, (), {})())) == row
+
+
+def test_an_unknown_joint_model_takes_the_row_of_its_mechanism():
+    from nag_core.presets import auto
+
+    host = SimpleNamespace(network=lambda model: model, joint_model=lambda network: network or None)
+    assert auto("unknown", base.mechanism("joint", host)) == "Flux"
+    assert auto("unknown", base.mechanism("", host)) == "SDXL"
+
+
+def test_neo_samples_one_video_for_all_frames(monkeypatch):
+    wan, other = SimpleNamespace(is_wan=True), SimpleNamespace()
+    assert not neo.Neo().samples_one(wan)
+    stub(monkeypatch, "backend.args", dynamic_args=SimpleNamespace(wan=True))
+    assert neo.Neo().samples_one(wan)
+    assert not neo.Neo().samples_one(other)

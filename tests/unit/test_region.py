@@ -328,3 +328,29 @@ def test_the_references_of_these_tests_are_the_rule_itself():
     neg = reference.attention(q, module.to_k(one.context[None]), module.to_v(one.context[None]), cross.HEADS)
     wanted, _ = reference.nag(reference.attention(q, k, v, cross.HEADS), neg, 4.0, 2.5, 0.5)
     assert error(cross.run(q, k, v, [one], [0]), wanted) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("mask", "size", "tiled", "said", "guided"),
+    [
+        (True, None, False, "a mask is not possible on video yet", False),
+        (False, None, False, "no heat map of video yet", True),
+        (True, (8, 8), True, "tiles and a mask cannot be combined", False),
+        (False, (8, 8), True, "no heat map of tiles", True),
+        (True, (8, 8), False, "the mask does not fit some layers", False),
+        (False, (8, 8), False, "the heat map leaves out some layers", True),
+    ],
+)
+def test_where_tokens_have_no_known_place_it_is_said(mask, size, tiled, said, guided):
+    """Four frames of 8 x 8 latent pixels in tokens of 2 x 2 would pass for 64 tokens of one picture."""
+    from nag_core.attention.focus import focus_on
+    from nag_core.heat import HeatMap
+    from tests.unit.test_joint import session
+
+    used = session()
+    used.region, used.heat = (Region(torch.ones(8, 8)) if mask else None), HeatMap()
+    tokens = 64 if size is None or tiled else 63
+    focus = focus_on(used, tokens, size, torch.device("cpu"), tiled)
+    assert focus.guided == guided
+    assert len(used.problems) == 1
+    assert used.problems[0].startswith(said)

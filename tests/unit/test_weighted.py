@@ -41,7 +41,7 @@ def joined(entries, weights):
 def test_lines_with_and_without_weights():
     text = "red :: 0.5\n\n  blue, dark  \n(green:1.2)::2\nyellow  ::  3e0\r\npurple :: 0"
     assert parse_negatives(text) == [
-        ("red", 0.5), ("blue, dark", 1), ("(green:1.2)::2", 1), ("yellow", 3), ("purple", 0),
+        ("red", 0.5), ("blue, dark", 1), ("(green:1.2)", 2), ("yellow", 3), ("purple", 0),
     ]  # fmt: skip
 
 
@@ -217,3 +217,18 @@ def test_equal_texts_of_a_job_share_their_schedule():
     assert negative_from_schedules([one, one], [["a"], ["a"]]).at(0)[0] is not None
     made = weighted_negative([one, one], [["a"], ["a"]], (1.0, 1.0), 1).at(0)[0]
     assert torch.equal(made.context[:7], made.context[7:])
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "weight"),
+    [
+        ("red::0.5", "red", 0.5),
+        ("red::0", "red", 0.0),
+        ("[red::0.5]", "[red::0.5]", 1.0),
+        ("[red::0.5]::2", "[red::0.5]", 2.0),
+        ("std::vector", "std::vector", 1.0),
+        ("(red:1.2)", "(red:1.2)", 1.0),
+    ],
+)
+def test_a_number_directly_behind_the_text_is_a_weight_too(line, text, weight):
+    assert parse_negatives(line) == [(text, weight)]

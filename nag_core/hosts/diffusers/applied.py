@@ -19,7 +19,7 @@ from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import Encoded, encoded, listening, negative_of, texts_of
 from nag_core.report import PassReport
-from nag_core.session import Progress, Session
+from nag_core.session import Progress, Session, asks_nothing
 
 logger = logging.getLogger("nag")
 
@@ -213,11 +213,8 @@ def _why_not(guiding: Applied, model: nn.Module) -> str:
     settings, negative = guiding.settings, guiding.negative
     if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
         return "the negative prompt is empty"
-    if settings.window.empty:
-        return f"the window {settings.start:g}–{settings.end:g} is empty"
     family = family_of(model)
-    strength = settings.strength(family.preset(model), family.mechanism)
-    return Method(settings.method).inert(strength.phi, strength.alpha)
+    return asks_nothing(settings, settings.strength(family.preset(model), family.mechanism))
 
 
 # Parts of the names of diffusers' hooks that answer for a block with what it gave before.

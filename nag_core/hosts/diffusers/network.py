@@ -110,7 +110,13 @@ class Network:
         if foreign:
             self.source.failed(f"the attention processor {foreign} is none that NAG can reach into")
             return None
-        arguments, self.call, self.given = call.arguments(given), call, given
+        try:
+            arguments = call.arguments(given)
+        except Exception as error:
+            self.swaps.leave()
+            self.source.failed(f"{type(error).__name__}: {str(error)[:120]}", error)
+            return None
+        self.call, self.given = call, given
         return None if arguments is None else ((), arguments)
 
     def _opened(self, arrived: Arrived, given: dict[str, Any]) -> ModelCall | None:
