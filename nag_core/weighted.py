@@ -11,7 +11,7 @@ MOST = 16
 # At the end of the line, so that prompt editing, [red::0.5], stays what it is. Behind a space anything is
 # meant as a weight, directly behind the text only a number.
 _WEIGHT = re.compile(
-    r"^(?P<text>.*?)(?:\s+::\s*(?P<weight>[^\s\[\](){}<>]*)|::\s*(?P<number>-?\d+(?:\.\d*)?|-?\.\d+))\s*$"
+    r"^(?P<text>.*?)(?:\s+::|::(?=\s*-?(?:\d+\.?\d*|\.\d+)\s*$))\s*(?P<weight>[^\s\[\](){}<>]*)\s*$"
 )
 
 
@@ -40,11 +40,10 @@ def _parsed(line: str) -> Weighted:
     found = _WEIGHT.match(f" {line}")
     if found is None:
         return Weighted(line, 1.0)
-    given = found["number"] if found["weight"] is None else found["weight"]
     try:
-        weight = float(given)
+        weight = float(found["weight"])
     except ValueError:
         weight = math.nan
     if not (0 <= weight < math.inf):
-        raise ValueError(f"the weight {given!r:.22} is no number from 0 up")
+        raise ValueError(f"the weight {found['weight']!r:.22} is no number from 0 up")
     return Weighted(found["text"].strip(), weight)

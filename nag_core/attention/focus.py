@@ -71,7 +71,7 @@ def focus_on(
     side = None if tiled or size is None else token_grid(tokens, *size)
     if side is None:
         why = "tiles" if tiled else "video" if size is None else "grid"
-        session.problem(_LOST[session.region is not None][why])
+        session.problem((_NO_HEAT if session.region is None else _NO_MASK)[why])
         return EVERYWHERE if session.region is None else NOWHERE
     spot = None
     if session.region is not None:
@@ -83,17 +83,15 @@ def focus_on(
     return Focus(True, spot, _note(heat or session.heat, size, side, spot))
 
 
-_LOST = {
-    True: {
-        "tiles": "tiles and a mask cannot be combined",
-        "video": "a mask is not possible on video yet",
-        "grid": "the mask does not fit some layers",
-    },
-    False: {
-        "tiles": "no heat map of tiles",
-        "video": "no heat map of video yet",
-        "grid": "the heat map leaves out some layers, whose tokens have no known place",
-    },
+_NO_MASK = {
+    "tiles": "tiles and a mask cannot be combined",
+    "video": "a mask is not possible on video yet",
+    "grid": "the mask does not fit some layers",
+}
+_NO_HEAT = {
+    "tiles": "no heat map of tiles",
+    "video": "no heat map of video yet",
+    "grid": "the heat map leaves out some layers, whose tokens have no known place",
 }
 
 

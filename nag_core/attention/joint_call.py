@@ -123,5 +123,5 @@ class JointCall:
             if self._chosen((kind, number)):
                 self.session.count((kind, number), tokens, kind)
         self.session.rule(self.rule.counter.device).counter.add_(self.rule.counter)
-        if self.heat is not None and self.session.heat is not None:
+        if self.heat is not None:
             self.session.heat.add(self.heat)

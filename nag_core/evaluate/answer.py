@@ -133,6 +133,11 @@ def _decoded(encoded: Any) -> tuple[bytes, str, tuple[int, int]]:
     return data, text, size
 
 
+def applied(report: str) -> bool:
+    """Whether a picture's NAG report says that it was guided wherever its job asked for it."""
+    return not (report.startswith("not applied") or PARTLY.search(report))
+
+
 def problems(picture: Picture, arm: str, plan: Plan) -> list[str]:
     """Why a picture is not what its arm asked for; empty when it is. A NAG that was not is one reason."""
     said = parameters(picture.infotext)
@@ -142,7 +147,7 @@ def problems(picture: Picture, arm: str, plan: Plan) -> list[str]:
         found.append(LOST_TEXT)
     elif arm == NAG and REPORT not in said:
         found.append(f"no NAG report{worker}: the WebUI that drew it lacks the extension, or an old one")
-    elif arm == NAG and (said[REPORT].startswith("not applied") or PARTLY.search(said[REPORT])):
+    elif arm == NAG and not applied(said[REPORT]):
         found.append(f"{said[REPORT]}{worker}")
     elif arm != NAG and "NAG scale" in said:
         found.append(f"NAG was on although it was asked to be off{worker}")

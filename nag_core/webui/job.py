@@ -71,7 +71,7 @@ class Job:
         strength = self.settings.strength(base.family(sd_model), self._mechanism(sd_model))
         if pass_name == HIRES and self.settings.hires_scale > 0:
             if self.settings.strength_curve.points:
-                self._note("hires scale has no effect: the curve's points are used")
+                self.notes.append("hires scale has no effect: the curve's points are used")
                 return strength
             return Strength(self.settings.hires_scale, strength.tau, strength.alpha)
         return strength
@@ -166,14 +166,10 @@ class Job:
         family = base.family(sd_model)
         row = presets.auto(family, self._mechanism(sd_model))
         if self.settings.preset == presets.AUTO and row != family:
-            self._note(f"Auto has no values for this model ({family}) and took {row}'s")
+            self.notes.append(f"Auto has no values for this model ({family}) and took {row}'s")
 
     def _mechanism(self, sd_model: Any) -> str:
         return "cross" if self.host is None else base.mechanism(sd_model, self.host)
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
         """Called in every denoiser call: puts NAG back after the refiner swapped the model within a pass (no
@@ -249,9 +245,8 @@ class Job:
 
 def _heats(passes: Iterable[Any]) -> list[Tensor | None]:
     """Each image's heat map of the last pass that guided one: a hires pass draws what is seen in the end."""
-    sessions = [one.session for one in passes if isinstance(one, Pass) and one.session.heat is not None]
-    sessions = [session for session in sessions if session.layers]
-    found = [one.heat.pictures(one.images) for one in sessions]
+    sessions = [one.session for one in passes if isinstance(one, Pass)]
+    found = [one.heat.pictures(one.images) for one in sessions if one.heat is not None and one.layers]
     return next((maps for maps in reversed(found) if any(heat is not None for heat in maps)), [])
 
 

@@ -101,18 +101,14 @@ class Network:
             if arrived is None:
                 return None
             call = self._opened(arrived, given)
-        except Exception as error:  # a failure of ours must cost the guidance, not the picture
-            self.source.failed(f"{type(error).__name__}: {str(error)[:120]}", error)
-            return None
-        if call is None:
-            return None
-        foreign = self.swaps.enter([module.processor for module in self.layers])
-        if foreign:
-            self.source.failed(f"the attention processor {foreign} is none that NAG can reach into")
-            return None
-        try:
+            if call is None:
+                return None
+            foreign = self.swaps.enter([module.processor for module in self.layers])
+            if foreign:
+                self.source.failed(f"the attention processor {foreign} is none that NAG can reach into")
+                return None
             arguments = call.arguments(given)
-        except Exception as error:
+        except Exception as error:  # a failure of ours must cost the guidance, not the picture
             self.swaps.leave()
             self.source.failed(f"{type(error).__name__}: {str(error)[:120]}", error)
             return None

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nag_core.evaluate import answer
 from nag_core.sandbox.evaluate.pairs import Pair
 from nag_core.sandbox.evaluate.plan import Row
 from nag_core.sandbox.model.decoder import decode
@@ -88,9 +89,13 @@ class Sandbox:
                 found = (decoded.attributes.has(pair.attribute), decoded.attributes.honours(pair.prompt))
                 for column, values in zip(columns, (*found, decoded.valid, decoded.error), strict=True):
                     column.extend(values.tolist())
-                applied += sum("NAG report: " in text and "not applied" not in text for text in texts)
+                applied += sum(answer.applied(_report(text)) for text in texts)
             start += count
         return Seen(*columns, applied / n if row.nag()["enabled"] else None)
+
+
+def _report(infotext: str) -> str:
+    return answer.parameters(infotext).get(answer.REPORT, "not applied")
 
 
 def shares(n: int, parts: int) -> list[int]:
