@@ -44,6 +44,10 @@ def pytest_addoption(parser):
         help="a WebUI's checkout, in whose environment pytest runs: tests of its own modules and classes "
         "(test_checkout*.py and test_neo_models.py of tests/contract, tests/unit/test_operations.py)",
     )
+    group.addoption(
+        "--sdnext-dir",
+        help="a checkout of SD.Next, whose source tests/contract/test_sdnext.py then runs beside the sandbox",
+    )
     group.addoption("--checkpoint", help="name of the checkpoint the live WebUI shall use")
     group.addoption("--api-auth", help="user:password of a live WebUI that was started with --api-auth")
     group.addoption("--fuzz", type=int, help="how many odd payloads a live WebUI gets; 1000 unless told")

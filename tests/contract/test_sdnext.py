@@ -1,6 +1,6 @@
 """The script in SD.Next: its processing runs around a real diffusers pipeline of small random parts.
 
-Twice: with a stand-in for SD.Next's processing that is ours, and, with `--webui-dir` at a checkout of
+Twice: with a stand-in for SD.Next's processing that is ours, and, with `--sdnext-dir` at a checkout of
 SD.Next, with its own source (script runner and pipeline call; everything beneath them replaced). No live
 SD.Next has been tried.
 """
@@ -79,10 +79,10 @@ def stand_in(shared):
 
 
 def checkouts(request, name):
-    folder = request.config.getoption("--webui-dir")
+    folder = request.config.getoption("--sdnext-dir")
     path = Path(folder or ".", "modules", name)
     if not folder or not path.exists():
-        pytest.skip("no --webui-dir with a checkout of SD.Next")
+        pytest.skip("no --sdnext-dir with a checkout of SD.Next")
     return path
 
 
