@@ -73,6 +73,22 @@ def test_another_model_between_two_jobs(host, job, network, monkeypatch):
         assert draw(job, ON) == other
 
 
+def test_a_second_evaluation_in_a_process_gets_the_weights_it_asks_for(job, host, monkeypatch, tmp_path):
+    """It drew with the first one's, under the name of the second's."""
+    from modules.shared_cmd_options import cmd_opts
+
+    from nag_core.sandbox.model.load import save, weights_file
+    from nag_core.sandbox.model.miniature import Miniature
+
+    path = weights_file("unet", tmp_path)
+    save(Miniature("unet"), path)
+    before = draw(job)
+    with monkeypatch.context() as patched:
+        patched.setitem(vars(cmd_opts), "weights", {"unet": path})
+        assert draw(job) != before
+    assert draw(job) == before
+
+
 @pytest.fixture
 def short_of_memory(monkeypatch):
     """`with short_of_memory(count=3)`: that many calls of the rule find no memory, as on a full GPU."""

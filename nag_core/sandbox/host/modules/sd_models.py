@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,14 @@ class FakeInitialModel:
 
 
 class ModelData:
-    """Holds the model in use, and both under the names of their checkpoints."""
+    """Holds the model in use, both under the names of their checkpoints, and the files they were read from
+    (None: the shipped ones).
+    """
 
     def __init__(self) -> None:
         self.sd_model: Any = FakeInitialModel()
         self.prepared: dict[str, Any] = {}
+        self.paths: dict[str, Path | None] = {}
 
     def get_sd_model(self) -> Any:
         """The model, or its stand-in."""
@@ -46,10 +50,10 @@ def prepare() -> None:
     from nag_core.sandbox.model.load import load
 
     for name, kind in KIND_OF.items():
-        if name not in model_data.prepared:
-            # Another training of a model, where the evaluation was given one.
-            path = shared.cmd_opts.weights.get(kind)
-            model_data.prepared[name] = engine(load(kind, path), name)
+        # Another training of a model, where the evaluation was given one.
+        path = shared.cmd_opts.weights.get(kind)
+        if name not in model_data.prepared or model_data.paths[name] != path:
+            model_data.prepared[name], model_data.paths[name] = engine(load(kind, path), name), path
 
 
 def forge_model_reload() -> tuple[Any, bool]:
