@@ -1,7 +1,7 @@
 """Train the sandbox's models from nothing: `python -m nag_core.sandbox.train`.
 
-Both together take 44 minutes of one core on a busy machine. A killed run goes on where it was when the same
-command is given again.
+Both together take 46 minutes of one slow core on a busy machine. A killed run goes on where it was when the
+same command is given again.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def share(values):
 
 
 # How many pictures may break for it, in a model's own measure: the MM-DiT's alpha of 0.5 is twice Flux's.
-@pytest.mark.parametrize(("model", "broken"), [("unet", 0.22), ("mmdit", 0.35)])
+@pytest.mark.parametrize(("model", "broken"), [("unet", 0.2), ("mmdit", 0.35)])
 def test_nag_removes_the_unwanted_attribute_in_one_step_and_keeps_the_picture(seen, model, broken):
     none, nag = seen(model, "none"), seen(model, "nag", **STRENGTH)
     assert nag.applied == 1
@@ -46,4 +46,4 @@ def test_nag_removes_the_unwanted_attribute_in_one_step_and_keeps_the_picture(se
 
 def test_cfg_breaks_one_step_pictures_that_nag_does_not(seen):
     cfg, nag = seen("unet", "cfg", phi=3.0, cfg=3.0), seen("unet", "nag", **STRENGTH)
-    assert share(nag.valid) > share(cfg.valid) + 0.15
+    assert share(nag.valid) > share(cfg.valid) + 0.2

@@ -12,6 +12,7 @@ from nag_core.sandbox.model.decoder import decode
 from nag_core.sandbox.model.load import load, save, weights_file
 from nag_core.sandbox.model.miniature import KINDS, Miniature
 from nag_core.sandbox.model.mmdit import MMDiT, rotate, rotations
+from nag_core.sandbox.model.sampling import obedience
 from nag_core.sandbox.model.trainer import Trainer
 from nag_core.sandbox.model.world import sample
 from nag_core.sandbox.train import train
@@ -80,6 +81,16 @@ def test_the_order_of_text_tokens_does_not_matter_to_the_mmdit():
 def test_shipped_weights_load_and_are_small(kind):
     assert weights_file(kind).stat().st_size < 4 * 2**20
     assert load(kind).kind == kind
+
+
+# At 1 and 4 steps, without guidance: what the feasibility study had. Measured over 512 captions: valid 77 and
+# 98 % (unet), 78 and 93 % (mmdit), shapes 94 to 98 %.
+@pytest.mark.parametrize(("steps", "valid"), [(1, 0.66), (4, 0.9)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shipped_models_draw_what_random_captions_ask_for(kind, steps, valid):
+    found = obedience(load(kind), steps, 128)
+    assert found["valid"] >= valid
+    assert found["shape"] >= 0.6
 
 
 def test_missing_damaged_and_foreign_weights_are_said_in_one_sentence(tmp_path):

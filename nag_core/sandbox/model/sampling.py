@@ -9,11 +9,7 @@ from torch import Tensor
 
 from .decoder import decode
 from .miniature import Conditions, Miniature
-from .world import SHAPES, SIZE
-
-# One prompt for every shape, alone and with attributes, as the measured mix of `obedience`.
-PROMPTS = ("a circle", "a square", "a triangle", "a cross", "a red square on tan", "a blue circle framed",
-           "a green triangle", "a white cross on black")  # fmt: skip
+from .world import SHAPES, SIZE, sample
 
 
 @torch.no_grad()
@@ -32,12 +28,12 @@ def seeded_noise(n: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def obedience(model: Miniature, steps: int, prompts: list[str] | None = None) -> dict[str, float]:
-    """Shares of seeded pictures over PROMPTS (512) or given prompts that are valid, obey the prompt, and show
-    the shape it names.
+def obedience(model: Miniature, steps: int, n: int = 512) -> dict[str, float]:
+    """Of n pictures from seeded noise, each of a random caption of the world: the shares that are valid, obey
+    all of the caption, and, where it names a shape, show it.
     """
-    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(512)] if prompts is None else prompts
-    decoded = decode(euler(model, model.conditions(prompts), seeded_noise(len(prompts), 1), steps))
+    prompts = sample(n, torch.Generator().manual_seed(1))[1]
+    decoded = decode(euler(model, model.conditions(prompts), seeded_noise(n, 1), steps))
     found = decoded.attributes
     nouns = [next((word for word in prompt.split() if word in SHAPES), None) for prompt in prompts]
     named = torch.tensor([noun is not None for noun in nouns])

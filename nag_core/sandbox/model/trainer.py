@@ -40,7 +40,9 @@ class Trainer:
     def restart_optimizer(self) -> None:
         """Forget the optimiser's moments, for a new stage."""
         parameters = self.net.parameters()
-        self.optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
 
     def write(self) -> None:
         """Save everything to the checkpoint; an interruption leaves the former one whole."""

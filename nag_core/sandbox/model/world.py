@@ -18,7 +18,7 @@ GROUNDS = ("gray", "tan", "black", "teal")
 FILLERS = ("the", "picture", "of", "with", "and")
 
 # The favourite colour of SHAPES[i] is COLOURS[i]; the others share the rest evenly.
-FAVOURITE = 0.78
+FAVOURITE = 0.62
 FRAMED = 0.3
 FRAME_WIDTH = 3
 CENTRE = (15.0, 17.0)
