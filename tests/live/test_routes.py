@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import httpx
 import pytest
@@ -124,18 +125,29 @@ def guarded_sandbox(log, *flags):
 KNOWN = (("ann", "secret"), ("bob", "two"))
 
 
-@pytest.fixture(scope="module", params=[[], ["--nowebui"]], ids=["page", "nowebui"])
-def guarded(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def guarded_sandboxes(tmp_path_factory):
+    """Starts a sandbox behind --api-auth with these flags, once: both stay up until the file is through."""
+    with ExitStack() as running:
+
+        @cache
+        def start(*flags):
+            log = tmp_path_factory.mktemp("guarded") / "log.txt"
+            known = ",".join(map(":".join, KNOWN))
+            return running.enter_context(guarded_sandbox(log, "--api-auth", known, *flags))
+
+        yield start
+
+
+@pytest.fixture(params=[[], ["--nowebui"]], ids=["page", "nowebui"])
+def guarded(request, guarded_sandboxes):
     """A WebUI behind --api-auth: its URL, and who may come in."""
     live, auth = map(request.config.getoption, ("--webui-url", "--api-auth"))
     if live and (not auth or request.param):
         pytest.skip("needs --api-auth, with which the WebUI was started; one WebUI has one mode, page or not")
     if live:
-        yield live.rstrip("/"), (tuple(auth.split(":", 1)),)
-        return
-    log = tmp_path_factory.mktemp("guarded") / "log.txt"
-    with guarded_sandbox(log, "--api-auth", ",".join(map(":".join, KNOWN)), *request.param) as url:
-        yield url, KNOWN
+        return live.rstrip("/"), (tuple(auth.split(":", 1)),)
+    return guarded_sandboxes(*request.param), KNOWN
 
 
 @pytest.mark.parametrize("path", [*(f"nag/v1/{name}" for name in ROUTES), "sdapi/v1/options"])
