@@ -1,6 +1,7 @@
 """NAG still suppresses what it is asked to, on both architectures, through the API and the real hooks.
 
-The margins lie well inside what several seeds of noise, and two trainings of the UNet, gave.
+The margins lie well inside what was measured over 256 pictures (README; two trainings of the UNet): these 96
+are for what a change of the code would break.
 """
 
 import pytest
@@ -34,12 +35,12 @@ def share(values):
 
 
 # How many pictures may break for it, in a model's own measure: the MM-DiT's alpha of 0.5 is twice Flux's.
-@pytest.mark.parametrize(("model", "broken"), [("unet", 0.2), ("mmdit", 0.35)])
+@pytest.mark.parametrize(("model", "broken"), [("unet", 0.2), ("mmdit", 0.25)])
 def test_nag_removes_the_unwanted_attribute_in_one_step_and_keeps_the_picture(seen, model, broken):
     none, nag = seen(model, "none"), seen(model, "nag", **STRENGTH)
     assert nag.applied == 1
     change = difference(nag.unwanted, none.unwanted)
-    assert change["points"] < -0.12
+    assert change["points"] < -0.2
     assert change["p"] < 0.01
     assert share(nag.valid) > share(none.valid) - broken
 

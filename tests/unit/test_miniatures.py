@@ -83,14 +83,15 @@ def test_shipped_weights_load_and_are_small(kind):
     assert load(kind).kind == kind
 
 
-# At 1 and 4 steps, without guidance: what the feasibility study had. Measured over 512 captions: valid 77 and
-# 98 % (unet), 78 and 93 % (mmdit), shapes 94 to 98 %.
+# Without guidance, at 1 and 4 steps. These 128 captions gave valid 75 and 98 % (unet), 79 and 94 % (mmdit),
+# shapes 98 and 89 %, captions obeyed 98 and 91 %.
 @pytest.mark.parametrize(("steps", "valid"), [(1, 0.66), (4, 0.9)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_shipped_models_draw_what_random_captions_ask_for(kind, steps, valid):
     found = obedience(load(kind), steps, 128)
     assert found["valid"] >= valid
-    assert found["shape"] >= 0.6
+    assert found["shape"] >= 0.8
+    assert found["obeyed"] >= 0.85
 
 
 def test_missing_damaged_and_foreign_weights_are_said_in_one_sentence(tmp_path):

@@ -124,6 +124,18 @@ def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_wei
         assert digest == load.sha256(load.weights_file(kind))
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "evaluation-unet-seed-1.json"])
+def test_the_measured_numbers_reach_the_goal_on_both_trainings_of_the_unet(name):
+    result = json.loads((ROOT / ".github/assets" / name).read_text(encoding="utf-8"))
+    found = [row for row in result["rows"] if (row["model"], row["steps"], row["sweep"]) == ("unet", 1, None)]
+    none, cfg, nag = (next(row for row in found if row["method"] == name) for name in ("none", "cfg", "nag"))
+    assert (cfg["cfg"], nag["phi"], nag["alpha"]) == (3, 4, 0.5)
+    assert nag["valid"] >= none["valid"] - 0.15
+    assert nag["valid"] >= cfg["valid"] + 0.25
+    assert nag["against_none"]["unwanted"]["points"] <= -0.08
+    assert nag["against_none"]["unwanted"]["p"] < 0.01
+
+
 def test_every_block_of_code_has_a_marker_that_a_test_executes():
     assert [marker for marker, _ in snippets()] == list(EXECUTED)
 

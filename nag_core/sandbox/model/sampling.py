@@ -35,7 +35,8 @@ def obedience(model: Miniature, steps: int, n: int = 512) -> dict[str, float]:
     prompts = sample(n, torch.Generator().manual_seed(1))[1]
     decoded = decode(euler(model, model.conditions(prompts), seeded_noise(n, 1), steps))
     found = decoded.attributes
-    nouns = [next((word for word in prompt.split() if word in SHAPES), None) for prompt in prompts]
+    words = [prompt.replace(",", " ").split() for prompt in prompts]
+    nouns = [next((word for word in caption if word in SHAPES), None) for caption in words]
     named = torch.tensor([noun is not None for noun in nouns])
     shares = {
         "valid": decoded.valid,
