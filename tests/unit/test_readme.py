@@ -128,7 +128,7 @@ def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_wei
 def test_the_measured_numbers_reach_the_goal_on_both_trainings_of_the_unet(name):
     result = json.loads((ROOT / ".github/assets" / name).read_text(encoding="utf-8"))
     found = [row for row in result["rows"] if (row["model"], row["steps"], row["sweep"]) == ("unet", 1, None)]
-    none, cfg, nag = (next(row for row in found if row["method"] == name) for name in ("none", "cfg", "nag"))
+    none, cfg, nag = (next(row for row in found if row["method"] == way) for way in ("none", "cfg", "nag"))
     assert (cfg["cfg"], nag["phi"], nag["alpha"]) == (3, 4, 0.5)
     assert nag["valid"] >= none["valid"] - 0.15
     assert nag["valid"] >= cfg["valid"] + 0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from nag_core.sandbox.model.world import COLOURS, GROUNDS, SHAPES
+from nag_core.sandbox.model.world import COLOURS, GROUNDS, SHAPES, words_in
 
 ATTRIBUTES = (*COLOURS, *SHAPES, *GROUNDS, "framed")
 
@@ -20,7 +20,7 @@ class Pair(NamedTuple):
 
 def pair(prompt: str, negative: str) -> Pair:
     """The pair; ValueError where the negative is not exactly one attribute of the world."""
-    found = [word for word in negative.lower().replace(",", " ").split() if word in ATTRIBUTES]
+    found = [word for word in words_in(negative) if word in ATTRIBUTES]
     if len(found) != 1:
         raise ValueError(f"the negative {negative!r} must name one attribute of {', '.join(ATTRIBUTES)}")
     return Pair(prompt, negative, found[0])

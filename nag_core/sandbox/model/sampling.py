@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .decoder import decode
 from .miniature import Conditions, Miniature
-from .world import SHAPES, SIZE, sample
+from .world import SHAPES, SIZE, sample, words_in
 
 
 @torch.no_grad()
@@ -35,8 +35,7 @@ def obedience(model: Miniature, steps: int, n: int = 512) -> dict[str, float]:
     prompts = sample(n, torch.Generator().manual_seed(1))[1]
     decoded = decode(euler(model, model.conditions(prompts), seeded_noise(n, 1), steps))
     found = decoded.attributes
-    words = [prompt.replace(",", " ").split() for prompt in prompts]
-    nouns = [next((word for word in caption if word in SHAPES), None) for caption in words]
+    nouns = [next((word for word in words_in(prompt) if word in SHAPES), None) for prompt in prompts]
     named = torch.tensor([noun is not None for noun in nouns])
     shares = {
         "valid": decoded.valid,

@@ -60,7 +60,7 @@ class Attributes:
         """(n,) bool: whether every attribute word of the prompt is true of each picture."""
         known = {*SHAPES, *COLOURS, *GROUNDS, "framed"}
         result = torch.ones(len(self), dtype=torch.bool)
-        for word in prompt.lower().replace(",", " ").split():
+        for word in words_in(prompt):
             if word in known:
                 result &= self.has(word)
         return result
@@ -68,6 +68,11 @@ class Attributes:
     def honour_each(self, prompts: list[str]) -> Tensor:
         """(n,) bool: whether each picture honours the prompt of its own row."""
         return torch.cat([self[i : i + 1].honours(prompt) for i, prompt in enumerate(prompts)])
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a prompt, a negative or a caption, commas left out."""
+    return text.lower().replace(",", " ").split()
 
 
 def vocabulary() -> tuple[str, ...]:
