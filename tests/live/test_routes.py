@@ -143,8 +143,10 @@ def guarded_sandboxes(tmp_path_factory):
 def guarded(request, guarded_sandboxes):
     """A WebUI behind --api-auth: its URL, and who may come in."""
     live, auth = map(request.config.getoption, ("--webui-url", "--api-auth"))
-    if live and (not auth or request.param):
-        pytest.skip("needs --api-auth, with which the WebUI was started; one WebUI has one mode, page or not")
+    if live and not auth:
+        pytest.skip("needs --api-auth, the name and password that the WebUI was started with")
+    if live and request.param:
+        pytest.skip("a live WebUI runs with its page or without, and was tried as it is under 'page'")
     if live:
         return live.rstrip("/"), (tuple(auth.split(":", 1)),)
     return guarded_sandboxes(*request.param), KNOWN
