@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
+
 from nag_core.config import FIELD
 
 # (part of the message, part of the address it is about): the hosts' own, seen without the extension as well.
@@ -50,6 +52,26 @@ class Page:
         """The tick is made by the host's script after everything else; gradio listens a moment later."""
         self.tick.wait_for(timeout=60_000)
         self.raw.wait_for_timeout(1000)
+
+    def restart(self, button: Any) -> None:
+        """Has the host make its page anew by `button`, and opens the new one.
+
+        The host's own script would reload it at the first answer to its pings, which on a busy machine is one
+        of the server that is about to end: it is left before it asks.
+        """
+        old = self.raw.evaluate("window.gradio_config.app_id")
+        button.dispatch_event("click")
+        self.raw.wait_for_timeout(1000)
+        self.raw.goto("about:blank")
+        self.until(lambda: self._app_id() not in (None, old), True, seconds=120)
+        self.open()
+
+    def _app_id(self) -> int | None:
+        """gradio's random number of the server that answers now, if one does."""
+        try:
+            return httpx.get(f"{self.url}/app_id", timeout=5).json()["app_id"]
+        except httpx.TransportError:
+            return None
 
     def go_to(self, tab: str) -> None:
         """Shows a generation tab; a page opens with txt2img."""

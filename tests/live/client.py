@@ -39,6 +39,16 @@ class Result:
         return rest[1:].partition('"')[0] if rest.startswith('"') else rest.partition(",")[0]
 
 
+def same_guidance(one: bytes, two: bytes) -> bool:
+    """Whether two pictures with one negative of NAG beside two main ones are equal, but for A1111's rounding.
+
+    At CFG 1 A1111 still computes uncond + 1 · (cond − uncond) (combine_denoised of its CFG denoiser), and the
+    main negative is that uncond. `one`, `two`: the pixels, RGB, 8 bits.
+    """
+    differences = [abs(a - b) for a, b in zip(one, two, strict=True)]
+    return max(differences) <= 1 and sum(differences) <= len(differences) / 1000
+
+
 class WebUI:
     """`txt2img(nag=[...], **payload)` and the raw routes."""
 

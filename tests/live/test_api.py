@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.live.client import same_guidance
 from tests.live.fingerprint import fingerprint
 
 ON = [{"enabled": True, "scale": 4}]
@@ -33,7 +34,7 @@ def test_the_negative_prompt_works_at_cfg_1(webui):
 def test_the_own_negative_box_wins_over_the_main_one(webui):
     own = webui.txt2img([{"scale": 4, "negative": "blue square"}], negative_prompt="red")
     main = webui.txt2img([{"scale": 4}], negative_prompt="blue square")
-    assert own.pixels == main.pixels
+    assert same_guidance(own.pixels[0], main.pixels[0])
     assert "NAG negative: blue square" in own.infotexts[0]
 
 
@@ -94,7 +95,7 @@ def test_a_schedule_takes_effect_at_its_step(webui):
 )
 def test_prompt_syntax_in_the_negative(webui, text):
     own, main = webui.txt2img([{"negative": text}]), webui.txt2img([{}], negative_prompt=text)
-    assert own.pixels == main.pixels
+    assert same_guidance(own.pixels[0], main.pixels[0])
     assert "4/4 steps" in own.report()
 
 

@@ -158,8 +158,10 @@ def test_our_routes_are_as_guarded_as_the_hosts(guarded, path):
     url, (user, password) = f"{root}/{path}", known[0]
     for wrong in (None, (user, "two"), (user, ""), ("eve", password), ("", "")):
         answer = httpx.get(url, auth=wrong, timeout=60)
-        assert answer.status_code == 401, wrong
-        assert answer.headers["www-authenticate"] == "Basic"
+        host = httpx.get(f"{root}/sdapi/v1/options", auth=wrong, timeout=60)
+        assert answer.status_code == host.status_code == 401, wrong
+        header = "www-authenticate"  # reForge sends none, from its own routes as well
+        assert answer.headers.get(header) == host.headers.get(header)
     for right in known:
         assert httpx.get(url, auth=right, timeout=60).status_code == 200
 

@@ -9,7 +9,9 @@ from modules import scripts
 
 
 def fail_in_block(block, step, p):
-    """A DiT has no attn2 hooks: raises in its second block; ours has run in the first one by then."""
+    """Where there is no patch for attn2 (A1111, any DiT): the second block given raises; ours has run in the
+    first one by then.
+    """
 
     def fail(*_):
         if p.sampler.model_wrap_cfg.step >= step:
@@ -66,6 +68,11 @@ class Faults(scripts.Script):
             self.end_of_shortage()
             self.end_of_shortage = run_out_of_memory(int(no_memory), p)
         if step is None or step < 0:
+            return
+        if not hasattr(p.sd_model, "forge_objects"):
+            modules = p.sd_model.model.diffusion_model.named_modules()
+            attentions = [module for name, module in modules if name.endswith(".attn2")]
+            fail_in_block(attentions[1], int(step), p)
             return
         unet = p.sd_model.forge_objects.unet.clone()
         network = unet.model.diffusion_model
