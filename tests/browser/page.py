@@ -83,6 +83,11 @@ class Page:
     def is_gradio_4(self) -> bool:
         return self.raw.evaluate("window.gradio_config.version").startswith("4.")
 
+    def has(self, elem_id: str) -> bool:
+        """Whether the page is made with such a component, shown already or not."""
+        look = "id => window.gradio_config.components.some(one => one.props.elem_id === id)"
+        return self.raw.evaluate(look, elem_id)
+
     # NAG's controls
 
     def id(self, name: str) -> str:
@@ -149,6 +154,8 @@ class Page:
 
     def paste(self, infotext: str) -> None:
         """Reads parameters from the prompt box, as the arrow beside it does."""
+        if not self.is_gradio_4:
+            self.fill(f"{self.tab}_neg_prompt", "")  # Classic greys the arrow while there is a negative
         self.fill(f"{self.tab}_prompt", infotext)
         self.raw.click(f"#{self.tab}_tools #paste")
         self.until(lambda: self.raw.input_value(f"#{self.tab}_prompt textarea"), infotext.split("\n")[0])
