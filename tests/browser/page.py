@@ -59,7 +59,8 @@ class Page:
         The host's own script would reload it at the first answer to its pings, which on a busy machine is one
         of the server that is about to end: it is left before it asks.
         """
-        old = self.raw.evaluate("window.gradio_config.app_id")
+        old = self._app_id()
+        assert old is not None
         button.dispatch_event("click")
         self.raw.wait_for_timeout(1000)
         self.raw.goto("about:blank")
@@ -70,7 +71,7 @@ class Page:
         """gradio's random number of the server that answers now, if one does."""
         try:
             return httpx.get(f"{self.url}/app_id", timeout=5).json()["app_id"]
-        except httpx.TransportError:
+        except (httpx.TransportError, ValueError, KeyError):
             return None
 
     def go_to(self, tab: str) -> None:
@@ -155,7 +156,9 @@ class Page:
     def paste(self, infotext: str) -> None:
         """Reads parameters from the prompt box, as the arrow beside it does."""
         if not self.is_gradio_4:
-            self.fill(f"{self.tab}_neg_prompt", "")  # Classic greys the arrow while there is a negative
+            self.fill(
+                f"{self.tab}_neg_prompt", ""
+            )  # Classic greys the arrow beside one
         self.fill(f"{self.tab}_prompt", infotext)
         self.raw.click(f"#{self.tab}_tools #paste")
         self.until(lambda: self.raw.input_value(f"#{self.tab}_prompt textarea"), infotext.split("\n")[0])

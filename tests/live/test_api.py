@@ -35,6 +35,7 @@ def test_the_own_negative_box_wins_over_the_main_one(webui):
     own = webui.txt2img([{"scale": 4, "negative": "blue square"}], negative_prompt="red")
     main = webui.txt2img([{"scale": 4}], negative_prompt="blue square")
     assert same_guidance(own.pixels[0], main.pixels[0])
+    assert not same_guidance(own.pixels[0], webui.txt2img([{"scale": 4}], negative_prompt="red").pixels[0])
     assert "NAG negative: blue square" in own.infotexts[0]
 
 

@@ -9,8 +9,8 @@ from modules import scripts
 
 
 def fail_in_block(block, step, p):
-    """Where there is no patch for attn2 (A1111, any DiT): the second block given raises; ours has run in the
-    first one by then.
+    """Where there is no patch for attn2 (A1111, any DiT): `block`, its second one, raises; ours has
+    run in the first one by then.
     """
 
     def fail(*_):
