@@ -156,9 +156,7 @@ class Page:
     def paste(self, infotext: str) -> None:
         """Reads parameters from the prompt box, as the arrow beside it does."""
         if not self.is_gradio_4:
-            self.fill(
-                f"{self.tab}_neg_prompt", ""
-            )  # Classic greys the arrow beside one
+            self.fill(f"{self.tab}_neg_prompt", "")  # Classic greys the arrow beside one
         self.fill(f"{self.tab}_prompt", infotext)
         self.raw.click(f"#{self.tab}_tools #paste")
         self.until(lambda: self.raw.input_value(f"#{self.tab}_prompt textarea"), infotext.split("\n")[0])
