@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.live.client import same_guidance
+from tests.live.client import largest_difference
 from tests.live.fingerprint import fingerprint
 
 ON = [{"enabled": True, "scale": 4}]
@@ -34,8 +34,9 @@ def test_the_negative_prompt_works_at_cfg_1(webui):
 def test_the_own_negative_box_wins_over_the_main_one(webui):
     own = webui.txt2img([{"scale": 4, "negative": "blue square"}], negative_prompt="red")
     main = webui.txt2img([{"scale": 4}], negative_prompt="blue square")
-    assert same_guidance(own.pixels[0], main.pixels[0])
-    assert not same_guidance(own.pixels[0], webui.txt2img([{"scale": 4}], negative_prompt="red").pixels[0])
+    assert webui.same_guidance(own.pixels[0], main.pixels[0])
+    red = webui.txt2img([{"scale": 4}], negative_prompt="red")
+    assert not webui.same_guidance(own.pixels[0], red.pixels[0])
     assert "NAG negative: blue square" in own.infotexts[0]
 
 
@@ -96,7 +97,7 @@ def test_a_schedule_takes_effect_at_its_step(webui):
 )
 def test_prompt_syntax_in_the_negative(webui, text):
     own, main = webui.txt2img([{"negative": text}]), webui.txt2img([{}], negative_prompt=text)
-    assert same_guidance(own.pixels[0], main.pixels[0])
+    assert webui.same_guidance(own.pixels[0], main.pixels[0])
     assert "4/4 steps" in own.report()
 
 
@@ -116,10 +117,6 @@ def test_a_picture_of_a_batch_equals_the_single_picture_of_its_seed(webui):
             single = webui.txt2img(nag, seed=1 + index)
             differences.append(largest_difference(batch.pixels[-3:][index], single.pixels[0]))
     assert max(apart) <= max(own) + 4
-
-
-def largest_difference(one, two):
-    return max(abs(a - b) for a, b in zip(one, two, strict=True))
 
 
 def steps_of(report):

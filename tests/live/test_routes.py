@@ -153,7 +153,7 @@ def guarded(request, guarded_sandboxes):
 
 
 @pytest.mark.parametrize("path", [*(f"nag/v1/{name}" for name in ROUTES), "sdapi/v1/options"])
-def test_our_routes_are_as_guarded_as_the_hosts(guarded, path):
+def test_our_routes_are_as_guarded_as_the_hosts(guarded, path, request):
     root, known = guarded
     url, (user, password) = f"{root}/{path}", known[0]
     for wrong in (None, (user, "two"), (user, ""), ("eve", password), ("", "")):
@@ -162,6 +162,7 @@ def test_our_routes_are_as_guarded_as_the_hosts(guarded, path):
         assert answer.status_code == host.status_code == 401, wrong
         header = "www-authenticate"  # reForge sends none, from its own routes as well
         assert answer.headers.get(header) == host.headers.get(header)
+        assert request.config.getoption("--webui-url") or answer.headers[header] == "Basic"
     for right in known:
         assert httpx.get(url, auth=right, timeout=60).status_code == 200
 
