@@ -66,6 +66,7 @@ def page(context, url):
     page = Page(context.new_page(), url)
     page.open()
     yield page
+    page.leave_queue()
     assert page.errors == []
 
 

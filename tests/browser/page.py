@@ -30,6 +30,8 @@ class Page:
     def __init__(self, raw: Any, url: str) -> None:
         self.raw, self.url, self.tab = raw, url, "txt2img"
         self.errors: list[str] = []
+        self._places_in_queue: list[Any] = []
+        raw.on("websocket", lambda socket: self._places_in_queue.append(socket))
         raw.on("console", self._heard)
         raw.on("pageerror", lambda error: self.errors.append(f"{error}\n{getattr(error, 'stack', '')}"))
 
@@ -45,6 +47,7 @@ class Page:
         self.errors[:] = [error for error in self.errors if GRADIO_3_NOISE not in error]
 
     def open(self) -> None:
+        self.leave_queue()
         self.raw.goto(self.url)
         self.wait_until_ready()
 
@@ -61,6 +64,7 @@ class Page:
         """
         old = self._app_id()
         assert old is not None
+        self.leave_queue()
         button.dispatch_event("click")
         self.raw.wait_for_timeout(1000)
         self.raw.goto("about:blank")
@@ -73,6 +77,15 @@ class Page:
             return httpx.get(f"{self.url}/app_id", timeout=5).json()["app_id"]
         except (httpx.TransportError, ValueError, KeyError):
             return None
+
+    def leave_queue(self) -> None:
+        """Waits until nothing of this page's is in the host's queue.
+
+        gradio 3.41 never ends the websocket of a page that is closed while its turn comes (`join_queue` of
+        its routes.py), and its server waits for all of them when it closes: with or without NAG, Reload UI
+        would hang for ever.
+        """
+        self.until(lambda: sum(not one.is_closed() for one in self._places_in_queue), 0, seconds=60)
 
     def go_to(self, tab: str) -> None:
         """Shows a generation tab; a page opens with txt2img."""

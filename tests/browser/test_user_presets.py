@@ -144,6 +144,7 @@ def test_one_that_another_window_has_deleted_is_said_to_be_missing(page, presets
     presets.press("delete", missing)
     presets.press("rename", missing, name=OTHER)
     page.until(lambda: page.values("preset", *VALUES), {"preset": NAME, **VALUES})
+    second.leave_queue()
     assert second.errors == []
 
 

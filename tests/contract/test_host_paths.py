@@ -7,6 +7,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from tests.live.client import largest_difference
+
 ON = [{"enabled": True, "scale": 4}]
 HIRES = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1, "hr_second_pass_steps": 6}
 
@@ -159,7 +161,7 @@ def test_multidiffusion_tiles_are_guided_like_the_untiled_picture(host, job, mon
     tile(host, monkeypatch, marked=True)
     _, tiled = job(ON, cfg_scale=cfg)
     assert "7 layers × 4/4 steps" in tiled.infotexts[0]
-    assert largest_difference(plain, tiled) <= 2
+    assert difference(plain, tiled) <= 2
 
 
 def test_rows_multiplied_by_an_unknown_wrapper_run_plain_and_are_said(host, job, monkeypatch):
@@ -167,12 +169,11 @@ def test_rows_multiplied_by_an_unknown_wrapper_run_plain_and_are_said(host, job,
     tile(host, monkeypatch, marked=False)
     _, tiled = job(ON, cfg_scale=4)
     assert "a batch layout nobody knows" in tiled.infotexts[0]
-    assert largest_difference(off, tiled) <= 2
+    assert difference(off, tiled) <= 2
 
 
-def largest_difference(one, two):
-    a, b = (torch.tensor(list(x.images[0].convert("RGB").tobytes())) for x in (one, two))
-    return int((a - b).abs().max())
+def difference(one, two):
+    return largest_difference(*(processed.images[0].convert("RGB").tobytes() for processed in (one, two)))
 
 
 @pytest.mark.parametrize(
