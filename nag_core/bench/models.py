@@ -176,7 +176,10 @@ def _flux(place: Place, name: str, tokens: int) -> JointCase:
     side = place.of(64, 28, 24)
     image = side * side
     kind = ChromaTransformer2DModel if name == "chroma" else FluxTransformer2DModel
-    more = {} if name == "chroma" else {"guidance_embeds": name == "flux-dev"}
+    if name == "chroma":
+        more = {"approximator_hidden_dim": place.of(5120, 5120, 256)}
+    else:
+        more = {"guidance_embeds": name == "flux-dev"}
     network = place.build(
         kind, num_layers=depth[0], num_single_layers=depth[1], num_attention_heads=heads, **more
     )

@@ -79,13 +79,14 @@ class Page:
             return None
 
     def leave_queue(self) -> None:
-        """Waits until nothing of this page's is in the host's queue.
+        """Waits until nothing of this page's is in the host's queue, nor about to be.
 
         gradio 3.41 never ends the websocket of a page that is closed while its turn comes (`join_queue` of
         its routes.py), and its server waits for all of them when it closes: with or without NAG, Reload UI
-        would hang for ever.
+        would hang for ever. gradio 4 asks over plain HTTP.
         """
-        self.until(lambda: sum(not one.is_closed() for one in self._places_in_queue), 0, seconds=60)
+        if self.raw.url != "about:blank" and not self.is_gradio_4:
+            self.settles(lambda: sum(not one.is_closed() for one in self._places_in_queue), 0, seconds=60)
 
     def go_to(self, tab: str) -> None:
         """Shows a generation tab; a page opens with txt2img."""
