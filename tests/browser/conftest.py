@@ -51,23 +51,35 @@ def chromium():
 
 
 @pytest.fixture
-def context(chromium, url):
-    """A window that reaches the WebUI only: hosts' pages ask for fonts and scripts from elsewhere."""
+def new_page(chromium, url):
+    """Makes pages of one window; afterwards their consoles must be free of errors.
+
+    They reach the WebUI only: hosts' pages ask for fonts and scripts from elsewhere.
+    """
     context = chromium.new_context(viewport={"width": 1400, "height": 1400})
     context.set_default_timeout(20_000)
     context.route(lambda asked: not asked.startswith(url), lambda route: route.abort())
-    yield context
-    context.close()
+    pages = []
+
+    def make():
+        pages.append(Page(context.new_page(), url))
+        return pages[-1]
+
+    yield make
+    try:
+        for page in pages:
+            page.leave_queue()
+    finally:
+        context.close()
+        assert [error for page in pages for error in page.errors] == []
 
 
 @pytest.fixture
-def page(context, url):
-    """The opened page; afterwards, its console must be free of errors."""
-    page = Page(context.new_page(), url)
+def page(new_page):
+    """The opened page."""
+    page = new_page()
     page.open()
-    yield page
-    page.leave_queue()
-    assert page.errors == []
+    return page
 
 
 @pytest.fixture

@@ -21,6 +21,10 @@ KNOWN_ERRORS = (
 )
 # gradio 3.41 in handle_update, from the hosts' own size sliders and Hires. fix, with NAG untouched as well.
 GRADIO_3_NOISE = "Cannot read properties of undefined (reading 'props')"
+# gradio 3: how many requests a page sends by itself.
+QUEUED_AT_LOADING = """window.gradio_config.dependencies.filter(
+    one => one.trigger === "load" && !one.targets.length && one.backend_fn && one.queue !== false
+).length"""
 SEEDS = itertools.count(int(time.time()) % 100_000)
 
 
@@ -30,10 +34,15 @@ class Page:
     def __init__(self, raw: Any, url: str) -> None:
         self.raw, self.url, self.tab = raw, url, "txt2img"
         self.errors: list[str] = []
-        self._places_in_queue: list[Any] = []
-        raw.on("websocket", lambda socket: self._places_in_queue.append(socket))
+        self._asked: list[Any] = []  # gradio 3's requests of this document, a websocket each
+        raw.on("websocket", self._asks)
+        raw.on("framenavigated", lambda frame: self._asked.clear() if frame == raw.main_frame else None)
         raw.on("console", self._heard)
         raw.on("pageerror", lambda error: self.errors.append(f"{error}\n{getattr(error, 'stack', '')}"))
+
+    def _asks(self, socket: Any) -> None:
+        if "/queue/join" in socket.url:
+            self._asked.append(socket)
 
     def _heard(self, message: Any) -> None:
         address = message.location.get("url", "")
@@ -54,20 +63,30 @@ class Page:
     def wait_until_ready(self) -> None:
         """The tick is made by the host's script after everything else; gradio listens a moment later."""
         self.tick.wait_for(timeout=60_000)
+        if not self.is_gradio_4:
+            of_loading = self.raw.evaluate(QUEUED_AT_LOADING)
+            self.until(lambda: len(self._asked) >= of_loading, True, seconds=60)
         self.raw.wait_for_timeout(1000)
 
     def restart(self, button: Any) -> None:
         """Has the host make its page anew by `button`, and opens the new one.
 
         The host's own script would reload it at the first answer to its pings, which on a busy machine is one
-        of the server that is about to end: it is left before it asks.
+        of the server that is about to end: it gets none.
         """
         old = self._app_id()
         assert old is not None
         self.leave_queue()
+        self.raw.route("**/internal/ping", lambda route: route.abort())
+        before = len(self._asked)
         button.dispatch_event("click")
-        self.raw.wait_for_timeout(1000)
+        if self.is_gradio_4:
+            self.raw.wait_for_timeout(1000)
+        else:
+            self.until(lambda: len(self._asked) > before, True)
+            self.leave_queue()
         self.raw.goto("about:blank")
+        self.raw.unroute("**/internal/ping")
         self.until(lambda: self._app_id() not in (None, old), True, seconds=120)
         self.open()
 
@@ -79,14 +98,15 @@ class Page:
             return None
 
     def leave_queue(self) -> None:
-        """Waits until nothing of this page's is in the host's queue, nor about to be.
+        """Waits until the host's queue has had nothing of this page's for a second.
 
-        gradio 3.41 never ends the websocket of a page that is closed while its turn comes (`join_queue` of
-        its routes.py), and its server waits for all of them when it closes: with or without NAG, Reload UI
+        gradio 3.41 never ends the request of a page that is gone before its turn has begun (`join_queue` of
+        its routes.py), and its server waits for all requests when it closes: with or without NAG, Reload UI
         would hang for ever. gradio 4 asks over plain HTTP.
         """
-        if self.raw.url != "about:blank" and not self.is_gradio_4:
-            self.settles(lambda: sum(not one.is_closed() for one in self._places_in_queue), 0, seconds=60)
+        if self.raw.is_closed() or self.raw.url == "about:blank" or self.is_gradio_4:
+            return
+        self.settles(lambda: [one.url for one in self._asked if not one.is_closed()], [], seconds=60)
 
     def go_to(self, tab: str) -> None:
         """Shows a generation tab; a page opens with txt2img."""
@@ -96,7 +116,7 @@ class Page:
 
     @property
     def is_gradio_4(self) -> bool:
-        return self.raw.evaluate("window.gradio_config.version").startswith("4.")
+        return self.raw.evaluate("window.gradio_config?.version ?? ''").startswith("4.")
 
     def has(self, elem_id: str) -> bool:
         """Whether the page is made with such a component, shown already or not."""

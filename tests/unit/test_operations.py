@@ -1,5 +1,5 @@
-"""How much more a guided model call computes: counted on the real model classes at their true sizes, without
-weights (meta device), batch 1, no CFG, 1024 x 1024.
+"""How much more a guided model call computes: counted on the real model classes at their true sizes (Flux by
+default with a quarter of its blocks), without weights (meta device), batch 1, no CFG, 1024 x 1024.
 
 Expected numbers: the operation model (its "LSE" column), checked against torch's own counter to 0.4 %.
 """
@@ -74,8 +74,8 @@ def joint(q, k, v, tokens, text, image_first=False):
     ],
 )  # fmt: skip
 def test_flux_and_chroma(name, text, extra, blocks, monkeypatch):
-    """256 tokens: schnell; 512: dev, with its guidance embedding. `blocks` of two streams, twice as many of
-    one, each kind all alike: a quarter of them (7.04 %) tells what all of them do (7.01 %).
+    """256 tokens: schnell; 512: dev, with its guidance embedding. `blocks` double-stream blocks, twice as
+    many single ones: a quarter of them (7.04 %) tells what all of them do (7.01 %).
     """
     from diffusers.models.transformers import transformer_chroma, transformer_flux
 
