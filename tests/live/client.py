@@ -86,8 +86,8 @@ class WebUI:
         """By the attention that only nag_core/hosts/a1111.py names in the report."""
         return "torch attention for the negative" in self.txt2img([{}]).report()
 
-    def same_guidance(self, one: bytes, two: bytes) -> bool:
-        """Whether two pictures' pixels, with one negative of NAG beside two main ones, are equal.
+    def same_but_for_main_negative(self, one: bytes, two: bytes) -> bool:
+        """Whether the pixels of two pictures are equal whose main negatives differ, at CFG 1.
 
         But for A1111's rounding: at CFG 1 it still computes uncond + 1 · (cond − uncond) (combine_denoised of
         its CFG denoiser), and the main negative is that uncond.
