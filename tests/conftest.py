@@ -18,6 +18,7 @@ if not torch.cuda.is_available():
 SANDBOX = importlib.metadata.version("gradio").startswith("4.")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(config, items):
     """The sandbox is built with gradio 4: under the webui3 extra its tests are left out, and it says so."""
     for item in items:

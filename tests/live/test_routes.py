@@ -100,8 +100,6 @@ def test_ticked_by_default_means_the_page_only(webui, options):
 
 # Behind --api-auth
 
-one_process = pytest.mark.xdist_group("guarded sandboxes")  # they take ten seconds to start
-
 
 @contextmanager
 def guarded_sandbox(log, *flags):
@@ -154,7 +152,6 @@ def guarded(request, guarded_sandboxes):
     return guarded_sandboxes(*request.param), KNOWN
 
 
-@one_process
 @pytest.mark.parametrize("path", [*(f"nag/v1/{name}" for name in ROUTES), "sdapi/v1/options"])
 def test_our_routes_are_as_guarded_as_the_hosts(guarded, path, request):
     root, known = guarded
@@ -170,7 +167,6 @@ def test_our_routes_are_as_guarded_as_the_hosts(guarded, path, request):
         assert httpx.get(url, auth=right, timeout=60).status_code == 200
 
 
-@one_process
 def test_the_status_is_null_before_the_first_job(guarded, request):
     if request.config.getoption("--webui-url"):
         pytest.skip("jobs ran on this WebUI before")
