@@ -53,14 +53,15 @@ class Scheduled:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """The negative prompt of every image of a batch; None where the image's negative is empty and NAG stands
-    aside.
+    """The negative prompt of every image of a batch; None where NAG stands aside: the image's negative is
+    empty, or gave what its prompt gave (of `alike` images, see alike.py).
 
     Own resolver instead of the hosts' `reconstruct_cond_batch`: that one writes every image and every
     schedule entry into one tensor and raises when `[a:b:0.5]` changes the number of 77-token chunks.
     """
 
     images: tuple[tuple[Scheduled, ...] | None, ...]
+    alike: int = 0
 
     @property
     def tokens(self) -> int:
@@ -80,10 +81,11 @@ class Negative:
 
         The wrap past the end is the hosts' own rule (modules/prompt_parser.py: target_index stays 0).
         """
-        return tuple(None if schedule is None else _entry_at(schedule, step) for schedule in self.images)
+        return tuple(None if schedule is None else entry_at(schedule, step) for schedule in self.images)
 
 
-def _entry_at(schedule: Sequence[Scheduled], step: int) -> Entry | None:
+def entry_at(schedule: Sequence[Scheduled], step: int) -> Entry | None:
+    """A schedule's entry at sampler step `step`, see `Negative.at`."""
     return next((part.entry for part in schedule if step <= part.end_at_step), schedule[0].entry)
 
 
@@ -99,7 +101,7 @@ def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Seque
     for schedule, parts in zip(schedules, texts, strict=True):
         if id(schedule) not in shared:
             scheduled = tuple(
-                Scheduled(end, Entry(_cross_attention(cond)) if text.strip() else None)
+                Scheduled(end, Entry(cross_attention_context(cond)) if text.strip() else None)
                 for (end, cond), text in zip(schedule, parts, strict=True)
             )
             shared[id(schedule)] = scheduled if any(part.entry for part in scheduled) else None
@@ -120,7 +122,7 @@ def weighted_negative(
     made: dict[Hashable, Entry | None] = {}
 
     def at(step: int) -> Entry | None:
-        entries = [None if schedule is None else _entry_at(schedule, step) for schedule in single]
+        entries = [None if schedule is None else entry_at(schedule, step) for schedule in single]
         present = tuple(
             (one, weight) for one, weight in zip(entries, weights, strict=True) if one is not None
         )
@@ -140,7 +142,8 @@ def _joined(present: Sequence[tuple[Entry, float]]) -> Entry | None:
     return Entry(torch.cat([entry.context for entry, _ in present]), parts=parts)
 
 
-def _cross_attention(cond: Tensor | dict[str, Tensor]) -> Tensor:
+def cross_attention_context(cond: Tensor | dict[str, Tensor]) -> Tensor:
+    """What of a host's conditioning of one text the attention sees, (tokens, channels)."""
     context = cond["crossattn"] if isinstance(cond, dict) else cond
     return context[0] if context.dim() == 3 and context.shape[0] == 1 else context  # Neo's Krea
 

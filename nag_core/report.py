@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from nag_core.presets import Strength
 
+SAME = "prompt and negative gave the same conditioning"
+
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
@@ -14,7 +16,8 @@ class PassReport:
     `layers`: how many were guided, by kind: (("", 70),) for attention layers, (("double", 19), ("single",
     38)) for transformer blocks. `total_calls`: model calls made (some samplers make two a step);
     `guided_calls` of them under NAG. `negatives`: the most that were combined, and their tokens. `images`:
-    how many of how many had a negative. `bypassed`: NAG was installed for calls, and none of them came to it.
+    how many of how many had a negative to steer away from; `alike`: of how many it gave what the prompt gave.
+    `bypassed`: NAG was installed for calls, and none of them came to it.
     """
 
     pass_name: str
@@ -27,6 +30,7 @@ class PassReport:
     strength: Strength | None = None
     negatives: tuple[int, int] = (1, 0)
     images: tuple[int, int] = (0, 0)
+    alike: int = 0
     problems: tuple[str, ...] = ()
     bypassed: bool = False
 
@@ -55,7 +59,7 @@ class PassReport:
             parts.append(f"{self.negatives[0]} negatives of {self.negatives[1]} tokens together")
         guided, total = self.images
         if guided < total:
-            parts.append(f"{guided} of {total} images (the others' negative is empty)")
+            parts.append(f"{guided} of {total} images ({left_out(total - guided - self.alike, self.alike)})")
         return ", ".join([*parts, *self.problems])
 
     def _counted_layers(self) -> str:
@@ -68,6 +72,26 @@ class PassReport:
 def aside(pass_name: str, reason: str) -> PassReport:
     """The report of a pass in which NAG was asked for and stood aside."""
     return PassReport(pass_name, reason=reason)
+
+
+def nobody(images: int, alike: int) -> str:
+    """Why none of `images` is guided: the negative of `alike` gave the prompt's conditioning, the others' is
+    empty.
+    """
+    if not alike:
+        return "the negative prompt is empty"
+    return SAME if alike == images else f"{SAME} in {alike} of {images} images, the others' negative is empty"
+
+
+def left_out(empty: int, alike: int) -> str:
+    """Why images are not guided: the negative of `empty` is empty, that of `alike` gave the prompt's
+    conditioning.
+    """
+    if not alike:
+        return "the others' negative is empty"
+    if not empty:
+        return f"the others: {SAME}"
+    return f"of the others, the negative of {empty} is empty; {alike}: {SAME}"
 
 
 def summary(reports: list[PassReport], recorded: Strength | None = None) -> str:

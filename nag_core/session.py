@@ -96,6 +96,7 @@ class Session:
     problems: list[str] = field(default_factory=list)
     images: int = 0
     guided_images: int = 0
+    alike_images: int = 0
     negatives: tuple[int, int] = (1, 0)
     armed: int = 0
     faded: int = 0
@@ -109,6 +110,7 @@ class Session:
         self.phi = self.strength.phi
         self.negatives = self.negative.most
         self.guided_images = sum(schedule is not None for schedule in self.negative.images)
+        self.alike_images = self.negative.alike
 
     def begin_call(self) -> Progress | None:
         """Counts one denoiser call; where the sampler is if NAG acts on this call, else None."""
@@ -170,6 +172,7 @@ class Session:
             strength=self.strength,
             negatives=self.negatives,
             images=(self.guided_images, self.images),
+            alike=self.alike_images,
             problems=tuple(self.problems),
             bypassed=self.armed > 0 and not self.layers,
         )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from nag_core.hosts import asked
 
 
 def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]:
     """The text behind each schedule entry, image by image: `[red::0.5]` is "red", then ""."""
     from modules import prompt_parser, shared
 
-    old = bool(getattr(shared.opts, "use_old_scheduling", False))
     first, second = _steps(p, hires)
-    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(list(texts), first, second, old)
+    schedules = asked.call(
+        asked.attribute(prompt_parser, "get_learned_conditioning_prompt_schedules"),
+        list(texts), first, **_of_hires(second),
+        # Neo has dropped it.
+        where_taken={"use_old_scheduling": bool(getattr(shared.opts, "use_old_scheduling", False))},
+    )  # fmt: skip
     return [[text for _, text in schedule] for schedule in schedules]
 
 
@@ -27,42 +32,56 @@ def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[
     from modules import prompt_parser
 
     width, height = (p.hr_upscale_to_x, p.hr_upscale_to_y) if hires else (p.width, p.height)
-    distilled = getattr(p, "hr_distilled_cfg" if hires else "distilled_cfg_scale", None)
     options = {"is_negative_prompt": True, "width": width, "height": height}
-    if "distilled_cfg_scale" in inspect.signature(prompt_parser.SdConditioning.__init__).parameters:
-        options["distilled_cfg_scale"] = distilled
+    distilled = getattr(p, "hr_distilled_cfg" if hires else "distilled_cfg_scale", None)
+    some_take = {"distilled_cfg_scale": distilled}  # Forge main and Neo
     first, second = _steps(p, hires)
     networks = getattr(p, "hr_extra_network_data" if hires else "extra_network_data", None)
+    conditioning = asked.attribute(prompt_parser, "SdConditioning")
+
+    def made(some: Sequence[str]) -> Any:
+        return asked.call(conditioning, list(some), **options, where_taken=some_take)
 
     def cached(function: Callable) -> Any:
-        conditioning = prompt_parser.SdConditioning(list(texts), **options)
-        return p.get_conds_with_caching(function, conditioning, first, [cache], networks, second)
+        caching = asked.attribute(p, "get_conds_with_caching")
+        return asked.call(caching, function, made(texts), first, [cache], networks, **_of_hires(second))
 
     try:
-        return cached(prompt_parser.get_learned_conditioning)
+        return cached(asked.attribute(prompt_parser, "get_learned_conditioning"))
+    except asked.HostChanged:
+        raise
     except RuntimeError:
         if all(len(parts) == 1 for parts in schedule_texts(p, texts, hires)):
             raise
         # Forge main stacks the parts of a schedule, which fails on Chroma where they are not equally long.
-        return cached(_part_by_part(options))
+        return cached(_part_by_part(made))
 
 
-def _part_by_part(options: dict[str, Any]) -> Callable:
-    """The host's get_learned_conditioning, but each part of a schedule encoded by itself."""
+def _part_by_part(made: Callable[[Sequence[str]], Any]) -> Callable:
+    """The host's get_learned_conditioning, but each part of a schedule encoded by itself.
+
+    made: texts as the host's SdConditioning. What the host passes behind the steps goes to its own functions
+        as it came: not every host has the same there.
+    """
     from modules import prompt_parser
 
-    def get_learned_conditioning(model, prompts, steps, hires_steps=None, old=False):
+    def get_learned_conditioning(model, prompts, steps, *more, **named):
         def encoded(text: str) -> Any:
-            alone = prompt_parser.SdConditioning([text], **options)
-            return prompt_parser.get_learned_conditioning(model, alone, steps, hires_steps, old)[0][-1].cond
+            alone = made([text])
+            return prompt_parser.get_learned_conditioning(model, alone, steps, *more, **named)[0][-1].cond
 
         unique = list(dict.fromkeys(prompts))  # equal prompts share their schedule, as the hosts' do
         parse = prompt_parser.get_learned_conditioning_prompt_schedules
-        schedules = parse(unique, steps, hires_steps, old)
-        made = [[(end, encoded(text)) for end, text in schedule] for schedule in schedules]
-        return [made[unique.index(prompt)] for prompt in prompts]
+        schedules = parse(unique, steps, *more, **named)
+        parts = [[(end, encoded(text)) for end, text in schedule] for schedule in schedules]
+        return [parts[unique.index(prompt)] for prompt in prompts]
 
     return get_learned_conditioning
+
+
+def _of_hires(steps: int | None) -> dict[str, int]:
+    """As an argument: only the hires pass needs it."""
+    return {} if steps is None else {"hires_steps": steps}
 
 
 def _steps(p: Any, hires: bool) -> tuple[int, int | None]:
@@ -72,6 +91,7 @@ def _steps(p: Any, hires: bool) -> tuple[int, int | None]:
         return first, None
     from modules import sd_samplers
 
-    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+    find = asked.attribute(sd_samplers, "find_sampler_config")
+    config = asked.call(find, p.hr_sampler_name or p.sampler_name)
     steps = p.hr_second_pass_steps or p.steps
     return first, config.total_steps(steps) if config else steps

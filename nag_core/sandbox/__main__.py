@@ -10,6 +10,8 @@ import socket
 import sys
 from typing import NoReturn
 
+from nag_core.sandbox.makes import MAKES
+
 NEEDED = ("torch", "numpy", "PIL", "gradio", "fastapi", "uvicorn", "safetensors")
 INSTALL = "pip install -e '.[webui4]'"
 BAD_USE, BAD_PORT = 2, 1
@@ -38,6 +40,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--data-dir", help="keep settings and params.txt here (default: a folder removed at exit)"
     )
     parser.add_argument("--scripts-dir", help="load scripts from here instead of this extension's scripts/")
+    parser.add_argument(
+        "--make",
+        choices=MAKES,
+        default=MAKES[0],
+        help="which release of a WebUI to stand in for: their functions take other arguments",
+    )
     return parser.parse_args(argv)
 
 
@@ -93,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
                 "api_auth": args.api_auth,
                 "data_dir": args.data_dir,
                 "scripts_dir": args.scripts_dir,
+                "make": args.make,
             }
         )
     except (HostPresentError, ValueError) as error:

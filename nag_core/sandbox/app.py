@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nag_core.sandbox import makes
 from nag_core.sandbox.bootstrap import activate
 
 
@@ -22,6 +23,7 @@ def create_app(flags: dict[str, Any] | None = None) -> Any:
     from fastapi import FastAPI
     from modules import gradio_extensions, script_callbacks, scripts, sd_models, shared
 
+    makes.apply(cmd_opts.make)
     gradio_extensions.install()
     sd_models.prepare()
     scripts.load_scripts()

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nag_core import hosts, presets, report
+from nag_core.alike import unlike_prompt
 from nag_core.blocks import Block, choose, listing, parse_blocks
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
@@ -120,9 +121,9 @@ class Job:
         texts = negative_texts(p, self.settings, name == HIRES, self.notes)
         if self.host.samples_one(p.sd_model):
             texts = texts.of_one_image()
-        negative = self._negative(p, texts, None if texts.own else uc, name)
+        negative = self._negative(p, texts, None if texts.own else uc, name, c)
         if not any(negative.images):
-            return report.aside(name, "the negative prompt is empty")
+            return report.aside(name, report.nobody(len(negative.images), negative.alike))
         self._name_relative(p.sd_model)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, negative, base.sampler_progress(p),
@@ -132,9 +133,9 @@ class Job:
         self.host.install(p, p.sd_model, session)
         return Pass(session, texts)
 
-    def _negative(self, p: Any, given: Texts, schedules: Any, name: str) -> Negative:
-        """The conditioning of the texts: the host's `schedules` where it encoded them, else by its
-        encoder.
+    def _negative(self, p: Any, given: Texts, schedules: Any, name: str, prompts: Any) -> Negative:
+        """The conditioning of the texts: the host's `schedules` where it encoded them, else by its encoder;
+        without the images for which it is what `prompts`, the host's of the prompt, say already.
         """
         if not any(text.strip() for text in given.texts):
             return Negative((None,) * given.images)
@@ -145,8 +146,10 @@ class Job:
             schedules = encoding.encode(p, given.texts, self.caches.setdefault(name, [None, None]), hires)
         parts = encoding.schedule_texts(p, given.texts, hires)
         if given.weights:
-            return weighted_negative(schedules, parts, given.weights, given.images)
-        return negative_from_schedules(schedules, parts)
+            negative = weighted_negative(schedules, parts, given.weights, given.images)
+        else:
+            negative = negative_from_schedules(schedules, parts)
+        return _unlike_prompt(negative, prompts)
 
     def _chosen_blocks(self, sd_model: Any) -> frozenset[Block] | None:
         """The blocks to guide of this model, None for all; `UnsupportedHost` where it has none of them."""
@@ -201,8 +204,9 @@ class Job:
         self.caches.clear()
         current.session.cache.clear()
         current.session.texts = None  # the host has encoded the prompt anew, too
-        schedules = None if current.texts.own else p.get_conds()[1]
-        current.session.negative = self._negative(p, current.texts, schedules, name)
+        prompts, schedules = p.get_conds()
+        schedules = None if current.texts.own else schedules
+        current.session.negative = self._negative(p, current.texts, schedules, name, prompts)
         self.host.install(p, sd_model, current.session)
         if not schedules:
             self.host.after_encoding(sd_model, x)
@@ -259,6 +263,16 @@ def _texts_in_use(p: Any, c: Any, uc: Any) -> Callable | None:
     except Exception as error:
         logger.debug("NAG: the prompt's schedules cannot be read", exc_info=error)
         return None
+
+
+def _unlike_prompt(negative: Negative, prompts: Any) -> Negative:
+    """The negative as it is, where the host's schedules of the prompt are not what they are known to be."""
+    try:
+        images = [[part.schedules for part in image] for image in prompts.batch]
+        return unlike_prompt(negative, images[: len(negative.images)])
+    except Exception as error:
+        logger.debug("NAG: prompt and negative cannot be compared", exc_info=error)
+        return negative
 
 
 def _not_this_pass(settings: Settings, name: str) -> str:

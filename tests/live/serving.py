@@ -35,10 +35,10 @@ def wait_until_serving(url, process, log, seconds=120):
 
 
 @contextmanager
-def sandbox(home, *script_folders):
+def sandbox(home, *script_folders, flags=()):
     """The URL of a sandbox with these folders' scripts side by side, as extensions are on a real host.
 
-    The JavaScript beside such a folder comes along.
+    The JavaScript beside such a folder comes along. flags: more of its command line.
     """
     port, log = free_port(), home / "log.txt"
     (home / "scripts").mkdir()
@@ -48,7 +48,9 @@ def sandbox(home, *script_folders):
             shutil.copytree(folder.parent / "javascript", home / "javascript", dirs_exist_ok=True)
     with log.open("w") as out:
         command = [sys.executable, "-m", "nag_core.sandbox", "--port", str(port), "--scripts-dir"]
-        process = subprocess.Popen([*command, str(home / "scripts")], cwd=ROOT, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [*command, str(home / "scripts"), *flags], cwd=ROOT, stdout=out, stderr=out
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_serving(url, process, log)

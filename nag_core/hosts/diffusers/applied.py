@@ -17,7 +17,14 @@ from nag_core.guidance import Method
 from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
 from nag_core.hosts.diffusers.network import Arrived, Network
-from nag_core.hosts.diffusers.prompts import Encoded, encoded, listening, negative_of, texts_of
+from nag_core.hosts.diffusers.prompts import (
+    Encoded,
+    context_of,
+    encoded,
+    listening,
+    negative_of,
+    texts_of,
+)
 from nag_core.report import PassReport
 from nag_core.session import Progress, Session, asks_nothing
 
@@ -46,7 +53,7 @@ class Applied:
         self.pipe, self.negative, self.settings = pipe, negative, settings
         self.pass_name, self.strict = pass_name, strict
         self.networks: list[Network] = []
-        self.waiting: list[tuple[dict[str, Any], Encoded]] = []
+        self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
         self.ended: list[PassReport] = []
 
@@ -79,13 +86,13 @@ class Applied:
 
     def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
         texts = texts_of(self.negative, arguments)
-        prompt = result[0] if isinstance(result, tuple) else result
-        family = self.networks[0].family
+        prompt = context_of(result)
         same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
-        known = next((one.negative for others, one in self.waiting if others == same), None)
-        if known is None or len(known.images) != len(prompt):
-            known = negative_of(family, texts, encoded(encode, arguments, texts), len(prompt))
-        self.waiting.append((same, Encoded(prompt, known)))
+        made = next((made for others, made, _ in self.waiting if others == same), None)
+        if made is None or len(context_of(made)) != len(texts):
+            made = encoded(encode, arguments, texts)
+        negative = negative_of(self.networks[0].family, texts, made, prompt)
+        self.waiting.append((same, made, Encoded(prompt, negative)))
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
         if context is None:
@@ -116,7 +123,7 @@ class Applied:
         """Starts the pass of the text that this call is over. Pipelines that call the model for prompt and
         negative apart begin with the prompt.
         """
-        found = next((one for _, one in self.waiting if 0 in one.marks(context)), None)
+        found = next((one for *_, one in self.waiting if 0 in one.marks(context)), None)
         if found is not None:
             self.waiting.clear()
             self.current = found, self._session(found)
@@ -125,10 +132,13 @@ class Applied:
         network = self.networks[0]
         family = network.family
         strength = self.settings.strength(family.preset(network.model), family.mechanism)
-        return Session(
+        session = Session(
             strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
             _no_attention, "attention", self.pass_name, self.settings.strength_curve,
         )  # fmt: skip
+        if not session.guided_images:
+            session.stop(report.nobody(session.images, session.alike_images))
+        return session
 
     def _progress(self) -> Progress:
         """By model calls over the prompt, of which every pipeline makes one a step."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.alike import alike
 from nag_core.attention.keys import without_pads
 from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import CROSS, Family
@@ -63,25 +64,38 @@ def entry(family: Family, context: Tensor, mask: Tensor | None) -> Entry:
     return Entry(context[mask != 0]) if family.crops else Entry(context, mask=mask)
 
 
-def negative_of(family: Family, texts: Sequence[str], result: Any, images: int) -> Negative:
-    """The negative of every image, from what encode_prompt returned for `texts`; None for a blank text.
+def context_of(result: Any) -> Tensor:
+    """Of what encode_prompt returned, the context the model attends to, (texts, tokens, channels)."""
+    return result[0] if isinstance(result, tuple) else result
 
-    images: how many there are; each text's images are in a row. Images of one text share their entry, and so
-    its keys and values.
+
+def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Tensor) -> Negative:
+    """The negative of every image, from what encode_prompt returned for `texts`; None for a blank text, and
+    where the negative's context is that of the image's prompt.
+
+    prompt: (images, tokens, channels); each text's images are in a row. Images of one text share their entry,
+        and so its keys and values.
     """
-    result = result if isinstance(result, tuple) else (result,)
-    contexts = result[0]
+    contexts = context_of(result)
     masks = None if family.mask_at is None else result[family.mask_at]
     entries: dict[str, Entry | None] = {text: None for text in texts if not text.strip()}
     for row, text in enumerate(texts):
         if text not in entries:
             entries[text] = entry(family, contexts[row], None if masks is None else masks[row])
-    return static([entries[text] for text in texts for _ in range(images // len(texts))])
+    each = len(prompt) // len(texts)
+    given = [(row, entries[text]) for row, text in enumerate(texts) for _ in range(each)]
+    same = [
+        one is not None and alike(contexts[row], image)
+        for (row, one), image in zip(given, prompt, strict=True)
+    ]
+    kept = [None if left_out else one for (_, one), left_out in zip(given, same, strict=True)]
+    return static(kept, sum(same))
 
 
-def static(entries: Sequence[Entry | None]) -> Negative:
+def static(entries: Sequence[Entry | None], alike_images: int = 0) -> Negative:
     """A negative that stays the same over the steps."""
-    return Negative(tuple(None if one is None else (Scheduled(FOREVER, one),) for one in entries))
+    images = tuple(None if one is None else (Scheduled(FOREVER, one),) for one in entries)
+    return Negative(images, alike_images)
 
 
 def listened(pipe: Any) -> bool:

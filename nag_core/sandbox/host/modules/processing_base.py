@@ -214,18 +214,15 @@ class StableDiffusionProcessing:
         hires_steps: int | None = None,
     ) -> Any:
         """`function(model, prompts, steps, hires_steps, old_scheduling)`, or what a cache holds for it."""
-        key = self.cached_params(
-            required_prompts, steps, extra_network_data, hires_steps, opts.use_old_scheduling
-        )
+        old = prompt_parser.old_scheduling(getattr(opts, "use_old_scheduling", False))
+        key = self.cached_params(required_prompts, steps, extra_network_data, hires_steps, *old)
         for cache in caches:
             if cache[0] is not None and cache[0] == key:
                 return cache[1]
         cache = caches[0]
         with devices.autocast():
             shared.sd_model.set_clip_skip(int(opts.CLIP_stop_at_last_layers))
-            cache[1] = function(
-                shared.sd_model, required_prompts, steps, hires_steps, opts.use_old_scheduling
-            )
+            cache[1] = function(shared.sd_model, required_prompts, steps, hires_steps, *old)
         cache[0] = key
         return cache[1]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modules.prompt_schedule import schedule
+from modules.shared import opts
 
 ScheduledPromptConditioning = namedtuple("ScheduledPromptConditioning", ["end_at_step", "cond"])
 
@@ -55,6 +56,11 @@ class MulticondLearnedConditioning:
         self.shape, self.batch = shape, batch
 
 
+def old_scheduling(value: bool) -> tuple[bool, ...]:
+    """The argument `use_old_scheduling`, where this make still has it (nag_core/sandbox/makes.py)."""
+    return (value,) if "use_old_scheduling" in opts.data_labels else ()
+
+
 def get_learned_conditioning_prompt_schedules(
     prompts: list[str], base_steps: int, hires_steps: int | None = None, use_old_scheduling: bool = False
 ) -> list[list[list]]:
@@ -70,7 +76,8 @@ def get_learned_conditioning(
     use_old_scheduling: bool = False,
 ) -> list[list[ScheduledPromptConditioning]]:
     """The encoded schedule of every prompt; one prompt's texts are encoded together and share a length."""
-    schedules = get_learned_conditioning_prompt_schedules(prompts, steps, hires_steps, use_old_scheduling)
+    old = old_scheduling(use_old_scheduling)
+    schedules = get_learned_conditioning_prompt_schedules(prompts, steps, hires_steps, *old)
     encoded: dict[str, list[ScheduledPromptConditioning]] = {}
     for prompt, entries in zip(prompts, schedules, strict=False):
         if prompt not in encoded:
@@ -129,7 +136,8 @@ def get_multicond_learned_conditioning(
 ) -> MulticondLearnedConditioning:
     """As get_learned_conditioning, with the parts of AND prompts kept apart."""
     parts, texts, _ = get_multicond_prompt_list(prompts)
-    learned = get_learned_conditioning(model, texts, steps, hires_steps, use_old_scheduling)
+    old = old_scheduling(use_old_scheduling)
+    learned = get_learned_conditioning(model, texts, steps, hires_steps, *old)
     batch = [
         [ComposableScheduledPromptConditioning(learned[index], weight) for index, weight in found]
         for found in parts

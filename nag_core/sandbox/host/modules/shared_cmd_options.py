@@ -10,6 +10,7 @@ cmd_opts = Namespace(
     server_name="127.0.0.1",
     data_dir=None,
     scripts_dir=None,
+    make="forge",
     no_prompt_history=False,
     hide_ui_dir_config=False,
     freeze_settings=False,

@@ -11,6 +11,8 @@ import numpy as np
 
 NUMBER = r"\s*([+-]?\s*\d+(?:\.\d*)?)\s*"
 RANGE = re.compile(rf"{NUMBER}-{NUMBER}(?:\(([+-]\d+(?:\.\d*)?)\s*\)\s*)?")
+# (label, value) of what a make of the plot asks for besides (nag_core/sandbox/makes.py).
+MORE_ARGUMENTS: tuple[tuple[str, Any], ...] = ()
 COUNTED = re.compile(rf"{NUMBER}-{NUMBER}\[(\d+)\s*\]\s*")
 
 

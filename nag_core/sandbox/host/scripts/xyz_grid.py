@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 import gradio as gr
-from modules import errors, images, infotext_utils, processing, scripts, sd_samplers, shared
+from modules import errors, images, infotext_utils, processing, scripts, sd_samplers, shared, xyz_values
 from modules.processing import Processed, process_images
 from modules.xyz_values import csv_string_to_list_strip, expand_numbers, list_to_csv_string
 
@@ -109,7 +109,7 @@ axis_options: list[AxisOption] = [
 
 
 class Script(scripts.Script):
-    """The plot as a selectable script; its eighteen arguments are in the host's order."""
+    """The plot as a selectable script; its arguments are in the host's order."""
 
     def title(self) -> str:
         """The key in API requests, in lower case."""
@@ -128,6 +128,7 @@ class Script(scripts.Script):
         sub_grids = self._check("Include Sub Grids", "include_sub_grids")
         unfixed = self._check("Keep -1 for seeds", "no_fixed_seeds")
         vary = [self._check(f"Vary seeds for {axis}", f"vary_seeds_{axis.lower()}") for axis in AXES]
+        more = [self._more(label, value) for label, value in xyz_values.MORE_ARGUMENTS]
         margin = gr.Slider(0, 500, 0, step=2, label="Grid margins (px)", elem_id=self.elem_id("margin_size"))
         csv_mode = self._check("Use text inputs instead of dropdowns", "csv_mode")
         for kind, values, dropdown in rows:
@@ -140,7 +141,7 @@ class Script(scripts.Script):
             for pair in ((kind, f"{axis} Type"), (values, f"{axis} Values"))
         ]
         axes = [control for row in rows for control in row]
-        return [*axes, draw_legend, lone, sub_grids, unfixed, *vary, margin, csv_mode]
+        return [*axes, draw_legend, lone, sub_grids, unfixed, *vary, *more, margin, csv_mode]
 
     def _axis_row(self, axis: str) -> tuple[Any, Any, Any]:
         labels = [option.label for option in self.current_axis_options]
@@ -157,6 +158,13 @@ class Script(scripts.Script):
     def _check(self, label: str, item: str, value: bool = False) -> Any:
         return gr.Checkbox(value, label=label, elem_id=self.elem_id(item))
 
+    def _more(self, label: str, value: Any) -> Any:
+        """An argument that only some releases have."""
+        item = label.lower().replace(" ", "_")
+        if isinstance(value, bool):
+            return self._check(label, item, value)
+        return gr.Number(value, label=label, elem_id=self.elem_id(item))
+
     def _show_values(self, kind: int | None, csv_mode: bool) -> tuple[Any, Any]:
         choices = self.current_axis_options[kind or 0].choices
         listed = choices is not None and not csv_mode
@@ -166,7 +174,8 @@ class Script(scripts.Script):
     def run(self, p: Any, *args: Any) -> Processed:
         """Every cell is a job of its own on a shallow copy of `p`."""
         kinds, texts, dropdowns = args[0:9:3], args[1:9:3], args[2:9:3]
-        draw_legend, lone, sub_grids, unfixed, *vary, _, csv_mode = args[9:]
+        draw_legend, lone, sub_grids, unfixed, *vary = args[9:16]
+        csv_mode = args[-1]
         if not unfixed:
             processing.fix_seed(p)
         options = [self.current_axis_options[kind or 0] for kind in kinds]

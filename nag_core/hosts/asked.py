@@ -1,0 +1,105 @@
+"""Calling a host's functions with what they take.
+
+Releases add and drop parameters, and extensions put `*args, **kwargs` wrappers in front. So a function is
+asked what it takes when it is called, behind whatever stands in front of it. What only some hosts take is
+passed by name, and only there. What is needed and gone is `HostChanged`, in one sentence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nag_core.hosts.base import UnsupportedHost
+
+_ANYTHING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_DEEPEST = 8  # wrappers around wrappers
+
+
+class HostChanged(UnsupportedHost):
+    """A function or attribute of the host is not what NAG knows; the message is one readable sentence."""
+
+
+def attribute(owner: Any, name: str) -> Any:
+    """`owner.name`; `HostChanged` where it is gone."""
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        where = getattr(owner, "__name__", type(owner).__name__)
+        raise HostChanged(f"this version of the WebUI has no {where}.{name}, which NAG needs") from None
+
+
+def call(
+    function: Callable[..., Any], *args: Any, where_taken: Mapping[str, Any] | None = None, **kwargs: Any
+) -> Any:
+    """`function(*args, **kwargs)`, and of `where_taken` what it takes by name.
+
+    `HostChanged`, before anything is called, where it does not take `args` and `kwargs`.
+    """
+    signature = taken(function)
+    more = {name: value for name, value in (where_taken or {}).items() if _takes(signature, name)}
+    if signature is not None:
+        try:
+            signature.bind(*args, **kwargs, **more)
+        except TypeError as error:
+            name = getattr(function, "__name__", type(function).__name__)
+            raise HostChanged(
+                f"this version of the WebUI has another {name}() than NAG knows ({error})"
+            ) from error
+    return function(*args, **kwargs, **more)
+
+
+def taken(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What a call of `function` may pass, as its original says; None for builtins, which do not say."""
+    try:
+        return inspect.signature(original(function))
+    except (TypeError, ValueError):
+        return None
+
+
+def original(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind its wrappers: the first that names all it takes, else the innermost found.
+
+    A wrapper is one that takes more than it names. What it wraps is found by `__wrapped__` (functools.wraps),
+    else among the variables it closes over, by the same name or where it is the only function there.
+    """
+    for _ in range(_DEEPEST):
+        inner = _enclosed(function) if _open(function) else None
+        if inner is None:
+            break
+        function = inner
+    return function
+
+
+def _open(function: Callable[..., Any]) -> bool:
+    """Whether it takes more than it names."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(parameter.kind in _ANYTHING for parameter in parameters)
+
+
+def _takes(signature: inspect.Signature | None, name: str) -> bool:
+    named = signature.parameters.get(name) if signature else None
+    return named is not None and named.kind not in (*_ANYTHING, inspect.Parameter.POSITIONAL_ONLY)
+
+
+def _enclosed(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The function that a wrapper without `__wrapped__` closes over."""
+    plain = getattr(function, "__func__", function)
+    contents = []
+    for cell in getattr(plain, "__closure__", None) or ():
+        try:
+            contents.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            continue
+    functions = [one for one in contents if inspect.isroutine(one)]
+    named = [one for one in functions if getattr(one, "__name__", "") == getattr(plain, "__name__", None)]
+    found = named or functions
+    if len(found) != 1:
+        return None
+    # A method's wrapper may close over the plain function, which takes the instance as well.
+    of_class = inspect.ismethod(function) and inspect.isfunction(found[0])
+    return found[0].__get__(function.__self__) if of_class else found[0]
