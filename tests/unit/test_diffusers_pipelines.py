@@ -77,6 +77,31 @@ def test_scale_zero_and_an_empty_negative_hook_nothing_and_say_so(name, pipe, ca
         assert nag.report in caplog.text
 
 
+SAME = "prompt and negative gave the same conditioning"
+
+
+@on()
+def test_a_negative_that_is_cut_off_to_the_prompts_tokens_is_said(name, pipe):
+    """Encoders end a text at their longest length, and an instruction or a template may fill it."""
+    # The words of `TWO`, often enough for every tokenizer here.
+    same = " ".join(["a red circle"] * 200)
+    plain = draw(name, pipe, prompt=same)
+    with nag_core.applied(pipe, f"{same} green dog", scale=4) as nag:
+        drawn = draw(name, pipe, prompt=same)
+    assert nag.report == f"not applied: {SAME}"
+    assert torch.equal(drawn, plain)
+
+
+@on("sd15", "flux")
+def test_of_two_images_only_the_one_with_another_negative_is_guided(name, pipe):
+    plain = draw(name, pipe, prompt=TWO)
+    with nag_core.applied(pipe, [TWO[0], "blue"], scale=4) as nag:
+        drawn = draw(name, pipe, prompt=TWO)
+    assert f"1 of 2 images (the others: {SAME})" in nag.report
+    assert torch.equal(drawn[0], plain[0])
+    assert apart(drawn[1], plain[1]) > 3e-4
+
+
 def generators(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
