@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import httpx
+import pytest
 from PIL import Image
 
 PROMPT, NEGATIVE = "a circle", "red"
@@ -80,6 +81,36 @@ class WebUI:
 
     def txt2img(self, nag: Any = None, route: str = "txt2img", **more: Any) -> Result:
         return Result.of(self.post(route, self.payload(nag, **more)))
+
+    def listed(self, route: str) -> list[str]:
+        """Names that the WebUI lists, of samplers or upscalers."""
+        return [one["name"] for one in self.http.get(f"/sdapi/v1/{route}").json()]
+
+    def sampler(self, name: str) -> str:
+        """The sampler's name; the test is skipped where the WebUI has none of it."""
+        if name not in self.listed("samplers"):
+            pytest.skip(f"this WebUI has no sampler {name}")
+        return name
+
+    @cached_property
+    def upscaler(self) -> str:
+        """One for a hires pass that needs no model file; the test is skipped where there is none."""
+        latent, others = (self.listed(route) for route in ("latent-upscale-modes", "upscalers"))
+        plain = [name for name in ("Lanczos", "Nearest", "None") if name in others]
+        found = [*[name for name in latent if name.lower().startswith("latent")], *plain]
+        if not found:
+            pytest.skip("this WebUI lists no upscaler that needs no model file")
+        return found[0]
+
+    def plot(self, route: str = "txt2img") -> dict[str, Any]:
+        """The plot script as the WebUI describes it: the one with our axes, whatever it is called."""
+        listed = self.http.get("/sdapi/v1/script-info").json()
+        tab = [script for script in listed if script["is_img2img"] == (route == "img2img")]
+        (found,) = [
+            script for script in tab
+            if any("[NAG] Enabled" in (arg.get("choices") or ()) for arg in script["args"])
+        ]  # fmt: skip
+        return found
 
     @cached_property
     def is_a1111(self) -> bool:

@@ -130,7 +130,7 @@ def test_start_and_end_count_the_calls_of_the_pass(webui):
 
 
 def test_start_and_end_with_a_sampler_of_two_calls_a_step(webui):
-    report = webui.txt2img([{"end": 0.5}], sampler_name="Heun", steps=4).report()
+    report = webui.txt2img([{"end": 0.5}], sampler_name=webui.sampler("Heun"), steps=4).report()
     assert steps_of(report) == (4, 7)
 
 
@@ -192,8 +192,10 @@ def test_infotext_reads_back(webui):
 
 
 def test_hires_runs_nag_in_the_passes_asked_for(webui):
-    job = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.6, "hr_cfg": 1,
-           "width": 128, "height": 128, "hr_additional_modules": ["Use same choices"]}  # fmt: skip
+    job = {
+        "enable_hr": True, "hr_scale": 2, "hr_upscaler": webui.upscaler, "denoising_strength": 0.6,
+        "hr_cfg": 1, "width": 128, "height": 128, "hr_additional_modules": ["Use same choices"],
+    }  # fmt: skip
     off = webui.txt2img(**job)
     both, first, only = (
         webui.txt2img([{"hires": mode}], **job) for mode in ("Both", "First pass", "Hires only")

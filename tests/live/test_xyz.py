@@ -12,10 +12,7 @@ def plot_args(webui, axes, route):
 
     csv mode: without it an axis with choices takes its values from the dropdown and draws nothing here.
     """
-    listed = webui.http.get("/sdapi/v1/script-info").json()
-    (script,) = [
-        s for s in listed if s["name"].lower() == "x/y/z plot" and s["is_img2img"] == (route == "img2img")
-    ]
+    script = webui.plot(route)
     flags = {"Include Sub Images": True, "Use text inputs instead of dropdowns": True}
     given = [*axes.items(), *[("Nothing", "")] * (3 - len(axes))]
     types = [arg for arg in script["args"] if arg["label"] in ("X type", "Y type", "Z type")]
@@ -28,7 +25,12 @@ def plot_args(webui, axes, route):
 
 
 def request(webui, axes, nag=None, route="txt2img", **more):
-    return {"nag": nag, "script_name": "x/y/z plot", "script_args": plot_args(webui, axes, route), **more}
+    return {
+        "nag": nag,
+        "script_name": webui.plot(route)["name"],
+        "script_args": plot_args(webui, axes, route),
+        **more,
+    }
 
 
 def plot(webui, axes, nag=None, route="txt2img", **more):
@@ -42,9 +44,7 @@ def pixels(webui, nag=None, **more):
 
 
 def test_every_axis_is_offered_once_in_both_tabs(webui):
-    for script in webui.http.get("/sdapi/v1/script-info").json():
-        if script["name"].lower() != "x/y/z plot":
-            continue
+    for script in map(webui.plot, ("txt2img", "img2img")):
         choices = [label for label in script["args"][0]["choices"] if label.startswith("[NAG] ")]
         names = ["Enabled", "Preset", "Scale", "Tau", "Alpha", "Start", "End", "Method", "Hires", "Negative"]
         later = [field.name.replace("_", " ").capitalize() for field in FIELDS if field.axis]
