@@ -8,6 +8,7 @@ from pathlib import Path
 from modules import paths, script_callbacks, scripts
 
 from nag_core import config, user_presets
+from nag_core.hosts import base
 from nag_core.webui import (
     foreign_infotext,
     heat_picture,
@@ -62,7 +63,7 @@ class NagScript(scripts.Script):
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
         strength = job.strength(p.sd_model) if job is not None else None
-        STATUS.began(request.settings, strength)
+        STATUS.began(request.settings, strength, None if job is None else base.family(p.sd_model))
         if job is not None:
             job.recorded = strength
             if not inner:

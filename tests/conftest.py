@@ -37,6 +37,16 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+def pytest_configure(config):
+    if not config.getoption("--record", None):
+        return
+    if not config.getoption("--host"):
+        raise pytest.UsageError("--record needs --host, the name of the WebUI in the support table")
+    from tests.live.record import Recorder
+
+    config.pluginmanager.register(Recorder(config), "support-table")
+
+
 def pytest_addoption(parser):
     group = parser.getgroup("webui")
     group.addoption("--webui-url", help="run tests/live and tests/browser against this WebUI")
@@ -64,4 +74,8 @@ def pytest_addoption(parser):
         "--fingerprint",
         help="file of `python -m tests.live.fingerprint` from the same WebUI without the extension",
     )
+    group.addoption("--record", help="folder for a result file of this run (tests/live/record.py)")
+    group.addoption("--host", help="with --record: the WebUI's name in the README's support table")
+    group.addoption("--host-note", help="with --record: what to say of its version, in brackets")
+    group.addoption("--family", help="with --record: the checkpoint's kind, such as SD1.5")
     group.addoption("--screenshots", help="--screenshots=FOLDER: pictures of the accordion (tests/browser)")

@@ -16,3 +16,10 @@ def detect() -> Host:
         if host is not None:
             return host
     raise UnsupportedHost("this WebUI has no UNet patcher (Forge's backend or ldm_patched) and is not A1111")
+
+
+def name() -> str:
+    """What the adapter of this WebUI is called; `UnsupportedHost` where there is none."""
+    from nag_core.hosts import sdnext
+
+    return "SD.Next" if sdnext.present() else detect().name

@@ -104,9 +104,11 @@ class Neo(Forge):
         return bool(getattr(sd_model, "is_wan", False) and getattr(arguments, "wan", False))
 
     def weights(self, model: Any) -> Hashable:
-        # `Reload "state_dict" Only` of Neo's refiner puts other weights into the same module.
+        # `Reload "state_dict" Only` of Neo's refiner (Wan 2.2's two experts) copies other weights into the
+        # same tensors within a pass; modules/sd_samplers_common.py remembers which file was there before.
         first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
-        return super().weights(model), id(first), None if first is None else first.data_ptr()
+        switched = globals_of("modules.sd_samplers_common").get("ORIGINAL_CHECKPOINT")
+        return super().weights(model), _tensor_identity(first), switched
 
     def obstacle(self, model: Any) -> str:
         # Its graphs are cached without regard to what is in the transformer options or in a module's globals:
@@ -114,6 +116,14 @@ class Neo(Forge):
         original = getattr(model, "__dict__", {}).get("_orig_apply_model")
         compiled = original is not None and original != model.apply_model
         return "torch.compile is on, and NAG would be baked into its graphs" if compiled else ""
+
+
+def _tensor_identity(tensor: Tensor | None) -> Hashable:
+    """Changes when the tensor is another one, or something was written into it."""
+    if tensor is None:
+        return None
+    # Tensors of inference mode do not count what is written into them.
+    return id(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version
 
 
 def _nunchaku(network: nn.Module) -> bool:

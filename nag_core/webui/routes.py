@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import nag_core
-from nag_core import presets
+from nag_core import hosts, identity, presets
 from nag_core.config import FIELDS, Field
 from nag_core.user_presets import Store
 from nag_core.webui.status import Status
@@ -28,7 +28,7 @@ def register(demo: Any, app: Any, store: Store, status: Status) -> None:
     pairs = getattr(shared.cmd_opts, "api_auth", None)
     dependencies = [Depends(_guard(pairs))] if pairs else []
     answers = {
-        "version": lambda: {"name": "sd-webui-nag", "version": nag_core.__version__},
+        "version": version,
         "schema": lambda: schema(store.load()),
         "presets": lambda: listing(store.load()),
         "status": lambda: status.last,
@@ -42,6 +42,20 @@ def register(demo: Any, app: Any, store: Store, status: Status) -> None:
             name=f"nag_{name}",
             summary=f"NAG {name}",
         )
+
+
+def version() -> dict[str, str]:
+    """What to name in a report: the release, the code that really runs, and the WebUI as it is recognised."""
+    try:
+        host = hosts.name()
+    except hosts.UnsupportedHost as reason:
+        host = str(reason)
+    return {
+        "name": "sd-webui-nag",
+        "version": nag_core.__version__,
+        "code": identity.digest(),
+        "host": host,
+    }
 
 
 def _guard(pairs: str) -> Any:

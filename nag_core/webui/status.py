@@ -17,13 +17,14 @@ class Status:
     def __init__(self) -> None:
         self.last: dict[str, Any] | None = None
 
-    def began(self, settings: Settings, strength: Strength | None) -> None:
-        """A job was announced; `strength` is None with NAG off."""
+    def began(self, settings: Settings, strength: Strength | None, family: str | None = None) -> None:
+        """A job was announced. `strength` and the loaded model's `family` are None with NAG off."""
         self.last = {
             "time": _now(),
             "settings": {field.name: getattr(settings, field.name) for field in FIELDS},
             "explicit": sorted(settings.explicit),
             "strength": _strength(strength),
+            "family": family,
             "report": None if settings.enabled else "off",
             "passes": [],
         }

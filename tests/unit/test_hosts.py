@@ -351,6 +351,42 @@ def test_other_weights_in_the_same_module_are_other_weights():
     assert neo.Neo().weights(model) != before
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_neos_fast_refiner_leaves_no_key_or_value_of_the_former_weights(monkeypatch, mode):
+    """`Reload "state_dict" Only` (Wan 2.2's two experts): the same module and tensors, other numbers."""
+    from nag_core.negative import Entry, KeyValueCache
+
+    def expert():
+        layer = torch.nn.Module()
+        layer.to_k, layer.to_v = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        return layer
+
+    with mode():
+        model, other = expert(), expert()
+        entry, cache, like = Entry(torch.randn(3, 4)), KeyValueCache(), torch.zeros(1)
+        stub(monkeypatch, "modules.sd_samplers_common", ORIGINAL_CHECKPOINT=None)
+
+        def made():
+            return cache.get("layer", model, (entry,), like, neo.Neo().weights(model))
+
+        before = made()
+        assert made() is before
+        model.load_state_dict(other.state_dict())
+        sys.modules["modules.sd_samplers_common"].ORIGINAL_CHECKPOINT = "high-noise.safetensors"
+        for found, project, old in zip(made(), (other.to_k, other.to_v), before, strict=True):
+            assert torch.equal(found, project(entry.context[None]))
+            assert not torch.equal(found, old)
+
+
+def test_weights_written_into_the_same_tensors_are_other_weights():
+    """Also where no refiner says so."""
+    model = torch.nn.Linear(2, 2)
+    before = neo.Neo().weights(model)
+    with torch.no_grad():
+        model.weight.copy_(torch.ones(2, 2))
+    assert neo.Neo().weights(model) != before
+
+
 @pytest.mark.parametrize(
     ("engine", "row"),
     [
