@@ -14,12 +14,13 @@ from types import SimpleNamespace
 
 import torch
 
+from tests import host_table
 from tests.live.serving import ROOT
 
-FLAGS = (
-    "--always-cpu", "--attention-pytorch", "--skip-torch-cuda-test", "--skip-version-check", "--no-hashing",
-    "--no-download-sd-model", "--skip-prepare-environment",
-)  # fmt: skip
+FLAGS = ("--skip-torch-cuda-test", "--skip-version-check", "--no-hashing", "--skip-prepare-environment")
+# The CPU, and torch's attention, in the words of each host.
+NEO_FLAGS = ("--cpu", "--use-pytorch-cross-attention", "--skip-python-version-check")
+OTHER_FLAGS = ("--always-cpu", "--attention-pytorch", "--no-download-sd-model")
 WIDTH, TOKENS = 32, 7
 
 
@@ -29,7 +30,8 @@ def boot(folder, data):
     script.mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "nag_guidance.py", script)
     os.environ.update(HF_HUB_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False", SD_WEBUI_RESTARTING="1")
-    sys.argv = ["launch.py", *FLAGS, "--data-dir", str(data)]
+    flags = NEO_FLAGS if host_table.host_of(folder) == host_table.NEO else OTHER_FLAGS
+    sys.argv = ["launch.py", *FLAGS, *flags, "--data-dir", str(data)]
     sys.path.insert(0, str(folder))
     os.chdir(folder)
     from modules import launch_utils  # noqa: F401 - reads the flags, as the launcher does

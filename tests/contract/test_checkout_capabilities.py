@@ -74,9 +74,8 @@ def parameters(function):
 @probe("is told apart by what can be imported")
 def _(modules, watched):
     host = hosts.detect()
-    module = {"Forge (backend)": "backend.attention", "ldm_patched": "ldm_patched.ldm.modules.attention"}[
-        host.name
-    ]
+    ldm = host.name == "ldm_patched"
+    module = "ldm_patched.ldm.modules.attention" if ldm else "backend.attention"
     return None if importlib.util.find_spec(module) else f"{module} is gone"
 
 
