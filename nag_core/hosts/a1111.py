@@ -19,6 +19,7 @@ from nag_core.attention.cross_call import CrossModel, Projections
 from nag_core.attention.hooked import HookedCall
 from nag_core.attention.joint_model import JointModel
 from nag_core.attention.rows import Batch
+from nag_core.hosts import asked
 from nag_core.hosts.base import UnsupportedHost
 from nag_core.session import Session
 
@@ -137,7 +138,8 @@ def _projections(layer: nn.Module) -> Projections:
         from modules import shared
         from modules.hypernetworks import hypernetwork
 
-        return hypernetwork.apply_hypernetworks(shared.loaded_hypernetworks, context, layer)[which]
+        apply = asked.attribute(hypernetwork, "apply_hypernetworks")
+        return asked.call(apply, shared.loaded_hypernetworks, context, layer)[which]
 
     return Projections(
         lambda context: layer.to_k(changed(context, 0)), lambda context: layer.to_v(changed(context, 1))

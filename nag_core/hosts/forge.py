@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nag_core.attention.joint_model import JointModel
+from nag_core.hosts import asked
 from nag_core.hosts.base import unet_patcher
 from nag_core.hosts.joint_families import Family, joint_model
 from nag_core.hosts.patched import PatchedHost
@@ -66,4 +67,4 @@ class Forge(PatchedHost):
     def after_encoding(self, sd_model: Any, x: Tensor) -> None:
         from backend.sampling.sampling_function import sampling_prepare
 
-        sampling_prepare(unet_patcher(sd_model), x=x)
+        asked.call(sampling_prepare, unet_patcher(sd_model), x=x)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nag_core.hosts import asked
 from nag_core.hosts.base import unet_patcher
 from nag_core.hosts.patched import PatchedHost
 
@@ -50,4 +51,4 @@ class LdmPatched(PatchedHost):
     def after_encoding(self, sd_model: Any, x: Tensor) -> None:
         from modules_forge.forge_sampler import sampling_prepare
 
-        sampling_prepare(unet_patcher(sd_model), x=x)
+        asked.call(sampling_prepare, unet_patcher(sd_model), x=x)

@@ -15,6 +15,7 @@ from nag_core.attention.cross import Call, LayerKey, cross_attention_layers, pat
 from nag_core.attention.cross_call import patch_cross_call
 from nag_core.attention.model_call import patch_model_call
 from nag_core.attention.rows import Batch
+from nag_core.hosts import asked
 from nag_core.hosts.base import Host, no_attention, unet_patcher
 from nag_core.hosts.texts import may_change
 from nag_core.reuse import Provenance, patch_reuse, traced
@@ -30,10 +31,10 @@ def install(sd_model: Any, host: Host, session: Session) -> None:
         in the hires pass, processing.py:1510 and 1522). The host drops the clone before its next pass, so
         nothing is removed.
     """
-    unet = unet_patcher(sd_model).clone()
+    unet = asked.call(unet_patcher(sd_model).clone)
     others = [m for m in unet.model_options.get("conditioning_modifiers", []) if _session_of(m) is None]
     unet.model_options["conditioning_modifiers"] = others
-    unet.add_conditioning_modifier(_conditioning_modifier(host, session))
+    asked.call(unet.add_conditioning_modifier, _conditioning_modifier(host, session))
     _reserve_memory(unet, host, session)
     sd_model.forge_objects.unet = unet
 
@@ -50,7 +51,11 @@ def _reserve_memory(unet: Any, host: Host, session: Session) -> None:
         return
     last = getattr(getattr(unet.model.diffusion_model, "final_layer", None), "linear", None)
     width = int(getattr(last, "in_features", 0)) or 3072  # Flux's hidden size
-    unet.add_extra_preserved_memory_during_sampling(192 * 2**20 + session.negative.tokens * width * 120)
+    reserve = unet.add_extra_preserved_memory_during_sampling
+    try:
+        asked.call(reserve, 192 * 2**20 + session.negative.tokens * width * 120)
+    except asked.HostChanged as reason:  # a picture that fits needs no reserve
+        logger.debug("NAG: %s", reason)
 
 
 def installed(sd_model: Any, session: Session) -> bool:

@@ -16,7 +16,7 @@ from nag_core.blocks import Block, choose, listing, parse_blocks
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.guidance import Method
 from nag_core.heat import HeatMap
-from nag_core.hosts import base, encoding, sdnext
+from nag_core.hosts import asked, base, encoding, sdnext
 from nag_core.hosts.base import Host, UnsupportedHost
 from nag_core.hosts.texts import texts_in_use
 from nag_core.negative import Negative, negative_from_schedules, weighted_negative
@@ -204,7 +204,7 @@ class Job:
         self.caches.clear()
         current.session.cache.clear()
         current.session.texts = None  # the host has encoded the prompt anew, too
-        prompts, schedules = p.get_conds()
+        prompts, schedules = asked.call(asked.attribute(p, "get_conds"))
         schedules = None if current.texts.own else schedules
         current.session.negative = self._negative(p, current.texts, schedules, name, prompts)
         self.host.install(p, sd_model, current.session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nag_core.config import Settings
+from nag_core.hosts import asked
 from nag_core.weighted import parse_negatives
 
 
@@ -58,9 +59,9 @@ def prepared_text(text: str, p: Any, notes: list[str]) -> str:
     """
     from modules import extra_networks, shared
 
-    text = shared.prompt_styles.apply_negative_styles_to_prompt(text, getattr(p, "styles", None) or [])
-    text = _without_comments(text)
-    stripped, networks = extra_networks.parse_prompts([text])
+    styled = asked.attribute(shared.prompt_styles, "apply_negative_styles_to_prompt")
+    text = _without_comments(asked.call(styled, text, getattr(p, "styles", None) or []))
+    stripped, networks = asked.call(asked.attribute(extra_networks, "parse_prompts"), [text])
     if networks:
         notes.append(
             "LoRA tags in the NAG negative are ignored (hosts read them in the positive prompt only)"
@@ -75,4 +76,4 @@ def _without_comments(text: str) -> str:
         from modules.shared import opts
     except ImportError:
         return text
-    return strip_comments(text) if getattr(opts, "enable_prompt_comments", True) else text
+    return asked.call(strip_comments, text) if getattr(opts, "enable_prompt_comments", True) else text

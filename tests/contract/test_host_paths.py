@@ -48,6 +48,34 @@ def test_the_hires_pass_encodes_its_own_negative_size_and_steps(job, encoded):
     assert len(ours(encoded, "red")) == 1
 
 
+@pytest.mark.parametrize("name", ["SdConditioning", "get_conds_with_caching"])
+def test_a_function_of_the_host_that_changed_is_said_and_the_picture_is_the_hosts(
+    host, job, monkeypatch, name
+):
+    """Forge Neo dropped a parameter, and the report was a TypeError's text."""
+    _, off = job()
+    kind = host.processing.StableDiffusionProcessing
+    owner = host.prompt_parser if name == "SdConditioning" else kind
+    original, setup = getattr(owner, name), kind.setup_conds
+
+    def changed(*, prompts):
+        raise AssertionError("called")
+
+    def once_the_host_has_encoded(p):
+        setup(p)
+        monkeypatch.setattr(owner, name, changed if owner is not kind else staticmethod(changed))
+
+    monkeypatch.setattr(kind, "setup_conds", once_the_host_has_encoded)
+    p, on = job([{"negative": "blue"}])
+    monkeypatch.setattr(owner, name, original)
+    report = p.extra_generation_params["NAG report"]
+    assert report == (
+        "not applied: this version of the WebUI has another changed() than NAG knows "
+        "(too many positional arguments)"
+    )
+    assert [image.tobytes() for image in on.images] == [image.tobytes() for image in off.images]
+
+
 def test_a_schedule_whose_parts_the_host_cannot_encode_together(host, job, monkeypatch):
     """Forge main stacks them, which raises on Chroma: its texts are not padded to one length."""
     negative = {"negative": "[blue:red framed:0.5]"}

@@ -32,6 +32,10 @@ class Recorder:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        # As the run begins: somebody may work on the code while it goes on.
+        self.code = identity.digest()
+        # Of code that is in no commit there is none to name.
+        self.commit = "" if _git("status", "--porcelain", *CODE) else _git("rev-parse", "HEAD")
         self.counts: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()
         self.failed: list[str] = []
@@ -66,9 +70,8 @@ class Recorder:
             "note": option("--host-note") or "",
             **_server(*map(option, ("--webui-url", "--checkpoint", "--scheduler", "--api-auth"))),
             "family": option("--family"),
-            # Of code that is in no commit there is none to name.
-            "commit": "" if _git("status", "--porcelain", *CODE) else _git("rev-parse", "HEAD"),
-            "tests": identity.digest(),
+            "commit": self.commit,
+            "tests": self.code,
             "date": date.today().isoformat(),
             "whole": self._whole(suite),
             **{name: self.counts[name] for name in ("passed", "skipped", "failed")},
