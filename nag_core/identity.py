@@ -1,4 +1,4 @@
-"""Which code this is, for reports about it: two installations with the same digest behave alike."""
+"""Which code this is, for reports about it: installations of the same digest run the same code in a WebUI."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-# What no WebUI runs.
+# What a WebUI runs, and what of it no WebUI runs.
+FOLDERS = ("nag_core", "scripts", "javascript")
 _APART = ("sandbox", "bench", "evaluate")
 
 
 @cache
 def digest() -> str:
-    """Twelve hexadecimal digits over the Python files that run in a WebUI; whatever their line ends."""
+    """Twelve hexadecimal digits over the files that run in a WebUI, whatever their line ends; of the files as
+    they are at the first call (a WebUI's start), since that is the code that was loaded.
+    """
     sums = hashlib.sha256()
     for path in sorted(_files(), key=lambda path: path.relative_to(_PACKAGE.parent).as_posix()):
         sums.update(path.relative_to(_PACKAGE.parent).as_posix().encode())
@@ -22,5 +25,6 @@ def digest() -> str:
 
 
 def _files() -> list[Path]:
-    found = [*_PACKAGE.rglob("*.py"), *(_PACKAGE.parent / "scripts").glob("*.py")]
-    return [path for path in found if not set(path.relative_to(_PACKAGE.parent).parts) & set(_APART)]
+    root = _PACKAGE.parent
+    found = [file for name in FOLDERS for kind in ("*.py", "*.js") for file in (root / name).rglob(kind)]
+    return [path for path in found if not set(path.relative_to(root).parts) & set(_APART)]

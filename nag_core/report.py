@@ -80,18 +80,17 @@ def nobody(images: int, alike: int) -> str:
     """
     if not alike:
         return "the negative prompt is empty"
-    return SAME if alike == images else f"{SAME} in {alike} of {images} images, the others' negative is empty"
+    return SAME if alike == images else left_out(images - alike, alike)
 
 
 def left_out(empty: int, alike: int) -> str:
-    """Why images are not guided: the negative of `empty` is empty, that of `alike` gave the prompt's
+    """Why some images are not guided: `empty` by an empty negative, `alike` by one that gave the prompt's
     conditioning.
     """
     if not alike:
         return "the others' negative is empty"
-    if not empty:
-        return f"the others: {SAME}"
-    return f"of the others, the negative of {empty} is empty; {alike}: {SAME}"
+    where = f"{alike} where {SAME}"
+    return f"{empty} with an empty negative, {where}" if empty else where
 
 
 def summary(reports: list[PassReport], recorded: Strength | None = None) -> str:

@@ -106,11 +106,16 @@ class Session:
     may_fuse: bool = True
 
     def __post_init__(self) -> None:
-        self.images = len(self.negative.images)
         self.phi = self.strength.phi
-        self.negatives = self.negative.most
-        self.guided_images = sum(schedule is not None for schedule in self.negative.images)
-        self.alike_images = self.negative.alike
+        self.take(self.negative)
+
+    def take(self, negative: Negative) -> None:
+        """Guides by this negative from now on: the pass's first, or that of another model's encoder."""
+        self.negative = negative
+        self.images = len(negative.images)
+        self.negatives = negative.most
+        self.guided_images = sum(schedule is not None for schedule in negative.images)
+        self.alike_images = negative.alike
 
     def begin_call(self) -> Progress | None:
         """Counts one denoiser call; where the sampler is if NAG acts on this call, else None."""

@@ -42,6 +42,8 @@ def pytest_configure(config):
         return
     if not config.getoption("--host"):
         raise pytest.UsageError("--record needs --host, the name of the WebUI in the support table")
+    if not (config.getoption("--webui-url") or config.getoption("--webui-dir")):
+        raise pytest.UsageError("--record is about a WebUI: give --webui-url or --webui-dir")
     from tests.live.record import Recorder
 
     config.pluginmanager.register(Recorder(config), "support-table")

@@ -1,8 +1,9 @@
-"""Everything of a WebUI that the extension relies on: functions with what we pass, attributes, words.
+"""What of a WebUI the extension relies on: functions with what we pass, attributes, words.
 
 Compared with a host's source alone, without importing it: `pytest --webui-dir CHECKOUT
 tests/contract/test_checkout_table.py`. tests/unit/test_host_table.py holds the table to our own code: what is
-imported of a host there and does not stand here is an error.
+imported of a host's modules there and does not stand here is an error. Attributes of the host's objects
+(the job, the model, the patcher) stand here by hand.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Name(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A key of a dictionary that the host fills, as a string in its source."""
+    """A key of a dictionary that the host fills, or an attribute that it sets on an object: a string or an
+    attribute's name in its source.
+    """
 
     files: tuple[str, ...]
     name: str
@@ -64,6 +67,8 @@ _BASE_PATCHER = ("backend/patcher/base.py", "ldm_patched/modules/model_patcher.p
 _CALLS = ("backend/sampling/sampling_function.py", "ldm_patched/modules/samplers.py")
 _CONDITIONS = ("backend/sampling/condition.py", "ldm_patched/modules/model_base.py")
 _LDM_ATTENTION = ("ldm_patched/ldm/modules/attention.py",)
+_ENGINE = ("backend/diffusion_engine/base.py", "modules_forge/forge_loader.py", "modules/sd_models.py")
+_TILES = ("extensions-builtin/sd_forge_multidiffusion/lib_multidiffusion/tiled_diffusion.py",)
 _PREPARE = ("backend/sampling/sampling_function.py", "modules_forge/forge_sampler.py")
 _UNET = ("backend/nn/unet.py", *_LDM_ATTENTION)
 
@@ -81,8 +86,13 @@ ENCODING: tuple[Entry, ...] = (
     Function(_PROCESSING, f"{_JOB}.get_conds", 0, (), WEBUIS),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}", WEBUIS)
-        for name in ("width", "height", "steps", "sampler_name", "negative_prompts", "extra_network_data")
+        for name in (
+            "width", "height", "steps", "sampler_name", "negative_prompts", "extra_network_data", "sampler",
+            "firstpass_steps",
+        )
     ),
+    Name(_PROCESSING, f"{_JOB}.distilled_cfg_scale", (FORGE, NEO)),
+    Name(_PROCESSING, f"{_TXT2IMG}.hr_distilled_cfg", (FORGE, NEO)),
     *(
         Name(_PROCESSING, f"{_TXT2IMG}.{name}", WEBUIS)
         for name in (
@@ -111,6 +121,12 @@ SAMPLING: tuple[Entry, ...] = (
     *(Word(_CALLS, name, PATCHED) for name in ("transformer_options", "cond_or_uncond")),
     Word(_CONDITIONS, "c_crossattn", PATCHED),
     Word(_CALLS, "model_function_wrapper", PATCHED),
+    Word(_UNET, "attn2_patch", PATCHED),
+    Word(_ENGINE, "forge_objects", PATCHED),
+    Name(_BASE_PATCHER, "*.lora_loader", (FORGE,)),
+    Word(_TILES, "tiled_diffusion", (FORGE, NEO)),
+    Word(("extensions-builtin/sd_forge_compile/scripts/compile.py",), "_orig_apply_model", (NEO,)),
+    Name(("modules/sd_samplers_common.py",), "Sampler.sampler_extra_args", (A1111,)),
     *(Word(_UNET, name, PATCHED) for name in ("patches_replace", "attn2", "n_heads")),
     Name(("backend/attention.py",), "attention_function", (FORGE, NEO)),
     Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO)),
@@ -263,7 +279,9 @@ def _missing(file: Path, where: str, entry: Entry) -> str:
     found = _find(module, entry.name)
     if found is None:
         return f"{where} has no {entry.name} any more"
-    if isinstance(entry, Function) and isinstance(found, ast.FunctionDef):
+    if isinstance(entry, Function):
+        if not isinstance(found, ast.FunctionDef):
+            return f"{where}: {entry.name} is no function of its own, and what it takes cannot be read"
         refused = _refused(found.args, entry, method="." in entry.name)
         return f"{where}: {entry.name}() {refused}" if refused else ""
     return ""
@@ -275,10 +293,11 @@ def _parsed(file: Path) -> ast.Module:
 
 
 def _words(module: ast.Module) -> set[str]:
-    """Every string of a module, and every name that stands for one: fields, attributes, keyword arguments."""
+    """Every string of a module, and every name that stands for one: attributes and keyword arguments."""
+    attributes = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
     constants = {node.value for node in ast.walk(module) if isinstance(node, ast.Constant)}
     keywords = {node.arg for node in ast.walk(module) if isinstance(node, ast.keyword)}
-    return {one for one in constants if isinstance(one, str)} | keywords
+    return {one for one in constants if isinstance(one, str)} | keywords | attributes
 
 
 def _find(module: ast.Module, name: str) -> ast.AST | None:
@@ -304,7 +323,8 @@ def _named(body: list[ast.stmt], name: str) -> ast.AST | None:
             bound = {node.name}
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            bound = {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+            leaves = [leaf for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)]
+            bound = {leaf.id for leaf in leaves if isinstance(leaf.ctx, ast.Store)}
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             bound = {alias.asname or alias.name for alias in node.names}
         if name in bound:
@@ -326,7 +346,7 @@ def _refused(given: ast.arguments, entry: Function, method: bool) -> str:
     """Why a function does not take what the entry passes; empty where it does."""
     positional = [one.arg for one in (*given.posonlyargs, *given.args)][int(method) :]
     required = positional[: len(positional) - len(given.defaults)]
-    names = {*positional, *(one.arg for one in given.kwonlyargs)}
+    names = {*positional[entry.args :], *(one.arg for one in given.kwonlyargs)}
     if entry.args > len(positional) and given.vararg is None:
         return f"takes {len(positional)} arguments by position, not {entry.args}"
     unknown = [name for name in entry.names if name not in names]

@@ -7,6 +7,7 @@ passed by name, and only there. What is needed and gone is `HostChanged`, in one
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,11 +36,14 @@ def call(
 ) -> Any:
     """`function(*args, **kwargs)`, and of `where_taken` what it takes by name.
 
-    `HostChanged`, before anything is called, where it does not take `args` and `kwargs`.
+    `HostChanged`, before anything is called, where it does not take `args` and `kwargs`, as far as that is
+    sure: what a wrapper of unknown make calls can only be guessed, and such a guess chooses from
+    `where_taken`, but refuses nothing.
     """
-    signature = taken(function)
+    behind, sure = original(function)
+    signature = _signature(behind)
     more = {name: value for name, value in (where_taken or {}).items() if _takes(signature, name)}
-    if signature is not None:
+    if signature is not None and sure:
         try:
             signature.bind(*args, **kwargs, **more)
         except TypeError as error:
@@ -50,35 +54,36 @@ def call(
     return function(*args, **kwargs, **more)
 
 
-def taken(function: Callable[..., Any]) -> inspect.Signature | None:
-    """What a call of `function` may pass, as its original says; None for builtins, which do not say."""
+def original(function: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
+    """The function behind its wrappers, and whether that is sure: the first that names all it takes, else the
+    innermost found.
+
+    A wrapper is one that takes more than it names. What it wraps is sure by `__wrapped__` (functools.wraps),
+    or if it closes over a function of its own name; it is guessed where it closes over one function only, or
+    is a partial of it.
+    """
+    sure = True
+    for _ in range(_DEEPEST):
+        found = _enclosed(function) if _open(function) else None
+        if found is None:
+            break
+        function, certain = found
+        sure = sure and certain
+    return function, sure
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """None for builtins, which do not say."""
     try:
-        return inspect.signature(original(function))
+        return inspect.signature(function)
     except (TypeError, ValueError):
         return None
 
 
-def original(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind its wrappers: the first that names all it takes, else the innermost found.
-
-    A wrapper is one that takes more than it names. What it wraps is found by `__wrapped__` (functools.wraps),
-    else among the variables it closes over, by the same name or where it is the only function there.
-    """
-    for _ in range(_DEEPEST):
-        inner = _enclosed(function) if _open(function) else None
-        if inner is None:
-            break
-        function = inner
-    return function
-
-
 def _open(function: Callable[..., Any]) -> bool:
     """Whether it takes more than it names."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(parameter.kind in _ANYTHING for parameter in parameters)
+    signature = _signature(function)
+    return signature is not None and any(one.kind in _ANYTHING for one in signature.parameters.values())
 
 
 def _takes(signature: inspect.Signature | None, name: str) -> bool:
@@ -86,8 +91,10 @@ def _takes(signature: inspect.Signature | None, name: str) -> bool:
     return named is not None and named.kind not in (*_ANYTHING, inspect.Parameter.POSITIONAL_ONLY)
 
 
-def _enclosed(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The function that a wrapper without `__wrapped__` closes over."""
+def _enclosed(function: Callable[..., Any]) -> tuple[Callable[..., Any], bool] | None:
+    """The function that a wrapper without `__wrapped__` calls, and whether it is by its name."""
+    if isinstance(function, functools.partial):
+        return function.func, False
     plain = getattr(function, "__func__", function)
     contents = []
     for cell in getattr(plain, "__closure__", None) or ():
@@ -102,4 +109,4 @@ def _enclosed(function: Callable[..., Any]) -> Callable[..., Any] | None:
         return None
     # A method's wrapper may close over the plain function, which takes the instance as well.
     of_class = inspect.ismethod(function) and inspect.isfunction(found[0])
-    return found[0].__get__(function.__self__) if of_class else found[0]
+    return (found[0].__get__(function.__self__) if of_class else found[0]), bool(named)

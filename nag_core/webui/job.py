@@ -206,7 +206,11 @@ class Job:
         current.session.texts = None  # the host has encoded the prompt anew, too
         prompts, schedules = asked.call(asked.attribute(p, "get_conds"))
         schedules = None if current.texts.own else schedules
-        current.session.negative = self._negative(p, current.texts, schedules, name, prompts)
+        negative = self._negative(p, current.texts, schedules, name, prompts)
+        current.session.take(negative)
+        if not any(negative.images):
+            reason = report.nobody(len(negative.images), negative.alike)
+            current.session.stop(f"off after the refiner switch ({reason})")
         self.host.install(p, sd_model, current.session)
         if not schedules:
             self.host.after_encoding(sd_model, x)

@@ -27,6 +27,7 @@ def register(demo: Any, app: Any, store: Store, status: Status) -> None:
 
     pairs = getattr(shared.cmd_opts, "api_auth", None)
     dependencies = [Depends(_guard(pairs))] if pairs else []
+    identity.digest()  # of the files as they were loaded, and not as an update leaves them before a restart
     answers = {
         "version": version,
         "schema": lambda: schema(store.load()),

@@ -50,6 +50,12 @@ def test_texts_that_differ_anywhere_are_guided(job, prompt, negative):
     assert "7 layers × 4/4 steps" in report(job(ON, prompt=prompt, negative_prompt=negative))
 
 
+def test_nasa_stands_aside_too(job):
+    """It would only scale the picture's attention."""
+    on = job([{"scale": 4, "method": "NASA"}], prompt="a circle", negative_prompt="a  circle")
+    assert report(on) == f"not applied: {SAME}"
+
+
 def test_an_encoder_that_returns_the_prompts_conditioning_is_found_out(host, job, monkeypatch):
     job()
     original = host.prompt_parser.get_learned_conditioning
@@ -75,9 +81,9 @@ def test_only_the_images_with_another_negative_are_guided(host, prepared):
     off = drawn([], prompts, ["red", "a  circle", ""])
     changed = [one != other for one, other in zip(pixels(on)[-3:], pixels(off)[-3:], strict=True)]
     assert changed == [True, False, False]
-    assert f"1 of 3 images (of the others, the negative of 1 is empty; 1: {SAME})" in report(on)
+    assert f"1 of 3 images (1 with an empty negative, 1 where {SAME})" in report(on)
     nobody = drawn(ON, prompts[:2], ["a circle ", ""])
-    assert report(nobody) == f"not applied: {SAME} in 1 of 2 images, the others' negative is empty"
+    assert report(nobody) == f"not applied: 1 with an empty negative, 1 where {SAME}"
 
 
 def test_each_pass_of_a_hires_job_is_compared_with_its_own_prompt(job):

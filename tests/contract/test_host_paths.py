@@ -240,6 +240,37 @@ def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, m
     assert len(prepared) == (own or cfg == 1), "an encode may have moved the unet away"
 
 
+def test_a_second_models_encoder_that_makes_the_prompt_of_the_negative_is_said(host, job, monkeypatch):
+    """The first steps are guided, the others not: the second text encoder gives the same for both."""
+    job()
+    swapped = []
+
+    def swap(params):
+        if params.denoiser.step == 2 and not swapped:
+            swapped.append(1)
+            model = params.denoiser.inner_model.inner_model
+            model.forge_objects = model.forge_objects_original.shallow_copy()
+            row = params.denoiser.p.c.batch[0][0].schedules
+            encode = host.prompt_parser.get_learned_conditioning
+            monkeypatch.setattr(
+                host.prompt_parser, "get_learned_conditioning",
+                lambda *args: [row] if args[1][0] == "blue" else encode(*args),
+            )  # fmt: skip
+
+    callbacks = host.script_callbacks
+    callbacks.on_cfg_denoiser(swap)
+    entries = callbacks.callback_map["callbacks_cfg_denoiser"]
+    entries.insert(0, entries.pop())
+    try:
+        p, _ = job([{"scale": 4, "negative": "blue"}])
+    finally:
+        callbacks.remove_callbacks_for_function(swap)
+    assert p.extra_generation_params["NAG report"].endswith(
+        "off after the refiner switch (prompt and negative gave the same conditioning)"
+    )
+    assert "7 layers × 2/4 steps" in p.extra_generation_params["NAG report"]
+
+
 def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, monkeypatch):
     from nag_core.hosts import base, modifier
 

@@ -1,5 +1,7 @@
 """Settings, user presets in the page and in jobs, and the routes, inside the sandbox's host."""
 
+from pathlib import Path
+
 import gradio as gr
 import httpx
 import pytest
@@ -7,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 import nag_core
-from nag_core import presets
+from nag_core import identity, presets
 from nag_core.config import FIELD, FIELDS
 from nag_core.user_presets import Store
 from nag_core.webui.preset_controls import HELD
@@ -279,8 +281,15 @@ def routes(host, script, store, monkeypatch):
     return serve
 
 
-def test_version(routes):
-    assert routes().get("/nag/v1/version").json()["version"] == nag_core.__version__
+def test_version_names_the_release_the_code_and_the_webui(routes, monkeypatch):
+    client = routes()
+    # An update that waits for a restart: what runs is what was loaded.
+    monkeypatch.setattr(identity, "_PACKAGE", Path("nowhere"))
+    assert client.get("/nag/v1/version").json() == {
+        "name": "sd-webui-nag", "version": nag_core.__version__, "code": identity.digest(),
+        "host": "Forge (backend)",
+    }  # fmt: skip
+    assert len(identity.digest()) == 12
 
 
 def test_schema_describes_every_field_of_the_dict_form(routes, store):
@@ -320,6 +329,7 @@ def test_status_tells_what_the_last_job_asked_resolved_and_did(routes, job):
     assert found["explicit"] == ["end", "scale"]
     assert found["strength"]["scale"] == 3
     assert found["strength"]["tau"] == 2.5
+    assert found["family"] == "SD1.5"
     assert found["report"] in processed.infotexts[0]
     (one,) = found["passes"]
     assert (one["pass_name"], one["layers"], one["guided_calls"], one["total_calls"]) == (

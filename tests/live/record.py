@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from nag_core import identity
 from tests.live.client import WebUI
 
 ROOT = Path(__file__).parents[2]
 LIVE, BROWSER, NOWEBUI, AUTH, CHECKOUT = "live", "browser", "nowebui", "api-auth", "checkout"
-CODE = ("nag_core", "scripts", "javascript")
 # The files that make a suite; every file of its folder where there is none.
 FILES = {NOWEBUI: {"test_api.py"}, AUTH: {"test_routes.py"}}
 
@@ -35,21 +35,24 @@ class Recorder:
         # As the run begins: somebody may work on the code while it goes on.
         self.code = identity.digest()
         # Of code that is in no commit there is none to name.
-        self.commit = "" if _git("status", "--porcelain", *CODE) else _git("rev-parse", "HEAD")
+        self.commit = "" if _git("status", "--porcelain", *identity.FOLDERS) else _git("rev-parse", "HEAD")
         self.counts: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()
         self.failed: list[str] = []
         self.files: set[Path] = set()
-        self.deselected = 0
+        self.deselected = self.finished = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        self.files = {Path(item.path) for item in items}
 
     def pytest_deselected(self, items: list[Any]) -> None:
         # The slow tier and the kinds that the default options leave out are no part of these suites.
-        self.deselected += sum(
-            not any(map(item.get_closest_marker, ("slow", "browser", "gpu"))) for item in items
-        )
+        apart = ("slow", "browser", "gpu")
+        self.deselected += sum(not any(map(item.get_closest_marker, apart)) for item in items)
 
-    def pytest_collection_finish(self, session: Any) -> None:
-        self.files = {Path(item.path) for item in session.items}
+    def pytest_runtest_logfinish(self) -> None:
+        self.finished += 1
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.skipped:
@@ -61,7 +64,7 @@ class Recorder:
         elif report.when == "call":
             self.counts["passed"] += 1
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: Any, exitstatus: int) -> None:
         option = self.config.getoption
         suite = self._suite()
         found = {
@@ -73,7 +76,7 @@ class Recorder:
             "commit": self.commit,
             "tests": self.code,
             "date": date.today().isoformat(),
-            "whole": self._whole(suite),
+            "whole": self._whole(suite) and self._to_the_end(session, exitstatus),
             **{name: self.counts[name] for name in ("passed", "skipped", "failed")},
             "failures": sorted(self.failed),
             "skips": dict(sorted(self.skips.items())),
@@ -101,6 +104,12 @@ class Recorder:
         pattern = "test_checkout*.py" if suite == CHECKOUT else "test_*.py"
         wanted = FILES.get(suite) or {path.name for path in (ROOT / "tests" / folder).glob(pattern)}
         return wanted <= names and not self.deselected
+
+    def _to_the_end(self, session: Any, exitstatus: int) -> bool:
+        """Whether every test that was asked for ran: no interrupt, no -x, no single test by its name."""
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        named = any("::" in str(argument) for argument in self.config.args)
+        return ended and not named and self.finished == session.testscollected
 
 
 def _reason(report: Any) -> str:

@@ -73,11 +73,52 @@ class Job:
 
 
 def test_a_method_behind_a_wrapper_on_its_class_is_asked_without_its_instance(monkeypatch):
-    monkeypatch.setattr(Job, "caching", bare(Job.caching))
+    inner = Job.caching
+
+    def caching(*args, **kwargs):
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(Job, "caching", caching)
     job = Job()
     assert asked.call(job.caching, 1, 2, 3, where_taken={"more": 0}) == (job, 1, 2, 3)
     with pytest.raises(asked.HostChanged):
         asked.call(job.caching, 1, 2, 3, 4)
+
+
+def test_a_guess_at_what_a_wrapper_calls_refuses_nothing():
+    """An extension's wrapper may close over a helper, and call what it wraps by other ways."""
+    store = {"the one": four}
+
+    def install(log):
+        def wrapper(*args, **kwargs):
+            log("called")
+            return store["the one"](*args, **kwargs)
+
+        return wrapper
+
+    def helper(word):
+        said.append(word)
+
+    said = []
+    found = asked.call(install(helper), ["a"], 4, where_taken={"use_old_scheduling": True})
+    assert found == ("four", ["a"], 4, None, False)
+    assert said == ["called"]
+
+
+def test_a_wrapper_over_the_function_of_its_own_name_is_refused_as_that_is():
+    def over(inner):
+        def three(*args, **kwargs):
+            return inner(*args, **kwargs)
+
+        return three
+
+    with pytest.raises(asked.HostChanged, match="too many positional"):
+        asked.call(over(three), 1, 2, 3, 4)
+
+
+def test_a_partial_of_a_wrapper_is_asked_what_the_wrapper_calls():
+    found = asked.call(functools.partial(bare(four), ["a"]), 4, where_taken={"use_old_scheduling": True})
+    assert found == ("four", ["a"], 4, None, True)
 
 
 def test_a_wrapper_that_hides_what_it_calls_gets_what_every_host_takes():

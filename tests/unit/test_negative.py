@@ -82,6 +82,16 @@ def test_a_change_of_weights_device_or_dtype_makes_them_anew():
     assert k.dtype is torch.float64
 
 
+def test_the_former_weights_keys_and_values_are_let_go():
+    """They would lie on the device until the pass ends, just when another expert was loaded (Wan 2.2)."""
+    module, cache, entry = Counted(), KeyValueCache(), Entry(torch.randn(77, 8))
+    for weights in ("high noise", "low noise"):
+        for layer in ("one", "two"):
+            cache.get(layer, module, (entry,), torch.randn(1, 5, 6), weights)
+    assert module.calls == 4
+    assert len(cache.made) == 2
+
+
 def test_clear_lets_go_of_everything():
     module, cache = Counted(), KeyValueCache()
     cache.get("layer", module, (Entry(torch.randn(77, 8)),), torch.randn(1, 5, 6), "w")

@@ -86,13 +86,12 @@ class Applied:
 
     def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
         texts = texts_of(self.negative, arguments)
-        prompt = context_of(result)
         same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
         made = next((made for others, made, _ in self.waiting if others == same), None)
         if made is None or len(context_of(made)) != len(texts):
             made = encoded(encode, arguments, texts)
-        negative = negative_of(self.networks[0].family, texts, made, prompt)
-        self.waiting.append((same, made, Encoded(prompt, negative)))
+        negative = negative_of(self.networks[0].family, texts, made, result)
+        self.waiting.append((same, made, Encoded(context_of(result), negative)))
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
         if context is None:

@@ -69,24 +69,37 @@ def context_of(result: Any) -> Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
-def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Tensor) -> Negative:
+def _rows(family: Family, result: Any) -> list[tuple[Tensor, Tensor | None]]:
+    """Each text's context (tokens, channels) and mask (tokens,), None where the family has none."""
+    contexts = context_of(result)
+    masks = [None] * len(contexts) if family.mask_at is None else result[family.mask_at]
+    if masks is None:  # of a pipeline that was given none
+        masks = [None] * len(contexts)
+    return list(zip(contexts, masks, strict=True))
+
+
+def _visible(context: Tensor, mask: Tensor | None) -> Tensor:
+    """The tokens that the mask does not hide: how many pads there are depends on the batch's longest text."""
+    return context if mask is None else context[mask != 0]
+
+
+def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Any) -> Negative:
     """The negative of every image, from what encode_prompt returned for `texts`; None for a blank text, and
     where the negative's context is that of the image's prompt.
 
-    prompt: (images, tokens, channels); each text's images are in a row. Images of one text share their entry,
-        and so its keys and values.
+    prompt: what encode_prompt returned for the prompts, a row for each image; each text's images are in a
+        row. Images of one text share their entry, and so its keys and values.
     """
-    contexts = context_of(result)
-    masks = None if family.mask_at is None else result[family.mask_at]
+    negatives, prompts = _rows(family, result), _rows(family, prompt)
     entries: dict[str, Entry | None] = {text: None for text in texts if not text.strip()}
-    for row, text in enumerate(texts):
+    for text, row in zip(texts, negatives, strict=False):
         if text not in entries:
-            entries[text] = entry(family, contexts[row], None if masks is None else masks[row])
-    each = len(prompt) // len(texts)
-    given = [(row, entries[text]) for row, text in enumerate(texts) for _ in range(each)]
+            entries[text] = entry(family, *row)
+    each = len(prompts) // len(texts)
+    given = [(row, entries[text]) for row, text in zip(negatives, texts, strict=False) for _ in range(each)]
     same = [
-        one is not None and alike(contexts[row], image)
-        for (row, one), image in zip(given, prompt, strict=True)
+        one is not None and alike(_visible(*row), _visible(*image))
+        for (row, one), image in zip(given, prompts, strict=True)
     ]
     kept = [None if left_out else one for (_, one), left_out in zip(given, same, strict=True)]
     return static(kept, sum(same))
