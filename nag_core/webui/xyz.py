@@ -143,8 +143,8 @@ def _apply_search(p: Any, x: str, xs: list[str]) -> None:
     """Search and replace in the job's several negatives, else in its NAG negative. Where both are empty, in
     the main negative, whose text then becomes the NAG negative (the main one stays what it is: it is CFG's).
     """
-    script = _script(p)
-    settings = config.parse(list(p.script_args)[script.args_from : script.args_to]).settings
+    args, start = _arguments(p)
+    settings = config.parse(args[start : start + len(FIELDS) + 1]).settings
     name = "negatives" if settings.negatives.strip() else "negative"
     text = getattr(settings, name)
     if not text.strip():
@@ -196,9 +196,10 @@ def _script(p: Any) -> Any:
 
 
 def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
-    """Merges `values` into the overrides of this cell. `p.script_args` is replaced: all cells share it."""
-    start = _script(p).args_from
-    args = list(p.script_args)
+    """Merges `values` into the overrides of this cell. What holds the arguments is replaced: all cells share
+    it.
+    """
+    args, start = _arguments(p)
     while len(args) <= start + OVERRIDES_SLOT:
         slot = len(args) - start
         args.append(FIELDS[slot].default if 0 <= slot < OVERRIDES_SLOT else None)
@@ -210,7 +211,23 @@ def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
     # The new values last: an older one under another name (phi for scale) must not be read after them.
     kept = {key: value for key, value in _overrides(args[slot]).items() if key not in values}
     args[slot] = json.dumps({**kept, **values})
-    p.script_args = tuple(args) if isinstance(p.script_args, tuple) else args
+    if _by_title(p) is not None:
+        p.per_script_args = {**p.per_script_args, TITLE: args}
+    else:
+        p.script_args = tuple(args) if isinstance(p.script_args, tuple) else args
+
+
+def _arguments(p: Any) -> tuple[list[Any], int]:
+    """A copy of the list that the host takes our arguments of this job from, and where in it they begin."""
+    script, own = _script(p), _by_title(p)
+    return (list(p.script_args), script.args_from) if own is None else (list(own), 0)
+
+
+def _by_title(p: Any) -> Sequence[Any] | None:
+    """SD.Next keeps what the API gave a script under its title, and looks there first
+    (modules/scripts_manager.py); None where it was given nothing so, and on every other host.
+    """
+    return (getattr(p, "per_script_args", None) or {}).get(TITLE)
 
 
 def _without(slot: Any, names: set[str]) -> Any:

@@ -16,6 +16,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 import torch
 
+import nag_core
 from tests import diffusers_pipelines as pipelines
 from tests.extras import needs_pipelines
 
@@ -180,6 +181,50 @@ def test_a_job_is_guided_and_leaves_nothing_behind(draw, sdnext):
     again, off = draw([False])
     assert torch.equal(off, plain)
     assert again.extra_generation_params == {}
+
+
+@pytest.fixture(params=["sdxl", "flux", "chroma", "sd3", "pixart", "sana", "wan"])
+def hijacked(request, monkeypatch):
+    """A pipeline as SD.Next's own loaders make them: a function in front of its encoder, on the object."""
+    name = request.param
+    pipe = pipelines.pipeline(name)
+    seen, original = {}, pipe.encode_prompt
+
+    def encode(*args, **kwargs):
+        """What modules/sd_hijack_te.py does: it remembers by the prompt, and answers an error with it."""
+        prompt = kwargs.get("prompt", args[0] if args else None)
+        result = prompt
+        try:
+            if str(prompt) not in seen:
+                seen[str(prompt)] = original(*args, **kwargs)
+            result = seen[str(prompt)]
+        except Exception:
+            failed.append(prompt)
+        return result
+
+    failed = []
+    pipe.encode_prompt = encode
+    yield name, pipe, failed
+    assert pipe.encode_prompt is encode, "as it was before"
+
+
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+def test_the_negative_is_encoded_behind_the_hosts_wrapper(hijacked, cfg):
+    """The prompt itself was encoded as the negative, and the report claimed success (or an error of ours)."""
+    name, pipe, failed = hijacked
+
+    def drawn(negative):
+        with nag_core.applied(pipe, negative, scale=4) as nag:
+            return pipelines.draw(name, pipe, cfg=cfg), nag.report
+
+    plain = pipelines.draw(name, pipe, cfg=cfg)
+    (blue, said), (dark, _), (again, _) = (drawn(text) for text in ("blue", "dark dog", "blue"))
+    assert "2/2 steps" in said
+    assert not torch.equal(blue, plain)
+    assert not torch.equal(blue, dark), "another negative is another picture"
+    assert torch.equal(again, blue)
+    assert torch.equal(pipelines.draw(name, pipe, cfg=cfg), plain)
+    assert failed == []
 
 
 def test_the_own_negative_wins_and_each_picture_has_its_main_one(draw):

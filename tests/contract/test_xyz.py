@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nag_core import config
 from nag_core.config import FIELDS, OVERRIDES_SLOT
 from nag_core.user_presets import FILE_NAME, Store
 
@@ -367,3 +368,18 @@ def test_a_job_without_our_script_is_refused(axis, cell):
     p.scripts.alwayson_scripts = []
     with pytest.raises(RuntimeError, match="NAG is not among the scripts"):
         axis("Scale").apply(p, 3.0, [3.0])
+
+
+def test_arguments_that_the_host_keeps_by_title_are_those_that_an_axis_changes(axis, cell, script):
+    """SD.Next keeps what the API gave beside the list of all scripts, and cells share that dictionary."""
+    given = {"NAG": [{"enabled": True, "negative": "red circle"}], "Other": [1]}
+    cells = [cell(per_script_args=given) for _ in range(2)]
+    for p, scale in zip(cells, (2.0, 5.0), strict=True):
+        axis("Scale").apply(p, scale, [2.0, 5.0])
+        axis("Negative S/R").apply(p, "blue", ["red", "blue"])
+    assert given == {"NAG": [{"enabled": True, "negative": "red circle"}], "Other": [1]}
+    for p, scale in zip(cells, (2.0, 5.0), strict=True):
+        found = config.parse(p.per_script_args["NAG"]).settings
+        assert (found.enabled, found.scale, found.negative) == (True, scale, "blue circle")
+        assert p.per_script_args["Other"] == [1]
+        assert p.script_args[script.args_from + OVERRIDES_SLOT] == "", "the host does not look there"

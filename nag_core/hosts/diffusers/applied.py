@@ -85,6 +85,8 @@ class Applied:
             self.ended.append(report.aside(self.pass_name, reason))
 
     def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
+        if not isinstance(context_of(result), Tensor):
+            raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
         texts = texts_of(self.negative, arguments)
         same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
         made = next((made for others, made, _ in self.waiting if others == same), None)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nag_core.alike import alike
 from nag_core.attention.keys import without_pads
+from nag_core.hosts import asked
 from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import CROSS, Family
 from nag_core.negative import Entry, Negative, Scheduled
@@ -116,18 +117,34 @@ def listened(pipe: Any) -> bool:
     return getattr(pipe.encode_prompt, "nag_listens", False)
 
 
+def own_encoder(pipe: Any) -> Callable[..., Any]:
+    """The pipeline's encode_prompt as its class has it, behind whatever stands in front of it.
+
+    SD.Next puts a function on the pipeline that takes anything, remembers by the prompt alone, and answers an
+    error with the prompt itself (modules/sd_hijack_te.py): a negative asked of it comes back as the prompt.
+    """
+    of_class = getattr(type(pipe), "encode_prompt", None)
+    return pipe.encode_prompt if of_class is None else of_class.__get__(pipe)
+
+
+def _signature(encode: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(asked.original(encode)[0])
+
+
 @contextmanager
 def listening(pipe: Any, heard: Callable[[Callable[..., Any], dict[str, Any], Any], None]) -> Iterator[None]:
-    """Tells `heard` of every call of the pipeline's encode_prompt: method, arguments by name, result."""
+    """Tells `heard` of every call of the pipeline's encode_prompt: the pipeline's own encoder, the arguments
+    by that one's names, and what the call gave.
+    """
     if listened(pipe):
         raise UnsupportedHost("NAG is applied to this pipeline already")
-    original = pipe.encode_prompt
-    signature = inspect.signature(original)
+    front, own = pipe.encode_prompt, own_encoder(pipe)
+    signature = _signature(own)
 
-    @functools.wraps(original)
+    @functools.wraps(own)
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        heard(original, _by_name(signature, args, kwargs), result)
+        result = front(*args, **kwargs)
+        heard(own, _by_name(signature, args, kwargs), result)
         return result
 
     encode_prompt.nag_listens = True
@@ -179,5 +196,5 @@ def encoded(encode: Callable[..., Any], arguments: dict[str, Any], texts: list[s
         "prompt": texts, "prompt_2": None, "prompt_3": None, "complex_human_instruction": None,
         "do_classifier_free_guidance": False, "num_images_per_prompt": 1, "num_videos_per_prompt": 1,
     }  # fmt: skip
-    parameters = inspect.signature(encode).parameters
+    parameters = _signature(encode).parameters
     return encode(**{**kept, **{name: value for name, value in own.items() if name in parameters}})
