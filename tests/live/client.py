@@ -103,14 +103,16 @@ class WebUI:
         return found[0]
 
     def plot(self, route: str = "txt2img") -> dict[str, Any]:
-        """The plot script as the WebUI describes it: the one with our axes, whatever it is called."""
-        listed = self.http.get("/sdapi/v1/script-info").json()
-        tab = [script for script in listed if script["is_img2img"] == (route == "img2img")]
-        (found,) = [
-            script for script in tab
-            if any("[NAG] Enabled" in (arg.get("choices") or ()) for arg in script["args"])
-        ]  # fmt: skip
-        return found
+        """The plot script as the WebUI describes it: the one with our axes, whatever it is called. (SD.Next
+        has a second one that is on in every job, and lists some twice.)
+        """
+        is_img2img = route == "img2img"
+        return next(
+            one
+            for one in self.http.get("/sdapi/v1/script-info").json()
+            if one["is_img2img"] == is_img2img and not one["is_alwayson"]
+            and any("[NAG] Enabled" in (arg.get("choices") or ()) for arg in one["args"])
+        )  # fmt: skip
 
     @cached_property
     def is_a1111(self) -> bool:

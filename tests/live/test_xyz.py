@@ -13,7 +13,8 @@ def plot_args(webui, axes, route):
     csv mode: without it an axis with choices takes its values from the dropdown and draws nothing here.
     """
     script = webui.plot(route)
-    flags = {"Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    # In other words on SD.Next.
+    on = ("include sub images", "include images", "use text inputs")
     given = [*axes.items(), *[("Nothing", "")] * (3 - len(axes))]
     types = [arg for arg in script["args"] if arg["label"] in ("X type", "Y type", "Z type")]
     args = [
@@ -21,7 +22,8 @@ def plot_args(webui, axes, route):
         for arg, (label, text) in zip(types, given, strict=True)
         for value in (arg["choices"].index(label), text, [])
     ]
-    return args + [flags.get(arg["label"], arg["value"]) for arg in script["args"][len(args) :]]
+    rest = script["args"][len(args) :]
+    return args + [True if arg["label"].lower().startswith(on) else arg["value"] for arg in rest]
 
 
 def request(webui, axes, nag=None, route="txt2img", **more):
