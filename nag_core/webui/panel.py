@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
+from nag_core.hosts import sdnext
+from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS
 from nag_core.user_presets import Store
 from nag_core.webui import infotext, mask_image, preset_controls, settings
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
+_PLAIN_NEGATIVE_HINT = "Empty: the main negative prompt. Read as plain words: no weights, no schedules."
+# SD.Next's style sheet hides the tick in the header, and shows the section's content while it is ticked.
+_ON_SDNEXT = (
+    "NAG is <b>on</b> while this section is open. It acts on the Text and Image tabs; Control and Video run "
+    "no extensions. Not in this WebUI yet: {}."
+)
 
 _HIRES = ("hires", "hires_scale")
 # Two to a row at most: in a third of the settings column the labels break.
@@ -27,6 +35,8 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
     made: dict[str, Any] = {}
     advanced = settings.read(settings.ADVANCED)
     with InputAccordion(False, label="NAG", elem_id=script.elem_id("enabled")) as made["enabled"]:
+        if sdnext.present():
+            gr.HTML(_ON_SDNEXT.format(", ".join(FIELD[name].label for name in NOT_ON_DIFFUSERS)))
         for row in _ROWS:
             with gr.Row(visible=row != _HIRES or (advanced and not script.is_img2img)):
                 made.update({name: _component(gr, script, FIELD[name], store) for name in row})
@@ -34,7 +44,8 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
                 tools = preset_controls.build(gr, script)
         with gr.Accordion("Advanced", open=False, visible=advanced, elem_id=script.elem_id("advanced")):
             made.update({f.name: _component(gr, script, f, store) for f in FIELDS if f.advanced})
-            _mask_upload(gr, script, made["mask_image"])
+            if not sdnext.present():
+                _mask_upload(gr, script, made["mask_image"])
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
         overrides.do_not_save_to_config = True
     preset_controls.link(gr, made, tools, store)
@@ -47,31 +58,31 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
 
 
 def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
-    elem_id = script.elem_id(field.name)
+    # Arguments have their places: what does nothing here is hidden, not left out.
+    works = not (sdnext.present() and field.name in NOT_ON_DIFFUSERS)
+    named = {"label": field.label, "elem_id": script.elem_id(field.name), "visible": works}
     if field.kind == "choice":
         of_presets = field.name == "preset"
-        return gr.Dropdown(
-            preset_controls.choices(store) if of_presets else list(field.choices),
-            value=field.default,
-            label=field.label,
-            elem_id=elem_id,
-            visible=of_presets or settings.read(settings.ADVANCED),
-        )
+        named["visible"] = works and (of_presets or settings.read(settings.ADVANCED))
+        choices = preset_controls.choices(store) if of_presets else list(field.choices)
+        return gr.Dropdown(choices, value=field.default, **named)
     if field.kind == "text":
-        hint = field.help if field.advanced else _NEGATIVE_HINT
-        box = gr.Textbox(
-            field.default, label=field.label, lines=field.lines, elem_id=elem_id, placeholder=hint
-        )
+        box = gr.Textbox(field.default, lines=field.lines, placeholder=_hint(field), **named)
         box.do_not_save_to_config = field.advanced
         return box
     if field.kind == "bool":
-        return gr.Checkbox(field.default, label=field.label, info=field.help, elem_id=elem_id)
-    slider = gr.Slider(
-        field.minimum, field.maximum, value=field.default, step=field.step, label=field.label, elem_id=elem_id
-    )
+        return gr.Checkbox(field.default, info=field.help, **named)
+    slider = gr.Slider(field.minimum, field.maximum, value=field.default, step=field.step, **named)
     # Ranges and defaults frozen in a user's ui-config.json would outlive every release of ours.
     slider.do_not_save_to_config = True
     return slider
+
+
+def _hint(field: Field) -> str:
+    """What stands in an empty text box."""
+    if field.advanced:
+        return field.help
+    return _PLAIN_NEGATIVE_HINT if sdnext.present() else _NEGATIVE_HINT
 
 
 def _mask_upload(gr: Any, script: Any, text: Any) -> None:

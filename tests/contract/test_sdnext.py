@@ -183,6 +183,31 @@ def test_a_job_is_guided_and_leaves_nothing_behind(draw, sdnext):
     assert again.extra_generation_params == {}
 
 
+def page_of(script):
+    import gradio as gr
+
+    with gr.Blocks() as page:
+        components = script.ui(False)
+    shown = {one.label: one.visible for one in components if one.label}
+    return shown, [one.value for one in page.blocks.values() if isinstance(one, gr.HTML)], len(components)
+
+
+def test_the_page_says_that_it_is_on_and_hides_what_does_nothing_there(script, monkeypatch):
+    """SD.Next's style sheet hides the tick of the header: opening the section is what turns NAG on."""
+    elsewhere, _, places = page_of(script)
+    module = types.ModuleType(NAME)
+    module.__spec__ = ModuleSpec(NAME, None)
+    monkeypatch.setitem(sys.modules, NAME, module)
+    shown, notes, kept = page_of(script)
+    assert kept == places, "arguments go by their places"
+    hidden = {"Blocks", "Several negatives", "Mask", "Mask feather", "Mask image", "Heat map"}
+    assert {label for label in shown if shown[label] != elsewhere[label]} == hidden
+    assert not any(shown[label] for label in hidden)
+    (note,) = [text for text in notes if "while this section is open" in str(text)]
+    assert all(label in note for label in hidden)
+    assert "Control and Video run no extensions" in note
+
+
 @pytest.fixture(params=["sdxl", "flux", "chroma", "sd3", "pixart", "sana", "wan"])
 def hijacked(request, monkeypatch):
     """A pipeline as SD.Next's own loaders make them: a function in front of its encoder, on the object."""
