@@ -1,6 +1,7 @@
 """The paths to the host that show only in its arguments: encoding, foreign layouts, the refiner."""
 
 import sys
+from contextlib import contextmanager
 from copy import copy
 from types import ModuleType, SimpleNamespace
 
@@ -204,17 +205,11 @@ def difference(one, two):
     return largest_difference(*(processed.images[0].convert("RGB").tobytes() for processed in (one, two)))
 
 
-@pytest.mark.parametrize(
-    "nag", [ON, [{"scale": 4, "negative": "blue"}]], ids=["main negative", "own negative"]
-)
-@pytest.mark.parametrize("cfg", [1, 4])
-def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, monkeypatch, nag, cfg):
-    """What apply_refiner does: other forge_objects, conds made anew, and only on_cfg_denoiser fires."""
-    _, whole = job(nag, cfg_scale=cfg)
-    prepared = []
-    monkeypatch.setattr(
-        "backend.sampling.sampling_function.sampling_prepare", lambda unet, x: prepared.append(unet)
-    )
+@contextmanager
+def swapped_model(host, also=lambda p: None):
+    """Inside, what apply_refiner does: other forge_objects at step 2, and only on_cfg_denoiser fires. Gives a
+    list that tells whether it happened. also: done in the same moment.
+    """
     swapped = []
 
     def swap(params):
@@ -222,16 +217,32 @@ def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, m
             swapped.append(1)
             model = params.denoiser.inner_model.inner_model
             model.forge_objects = model.forge_objects_original.shallow_copy()
+            also(params.denoiser.p)
 
     callbacks = host.script_callbacks
     callbacks.on_cfg_denoiser(swap)
     entries = callbacks.callback_map["callbacks_cfg_denoiser"]
     entries.insert(0, entries.pop())  # the host swaps before any callback runs
-    encoded.clear()
     try:
-        _, processed = job(nag, cfg_scale=cfg)
+        yield swapped
     finally:
         callbacks.remove_callbacks_for_function(swap)
+
+
+@pytest.mark.parametrize(
+    "nag", [ON, [{"scale": 4, "negative": "blue"}]], ids=["main negative", "own negative"]
+)
+@pytest.mark.parametrize("cfg", [1, 4])
+def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, monkeypatch, nag, cfg):
+    """The conds are made anew."""
+    _, whole = job(nag, cfg_scale=cfg)
+    prepared = []
+    monkeypatch.setattr(
+        "backend.sampling.sampling_function.sampling_prepare", lambda unet, x: prepared.append(unet)
+    )
+    encoded.clear()
+    with swapped_model(host) as swapped:
+        _, processed = job(nag, cfg_scale=cfg)
     assert swapped
     assert "7 layers × 4/4 steps" in processed.infotexts[0]
     assert processed.images[0].tobytes() == whole.images[0].tobytes(), "the same weights, so the same picture"
@@ -243,28 +254,17 @@ def test_a_model_swapped_in_the_middle_of_a_pass_keeps_nag(host, job, encoded, m
 def test_a_second_models_encoder_that_makes_the_prompt_of_the_negative_is_said(host, job, monkeypatch):
     """The first steps are guided, the others not: the second text encoder gives the same for both."""
     job()
-    swapped = []
 
-    def swap(params):
-        if params.denoiser.step == 2 and not swapped:
-            swapped.append(1)
-            model = params.denoiser.inner_model.inner_model
-            model.forge_objects = model.forge_objects_original.shallow_copy()
-            row = params.denoiser.p.c.batch[0][0].schedules
-            encode = host.prompt_parser.get_learned_conditioning
-            monkeypatch.setattr(
-                host.prompt_parser, "get_learned_conditioning",
-                lambda *args: [row] if args[1][0] == "blue" else encode(*args),
-            )  # fmt: skip
+    def encoder_of_the_prompt_alone(p):
+        row, encode = p.c.batch[0][0].schedules, host.prompt_parser.get_learned_conditioning
+        monkeypatch.setattr(
+            host.prompt_parser, "get_learned_conditioning",
+            lambda *args: [row] if args[1][0] == "blue" else encode(*args),
+        )  # fmt: skip
 
-    callbacks = host.script_callbacks
-    callbacks.on_cfg_denoiser(swap)
-    entries = callbacks.callback_map["callbacks_cfg_denoiser"]
-    entries.insert(0, entries.pop())
-    try:
+    with swapped_model(host, encoder_of_the_prompt_alone) as swapped:
         p, _ = job([{"scale": 4, "negative": "blue"}])
-    finally:
-        callbacks.remove_callbacks_for_function(swap)
+    assert swapped
     assert p.extra_generation_params["NAG report"].endswith(
         "off after the refiner switch (prompt and negative gave the same conditioning)"
     )
