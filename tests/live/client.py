@@ -84,7 +84,13 @@ class WebUI:
 
     def listed(self, route: str) -> list[str]:
         """Names that the WebUI lists, of samplers or upscalers."""
-        return [one["name"] for one in self.http.get(f"/sdapi/v1/{route}").json()]
+        answer = self.http.get(f"/sdapi/v1/{route}").json()
+        return [one if isinstance(one, str) else one["name"] for one in answer]
+
+    def unless_sdnext(self, reason: str) -> None:
+        """Skips the test on SD.Next, where it cannot hold."""
+        if self.http.get("/nag/v1/version").json()["host"] == "SD.Next":
+            pytest.skip(f"SD.Next {reason}")
 
     def sampler(self, name: str) -> str:
         """The sampler's name; the test is skipped where the WebUI has none of it."""

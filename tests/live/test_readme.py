@@ -42,6 +42,7 @@ def grid_of(response):
 
 
 def test_the_xyz_example_draws_a_grid(webui):
+    webui.unless_sdnext("calls its plot by another name")
     names = {}
     exec(at(snippet("xyz-example"), webui.http.base_url), names)
     grid, infotext = grid_of(names["response"])
@@ -56,8 +57,8 @@ def test_the_plain_json_draws_a_grid(webui):
     job = json.loads(snippet("xyz-json-example"))
     if len(plot) == 19:
         job["script_args"].insert(-2, 0)  # as the README says of Forge Neo
-    if len(plot) == 21:
-        pytest.skip("the plain JSON is that of Forge's plot: this WebUI's takes 21 arguments")
+    if len(plot) > 19:
+        pytest.skip(f"the plain JSON is that of Forge's plot: this WebUI's takes {len(plot)} arguments")
     assert len(job["script_args"]) == len(plot)
     job["script_args"][0] = plot[0]["choices"].index("[NAG] Enabled")
     grid, infotext = grid_of(webui.post("txt2img", job))
