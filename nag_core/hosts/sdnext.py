@@ -12,9 +12,13 @@ import importlib.util
 import inspect
 import logging
 import weakref
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from nag_core.hosts.diffusers.prompts import Part, Reading
 
 logger = logging.getLogger("nag")
 
@@ -24,11 +28,15 @@ FIRST, HIRES, REFINER = "first pass", "hires pass", "refiner pass"
 
 
 class PipelineCall(NamedTuple):
-    """A pipeline that is about to be called: for which pass, and with which negatives of the WebUI's own."""
+    """A pipeline that is about to be called: for which pass, and with which negatives of the WebUI's own.
+
+    read: texts as the WebUI's own parser reads them; None where the pipeline gets the prompt as it is.
+    """
 
     pipe: Any
     name: str
     negatives: list[str]
+    read: Callable[[list[str]], Reading] | None
 
 
 # What surrounds a pipeline call.
@@ -59,11 +67,14 @@ def await_calls(p: Any, around: Around) -> Callable[[], None]:
 
     @functools.wraps(before)
     def prepared(*args: Any, **kwargs: Any) -> Any:
-        arguments = before(*args, **kwargs)
+        readers: list[Callable[[list[str]], Reading]] = []
+        with _noting_parser(readers):
+            arguments = before(*args, **kwargs)
         running.close()
         given = signature.bind(*args, **kwargs).arguments
         if given.get("p") is job():
-            running.enter_context(around(_call(given)))
+            read = readers[-1] if readers and "prompt_embeds" in arguments else None
+            running.enter_context(around(_call(given, read)))
         return arguments
 
     @functools.wraps(after)
@@ -83,11 +94,57 @@ def await_calls(p: Any, around: Around) -> Callable[[], None]:
     return remove
 
 
-def _call(given: dict[str, Any]) -> PipelineCall:
+def interrupted() -> bool:
+    """Whether the user has ended the pipeline call that runs now, or skipped it."""
+    state = importlib.import_module("modules.shared").state
+    return bool(state.interrupted or state.skipped)
+
+
+@contextmanager
+def _noting_parser(asked_for: list[Callable[[list[str]], Reading]]) -> Iterator[None]:
+    """Puts a way to read other texts in `asked_for` whenever SD.Next's parser of weights and schedules reads
+    the prompt of a pipeline call (modules/processing_prompt.py, set_prompt: by model and setting).
+    """
+    try:
+        module = importlib.import_module("modules.prompt_parser_diffusers")
+        parser = module.PromptEmbedder
+    except (ImportError, AttributeError):  # texts are read as words then, and that is said
+        yield
+        return
+
+    @functools.wraps(parser)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        made = parser(*args, **kwargs)
+        given = inspect.signature(parser).bind(*args, **kwargs).arguments
+        asked_for.append(functools.partial(_read, parser, given, made))
+        return made
+
+    module.PromptEmbedder = noting
+    try:
+        yield
+    finally:
+        module.PromptEmbedder = parser
+
+
+def _read(parser: Callable[..., Any], given: dict[str, Any], used: Any, texts: list[str]) -> Reading:
+    """`texts`, one for all images or one for each, as `parser(**given)` read the prompt, which is `used`."""
+    each = texts * used.batchsize if len(texts) == 1 else texts
+    made = parser(**{**given, "prompts": each, "negative_prompts": [""] * len(each)})
+    steps = range(max(map(len, used.prompt_embeds)))
+    return Reading([_parts(image) for image in made.prompt_embeds], [used("prompt_embeds", n) for n in steps])
+
+
+def _parts(steps: list[Tensor]) -> list[Part]:
+    """Of one image's conditioning (1, tokens, channels) for each step, or one for all, its parts."""
+    changes = [n for n in range(1, len(steps)) if steps[n] is not steps[n - 1]]
+    return [Part(end - 1, steps[end - 1][0]) for end in (*changes, len(steps))]
+
+
+def _call(given: dict[str, Any], read: Callable[[list[str]], Reading] | None) -> PipelineCall:
     p, pipe = given["p"], given["model"]
     negatives = given.get("negative_prompts") or ""
     texts = [negatives] if isinstance(negatives, str) else [str(text) for text in negatives]
     name = HIRES if getattr(p, "is_hr_pass", False) else FIRST
     if getattr(p, "is_refiner_pass", False):
         name = REFINER
-    return PipelineCall(getattr(pipe, "pipe", None) or pipe, name, texts)
+    return PipelineCall(getattr(pipe, "pipe", None) or pipe, name, texts, read)

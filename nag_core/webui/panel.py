@@ -11,7 +11,9 @@ from nag_core.user_presets import Store
 from nag_core.webui import infotext, mask_image, preset_controls, settings
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
-_PLAIN_NEGATIVE_HINT = "Empty: the main negative prompt. Read as plain words: no weights, no schedules."
+_SDNEXT_NEGATIVE_HINT = (
+    "Empty: the main negative prompt. (weights:1.2) where the prompt's are read; the report says where not."
+)
 # SD.Next's style sheet hides the tick in the header, and shows the section's content while it is ticked.
 _ON_SDNEXT = (
     "NAG is <b>on</b> while this section is open. It acts on the Text and Image tabs; Control and Video run "
@@ -82,7 +84,7 @@ def _hint(field: Field) -> str:
     """What stands in an empty text box."""
     if field.advanced:
         return field.help
-    return _PLAIN_NEGATIVE_HINT if sdnext.present() else _NEGATIVE_HINT
+    return _SDNEXT_NEGATIVE_HINT if sdnext.present() else _NEGATIVE_HINT
 
 
 def _mask_upload(gr: Any, script: Any, text: Any) -> None:

@@ -11,13 +11,17 @@ from typing import Any
 from nag_core import report
 from nag_core.config import HIRES_FIRST, HIRES_ONLY, Settings
 from nag_core.fields import FIELD
+from nag_core.hosts import sdnext
 from nag_core.hosts.base import UnsupportedHost
-from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided
+from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided, has_syntax
+from nag_core.hosts.diffusers.prompts import Reading
 from nag_core.hosts.sdnext import FIRST, HIRES, REFINER, PipelineCall
 from nag_core.report import PassReport
 from nag_core.webui.negative_text import prepared_text
 
 logger = logging.getLogger("nag")
+
+AS_WORDS = "weights and schedules in the negative are read as words here"
 
 
 @contextmanager
@@ -41,6 +45,10 @@ def guided_call(
         yield
     if guiding is not None and call.name not in reports:
         reports[call.name] = _of_pass(guiding)
+        if guiding.as_words and has_syntax(guiding.negative):
+            notes.append(AS_WORDS)
+        if sdnext.interrupted():  # of which this WebUI tells no script, unless it keeps the picture so far
+            logger.info("NAG: %s", reports[call.name].sentence())
 
 
 def _of_pass(guiding: Applied) -> PassReport:
@@ -65,6 +73,18 @@ def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -
         notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
     own = prepared_text(settings.negative, p, notes) if settings.negative.strip() else ""
     texts = [own] if own.strip() else call.negatives
-    if any("(" in text or "[" in text for text in texts):
-        notes.append("weights and schedules in the negative are read as words here")
-    return Applied(call.pipe, texts[0] if len(set(texts)) == 1 else texts, settings, call.name, strict=False)
+    reading = _reading(call, texts, notes)
+    return Applied(
+        call.pipe, texts[0] if len(set(texts)) == 1 else texts, settings, call.name, strict=False,
+        reading=reading, interrupted=sdnext.interrupted,
+    )  # fmt: skip
+
+
+def _reading(call: PipelineCall, texts: list[str], notes: list[str]) -> Reading | None:
+    """The texts by the host's parser, where it read the prompt. Its failure costs the weights, not NAG."""
+    try:
+        return None if call.read is None else call.read(texts)
+    except Exception as error:
+        logger.debug("NAG: the WebUI's parser did not read the negative", exc_info=error)
+        notes.append(f"the WebUI's prompt parser failed on the negative ({str(error)[:120]})")
+        return None

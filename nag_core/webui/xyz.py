@@ -15,6 +15,7 @@ from typing import Any
 
 from nag_core import config, presets
 from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
+from nag_core.hosts import sdnext
 
 logger = logging.getLogger("nag")
 
@@ -81,10 +82,11 @@ def _axes(option: type, load: UserPresets) -> list[Any]:
             label, kind, _apply(field.name, read, load), _format(field, read), _confirm(read), **more
         )
     settings = partial(_settings, load)
+    override = [_apply_settings(settings, load), _format_override(settings), _confirm(settings)]
     return [
         *(made[name] for name in _AXES),
         option("[NAG] Negative S/R", str, _apply_search, _format_plain),
-        option("[NAG] Override", str, _apply_settings(settings, load), _format_plain, _confirm(settings)),
+        option("[NAG] Override", str, *override),
         *(made[name] for name in _LATER_AXES),
     ]
 
@@ -115,7 +117,14 @@ def _apply_settings(read: Callable[[str], dict[str, Any]], load: UserPresets) ->
     return apply
 
 
-def _confirm(read: Callable[[Any], Any]) -> Callable[[Any, list[Any]], None]:
+def _confirm(read: Callable[[Any], Any]) -> Callable[[Any, list[Any]], None] | None:
+    """Reads all values before the first picture. None on SD.Next, which keeps what this raises to itself and
+    answers without a picture (its scripts/xyz_grid.py, process_axis): there the cells' labels, which are
+    made before the first picture as well, raise it.
+    """
+    if sdnext.present():
+        return None
+
     def confirm(p: Any, xs: list[Any]) -> None:
         for x in xs:
             read(x)
@@ -131,6 +140,14 @@ def _format(field: Field, read: Callable[[Any], Any]) -> Callable[[Any, Any, Any
         if field.kind == "text" and not value.strip():
             return f"{field.infotext}: {'the main one' if field.name == 'negative' else '-'}"
         return f"{field.infotext}: {value:g}" if field.kind == "float" else f"{field.infotext}: {value}"
+
+    return format_value
+
+
+def _format_override(read: Callable[[str], Any]) -> Callable[[Any, Any, str], str]:
+    def format_value(p: Any, opt: Any, x: str) -> str:
+        read(x)
+        return x
 
     return format_value
 

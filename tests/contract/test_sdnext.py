@@ -7,6 +7,9 @@ SD.Next has been tried.
 
 import ast
 import builtins
+import itertools
+import math
+import re
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -17,6 +20,7 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.webui.pipelines import AS_WORDS
 from tests import diffusers_pipelines as pipelines
 from tests.extras import needs_pipelines
 
@@ -24,16 +28,80 @@ pytestmark = needs_pipelines
 
 ON = [{"enabled": True, "scale": 4}]
 NAME = "modules.processing_diffusers"
+PARSER = "modules.prompt_parser_diffusers"
 
 
 def set_pipeline_args(p, model, prompts, negative_prompts, **_):
     """As SD.Next's: prompts by text, no negative at CFG 1."""
     generator = [torch.Generator().manual_seed(seed) for seed in p.seeds]
-    more = {"negative_prompt": list(negative_prompts)} if p.cfg_scale > 1 else {}
+    texts = {"prompt": list(prompts)}
+    if p.cfg_scale > 1:
+        texts["negative_prompt"] = list(negative_prompts)
+    if p.parser is not None:
+        module = sys.modules[PARSER]
+        texts = p.parser.arguments(module.PromptEmbedder(prompts, negative_prompts, p.steps, p.clip_skip, p))
     return {
-        "prompt": list(prompts), "num_inference_steps": p.steps, "height": 32, "width": 32,
-        "guidance_scale": p.cfg_scale, "generator": generator, "output_type": "latent", **more,
+        **texts, "num_inference_steps": p.steps, "height": 32, "width": 32,
+        "guidance_scale": p.cfg_scale, "generator": generator, "output_type": "latent",
     }  # fmt: skip
+
+
+class Parser:
+    """As SD.Next's PromptEmbedder for SDXL at CFG 1, with two forms only: (red:1.2), [red:green:step]."""
+
+    def __init__(self, prompts, negative_prompts, steps, clip_skip, p, prompt_attention=None):
+        self.steps, self.clip_skip, self.prompt_attention_value = steps, clip_skip, prompt_attention
+        self.batchsize = len(prompts)
+        parts = [self.over_steps(text, steps) for text in prompts]
+        encoded = {text: self.encoded(text) for text in itertools.chain(*parts)}
+        made = [[encoded[text] for text in image] for image in parts]
+        self.prompt_embeds = [[context for context, _ in image] for image in made]
+        self.pooled = [image[0][1] for image in made]
+
+    def over_steps(self, text, steps):
+        found = re.search(r"\[(.*?):(.*?):(\d+)\]", text)
+        if found is None:
+            return [text]
+        before, after, when = found.groups()
+        first, second = (text.replace(found[0], one) for one in (before, after))
+        return [first] * int(when) + [second] * (steps - int(when))
+
+    def encoded(self, text):
+        weights = [float(weight) for _, weight in re.findall(r"\((\w+):([\d.]+)\)", text)]
+        plain = re.sub(r"\((\w+):[\d.]+\)", r"\1", text)
+        context, _, pooled, _ = Job.sd_model.encode_prompt(plain, do_classifier_free_guidance=False)
+        return context * math.prod(weights), pooled
+
+    def __call__(self, key, step=0):
+        assert key == "prompt_embeds"
+        return torch.cat([image[step] if step < len(image) else image[0] for image in self.prompt_embeds])
+
+    @staticmethod
+    def arguments(used):
+        """What the pipeline is given, and how the prompt changes over its steps."""
+
+        def changed(pipe, step, timestep, tensors):
+            return {"prompt_embeds": used("prompt_embeds", step + 1)}
+
+        return {
+            "prompt_embeds": used("prompt_embeds"), "pooled_prompt_embeds": torch.cat(used.pooled),
+            "callback_on_step_end": changed, "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
+        }  # fmt: skip
+
+
+class ReadsWords(Parser):
+    """As for Flux: the parser is asked, and hands the text on as it is."""
+
+    def encoded(self, text):
+        context, _, pooled, _ = Job.sd_model.encode_prompt(text, do_classifier_free_guidance=False)
+        return context, pooled
+
+
+class Fails(Parser):
+    def encoded(self, text):
+        if "blue" in text:
+            raise RuntimeError("no such word")
+        return super().encoded(text)
 
 
 class Job:
@@ -46,7 +114,7 @@ class Job:
         self.cfg_rescale = self.cfg_true = self.scheduler_eta = self.network_data = None
         self.refiner_start, self.refiner_prompt, self.refiner_negative = 0, "", ""
         self.ops, self.task_args, self.clip_skip, self.prompt_attention = [], {}, 1, None
-        self.per_script_args = {}
+        self.per_script_args, self.parser, self.keep_incomplete = {}, None, False
         vars(self).update(fields)
 
     @property
@@ -58,6 +126,7 @@ class Job:
 
 
 def stand_in(shared):
+    """Its processing: an interrupt, which the callback raises, costs the picture, not the job."""
     module = types.ModuleType(NAME)
 
     def process_base(p):
@@ -69,7 +138,7 @@ def stand_in(shared):
         try:
             output = shared.sd_model(**args)
         except (AssertionError, RuntimeError):
-            shared.interrupted = True
+            shared.state.interrupted = True
         finally:
             module.process_post(p)
         return output
@@ -132,6 +201,7 @@ def sdnext(request, host, monkeypatch):
         module = their_processing(checkouts(request, "processing_diffusers.py"), host.shared)
     module.__spec__ = ModuleSpec(NAME, None)
     monkeypatch.setitem(sys.modules, NAME, module)
+    monkeypatch.setitem(sys.modules, PARSER, types.SimpleNamespace(PromptEmbedder=Parser))
     monkeypatch.setattr(Job, "sd_model", pipe, raising=False)
     return module
 
@@ -142,6 +212,7 @@ def draw(sdnext, script):
 
     def run(args=(), passes=1, **fields):
         p = Job(**fields)
+        sys.modules[PARSER].PromptEmbedder = p.parser
         script.process(p, *args)
         script.process_batch(p, *args, batch_number=0, prompts=p.prompts, seeds=p.seeds, subseeds=[])
         outputs = []
@@ -149,7 +220,7 @@ def draw(sdnext, script):
             p.is_hr_pass = number > 0
             outputs.append(sdnext.process_base(p))
         interrupted = any(output is None for output in outputs)
-        if not interrupted:
+        if not interrupted or p.keep_incomplete:
             script.postprocess_batch(p, [], batch_number=0)
             script.postprocess(p, None, *args)
         return p, None if interrupted else outputs[-1].images
@@ -268,7 +339,57 @@ def test_cfg_on_and_weights_in_the_negative(draw):
     p, found = draw(ON, cfg_scale=3.0, negative_prompts=["(blue:1.2)"])
     _, plain = draw(cfg_scale=3.0, negative_prompts=["(blue:1.2)"])
     assert not torch.equal(found, plain)
-    assert report(p).endswith("weights and schedules in the negative are read as words here")
+    assert report(p).endswith(AS_WORDS)
+
+
+def test_weights_are_read_by_the_hosts_parser_where_that_reads_the_prompt(draw):
+    _, plain = draw(ON, parser=Parser)
+    pictures = {}
+    for text in ("(blue:1)", "(blue:1.5)", "(blue:2)"):
+        p, pictures[text] = draw([{"scale": 4, "negative": text}], parser=Parser)
+        assert report(p).startswith("8 layers × 2/2 steps")
+        assert AS_WORDS not in report(p)
+    assert sys.modules[PARSER].PromptEmbedder is Parser, "what stood in front of it has left"
+    assert torch.equal(pictures["(blue:1)"], plain), "the main negative is blue"
+    different = [plain, pictures["(blue:1.5)"], pictures["(blue:2)"], draw(parser=Parser)[1]]
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(different, 2))
+
+
+def test_each_picture_of_a_batch_has_its_main_negative_by_the_hosts_parser(draw):
+    prompts = {"prompts": ["a red circle", "green dog"], "seeds": [3, 4], "parser": Parser}
+    _, one = draw(ON, **prompts, negative_prompts=["(blue:1.5)", "dark"])
+    _, two = draw(ON, **prompts, negative_prompts=["(blue:1.5)", "low quality"])
+    assert torch.equal(one[0], two[0])
+    assert not torch.equal(one[1], two[1])
+    p, _ = draw(ON, **prompts, negative_prompts=["(blue:1.5)", "green dog"])
+    assert "1 of 2 images (1 where prompt and negative gave the same conditioning)" in report(p)
+
+
+def test_schedules_of_negative_and_prompt_by_the_hosts_parser(draw):
+    def drawn(**values):
+        return draw([{"scale": 4, **values}], parser=Parser, steps=4)
+
+    p, scheduled = drawn(negative="[blue:dark dog:2]")
+    assert "4/4 steps" in report(p)
+    assert AS_WORDS not in report(p)
+    for window, text in (({"end": 0.5}, "blue"), ({"start": 0.5}, "dark dog")):
+        assert torch.equal(
+            drawn(negative="[blue:dark dog:2]", **window)[1], drawn(negative=text, **window)[1]
+        )
+    assert not any(torch.equal(scheduled, drawn(negative=text)[1]) for text in ("blue", "dark dog"))
+    p, _ = draw(ON, parser=Parser, steps=4, prompts=["[red:green:2] circle"])
+    assert "4/4 steps" in report(p), "the text changes within the pass, and is the prompt all the same"
+
+
+@pytest.mark.parametrize(
+    ("parser", "said"),
+    [(ReadsWords, AS_WORDS), (Fails, "prompt parser failed on the negative (no such word)")],
+)
+def test_a_parser_that_does_not_read_the_negative_is_said(draw, parser, said):
+    p, found = draw([{"scale": 4, "negative": "(blue:1.5)"}], parser=parser)
+    assert report(p).startswith("8 layers × 2/2 steps")
+    assert said in report(p)
+    assert not torch.equal(found, draw(parser=parser)[1])
 
 
 @pytest.mark.parametrize(
@@ -337,6 +458,26 @@ def test_an_interrupt_and_a_failed_encoding_leave_nothing_behind(draw, sdnext, s
     p, _ = draw(ON)
     assert "2/2 steps" in report(p)
     assert untouched(sdnext, pipe)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_interrupted_picture_says_how_far_it_came(draw, host, monkeypatch, caplog, kept):
+    """SD.Next's callback sets the mark at a step's end and raises; the picture so far can be kept."""
+    unet, calls = Job.sd_model.unet, []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 3:
+            monkeypatch.setattr(host.shared.state, "interrupted", True)
+            raise AssertionError("Interrupted...")
+
+    handle = unet.register_forward_hook(interrupt)
+    with caplog.at_level("INFO", "nag"):
+        p, _ = draw(ON, steps=5, keep_incomplete=kept)
+    handle.remove()
+    said = report(p) if kept else caplog.messages[-1].removeprefix("NAG: ")
+    assert said.startswith("8 layers × 3/3 steps")
+    assert said.endswith(", interrupted after 3 of 5 steps")
 
 
 def test_a_negative_that_cannot_be_encoded_costs_the_guidance_not_the_picture(draw, sdnext, monkeypatch):

@@ -8,7 +8,9 @@ import pytest
 
 from nag_core import config
 from nag_core.config import FIELDS, OVERRIDES_SLOT
+from nag_core.hosts import sdnext
 from nag_core.user_presets import FILE_NAME, Store
+from nag_core.webui.xyz import register
 
 ON = [{"enabled": True}]
 AXES = ["Enabled", "Preset", "Scale", "Tau", "Alpha", "Start", "End", "Method", "Hires", "Negative",
@@ -218,6 +220,19 @@ def test_search_and_replace_of_what_is_not_there_ends_the_plot(plot):
         plot({"[NAG] Negative S/R": 'red,""'}, ON)
 
 
+@pytest.fixture(params=["A1111", "SD.Next"])
+def confirming(request, monkeypatch, grid):
+    """Hosts either hand on what `confirm` raises, or keep it to themselves and answer without a picture."""
+    ours = list(grid.axis_options)
+    if request.param == "SD.Next":
+        monkeypatch.setattr(sdnext, "present", lambda: True)
+        register()
+        assert {o.confirm for o in grid.axis_options if o.label.startswith("[NAG] ")} == {None}
+    yield
+    grid.axis_options[:] = ours
+
+
+@pytest.mark.usefixtures("confirming")
 @pytest.mark.parametrize(
     ("label", "text", "said"),
     [

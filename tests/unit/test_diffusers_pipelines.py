@@ -229,6 +229,31 @@ def test_a_call_that_broke_off_does_not_spoil_the_next_one(name, pipe):
     assert touched(pipe) == before
 
 
+@on("sd15", "flux", "wan")
+def test_how_far_a_call_came_that_was_ended_early_is_said(name, pipe):
+    """By the pipelines' own mark, and by an exception; not as a prompt that NAG did not recognise."""
+
+    def interrupt(pipe, _step, _time, kwargs):
+        pipe._interrupt = True
+        return kwargs
+
+    def give_up(*_):
+        raise KeyboardInterrupt
+
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, steps=5, callback_on_step_end=interrupt)
+    assert "× 1/1 steps" in nag.report
+    assert nag.report.endswith(", interrupted after 1 of 5 steps")
+    pipe._interrupt = False
+    broken = nag_core.applied(pipe, "blue", scale=4)
+    with pytest.raises(KeyboardInterrupt), broken as nag:
+        draw(name, pipe, steps=5, callback_on_step_end=give_up)
+    assert nag.report.endswith(", broken off after 1 of 5 steps")
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, steps=5)
+    assert "of 5 steps" not in nag.report
+
+
 @on("sd15")
 def test_a_prompt_that_changes_on_the_way_is_not_passed_over_in_silence(name, pipe):
     """By a callback, as prompt schedules do it: what the text means for NAG then is unknown."""

@@ -19,10 +19,12 @@ from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import (
     Encoded,
+    Reading,
     context_of,
     encoded,
     listening,
     negative_of,
+    read_negative,
     texts_of,
 )
 from nag_core.report import PassReport
@@ -40,6 +42,9 @@ class Applied:
     """What NAG does to a pipeline's calls; one pass, and one report, for each of them.
 
     strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
+    reading: the texts as a host's own parser read them, where it did; the pipeline's encoder is then asked
+        only to see whether that made a difference: `as_words` says so afterwards.
+    interrupted: whether somebody has ended the call early; by default the pipeline's own mark of that.
     """
 
     def __init__(
@@ -49,9 +54,13 @@ class Applied:
         settings: Settings,
         pass_name: str = "",
         strict: bool = True,
+        reading: Reading | None = None,
+        interrupted: Callable[[], bool] | None = None,
     ) -> None:
         self.pipe, self.negative, self.settings = pipe, negative, settings
         self.pass_name, self.strict = pass_name, strict
+        self.reading, self.as_words = reading, reading is None
+        self.interrupted = interrupted or (lambda: bool(getattr(pipe, "_interrupt", False)))
         self.networks: list[Network] = []
         self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
@@ -88,12 +97,25 @@ class Applied:
         if not isinstance(context_of(result), Tensor):
             raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
         texts = texts_of(self.negative, arguments)
+        if self.reading is not None:
+            self._take_reading(self.reading, encode, arguments, texts, context_of(result))
+            return
         same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
         made = next((made for others, made, _ in self.waiting if others == same), None)
         if made is None or len(context_of(made)) != len(texts):
             made = encoded(encode, arguments, texts)
         negative = negative_of(self.networks[0].family, texts, made, result)
         self.waiting.append((same, made, Encoded(context_of(result), negative)))
+
+    def _take_reading(
+        self, reading: Reading, encode: Callable, arguments: dict[str, Any], texts: list[str], prompt: Tensor
+    ) -> None:
+        if has_syntax(texts):
+            words = context_of(encoded(encode, arguments, texts))
+            first = [parts[0].context for parts in reading.negatives]
+            self.as_words = all(torch.equal(one, other) for one, other in zip(first, words, strict=True))
+        negative = read_negative(self.networks[0].family, texts, reading)
+        self.waiting.append(({}, None, Encoded(prompt, negative, reading.prompts)))
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
         if context is None:
@@ -109,7 +131,7 @@ class Applied:
                 session.problem("a batch layout nobody knows; there the model ran unguided")
             return None
         progress = session.begin_call()
-        entries = session.negative.at(0) if progress is not None else ()
+        entries = session.negative.at(progress.call) if progress is not None else ()
         if not any(entries):
             return None
         session.armed += 1
@@ -148,12 +170,22 @@ class Applied:
             total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
         return Progress(self.current[1].calls, int(total))
 
-    def end_pass(self) -> None:
-        """Ends the pass under way, or notes that a pipeline call's text was never recognised."""
+    def end_pass(self, broken_off: bool = False) -> None:
+        """Ends the pass under way, or notes that a pipeline call's text was never recognised.
+
+        broken_off: by an exception that ended the pipeline call.
+        """
         if self.current is not None:
             session = self.current[1]
             total = self._progress().total
-            if session.calls < total and not session.stopped:
+            steps = f"{session.calls} of {total} steps"
+            if session.calls >= total:
+                pass
+            elif self.interrupted():
+                session.problem(f"interrupted after {steps}")
+            elif broken_off:
+                session.problem(f"broken off after {steps}")
+            elif not session.stopped:
                 session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
             session.close()
             self.ended.append(session.report())
@@ -161,6 +193,11 @@ class Applied:
         elif self.waiting:
             self.ended.append(report.aside(self.pass_name, CHANGED))
         self.waiting.clear()
+
+
+def has_syntax(texts: str | Sequence[str]) -> bool:
+    """Whether a parser of weights and schedules would find something in a text, or in any of several."""
+    return any(sign in text for text in texts for sign in "([")
 
 
 def _is_text(name: str) -> bool:
@@ -204,7 +241,7 @@ def guided(guiding: Applied) -> Iterator[None]:
                 _refuse_caches(model)
                 guiding.networks.append(Network(model, guiding, number))
                 stack.callback(guiding.networks[-1].remove)
-            stack.callback(guiding.end_pass)
+            stack.push(lambda error, *_: guiding.end_pass(broken_off=error is not None))
         yield
 
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ FOREVER = 2**31
 class Encoded:
     """One call of encode_prompt: the prompt (images, tokens, channels), and each image's negative.
 
+    later: what a host gives the model in the prompt's place as the steps go on, each as `prompt`.
     seen: model calls' contexts that were looked at, with their marks. Pipelines hand over the same tensor in
     every step, so comparing values, which waits for the device, happens once or twice in a pass.
     """
 
     prompt: Tensor
     negative: Negative
+    later: Sequence[Tensor] = ()
     seen: list[tuple[weakref.ref, tuple[int, ...]]] = field(default_factory=list)
 
     def marks(self, context: Tensor) -> tuple[int, ...]:
@@ -50,10 +52,30 @@ class Encoded:
         images = len(self.prompt)
         if len(context) % images:
             return ()
-        if context.shape[1:] != self.prompt.shape[1:]:
-            return (1,) * (len(context) // images)
-        prompt = self.prompt.to(context)
-        return tuple(int(not torch.equal(chunk, prompt)) for chunk in context.split(images))
+        return tuple(int(not self._is_prompt(chunk)) for chunk in context.split(images))
+
+    def _is_prompt(self, chunk: Tensor) -> bool:
+        texts = (self.prompt, *self.later)
+        return any(one.shape == chunk.shape and torch.equal(chunk, one.to(chunk)) for one in texts)
+
+
+class Part(NamedTuple):
+    """A text as a host's parser read it, for the model calls up to and including `end`."""
+
+    end: int
+    context: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a host's own parser of weights and schedules made of the texts of a pipeline call.
+
+    negatives: each image's parts in the order of their ends, contexts (tokens, channels); prompts: what the
+    model gets as the prompt (images, tokens, channels), one for each change over the steps.
+    """
+
+    negatives: Sequence[Sequence[Part]]
+    prompts: Sequence[Tensor]
 
 
 def entry(family: Family, context: Tensor, mask: Tensor | None) -> Entry:
@@ -104,6 +126,23 @@ def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Any) 
     ]
     kept = [None if left_out else one for (_, one), left_out in zip(given, same, strict=True)]
     return static(kept, sum(same))
+
+
+def read_negative(family: Family, texts: Sequence[str], reading: Reading) -> Negative:
+    """The negative as the host's parser read it, None for a blank text and where that is the prompt's
+    context.
+    """
+    images: list[tuple[Scheduled, ...] | None] = []
+    same = 0
+    for number, (text, parts) in enumerate(zip(texts, reading.negatives, strict=True)):
+        prompt_too = len(parts) == len(reading.prompts) == 1 and alike(
+            parts[0].context, reading.prompts[0][number]
+        )
+        same += prompt_too
+        left_out = prompt_too or not text.strip()
+        made = (Scheduled(part.end, entry(family, part.context, None)) for part in parts)
+        images.append(None if left_out else tuple(made))
+    return Negative(tuple(images), same)
 
 
 def static(entries: Sequence[Entry | None], alike_images: int = 0) -> Negative:
