@@ -22,8 +22,8 @@ def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Abstra
 
     pipe: any pipeline whose `unet` or `transformer` is of a known family (hosts/diffusers/families.py).
     negative: one text for all prompts, or one for each prompt of the call; a blank one leaves its images
-    alone. settings: scale (or phi), tau, alpha, start, end, method, preset, as in the WebUI; without any the
-        paper's values for the model are taken.
+    alone. settings: scale (or phi), tau, alpha, start, end, method, preset, curve, blocks, negatives (beside
+        an empty `negative`), as in the WebUI; without any the paper's values for the model are taken.
 
     Gives an object whose `report` says what was done. `UnsupportedHost` for a pipeline that NAG does not
     know, ValueError for a setting that does not exist or is out of range.

@@ -117,7 +117,11 @@ def weighted_negative(
     schedules, texts: as for `negative_from_schedules`, one per text. Where a text is blank for a part of the
     steps, the others share its weight there.
     """
-    single = negative_from_schedules(schedules, texts).images
+    return mixed(negative_from_schedules(schedules, texts).images, weights, images)
+
+
+def mixed(single: Sequence[tuple[Scheduled, ...] | None], weights: Sequence[float], images: int) -> Negative:
+    """One `Negative` of several, each with a weight above 0, the same for each of `images` images."""
     ends = sorted({part.end_at_step for schedule in single if schedule for part in schedule})
     made: dict[Hashable, Entry | None] = {}
 
@@ -130,8 +134,8 @@ def weighted_negative(
             made[present] = _joined(present)
         return made[present]
 
-    mixed = tuple(Scheduled(end, at(end)) for end in ends)
-    return Negative((mixed if any(part.entry for part in mixed) else None,) * images)
+    parts = tuple(Scheduled(end, at(end)) for end in ends)
+    return Negative((parts if any(part.entry for part in parts) else None,) * images)
 
 
 def _joined(present: Sequence[tuple[Entry, float]]) -> Entry | None:
@@ -139,7 +143,9 @@ def _joined(present: Sequence[tuple[Entry, float]]) -> Entry | None:
         return present[0][0] if present else None
     total = sum(weight for _, weight in present)
     parts = tuple((entry.tokens, weight / total) for entry, weight in present)
-    return Entry(torch.cat([entry.context for entry, _ in present]), parts=parts)
+    masks = [entry.mask for entry, _ in present]
+    mask = None if any(one is None for one in masks) else torch.cat(masks)
+    return Entry(torch.cat([entry.context for entry, _ in present]), mask=mask, parts=parts)
 
 
 def cross_attention_context(cond: Tensor | dict[str, Tensor]) -> Tensor:

@@ -178,7 +178,7 @@ class Flux(Case):
         """The first BATCH rows apart; more of them (the reference's) repeat the last two."""
         shape = shape if isinstance(shape, tuple) else (shape,)
         known = _normal(BATCH, *shape, seed=seed).to(like)
-        return known[[*range(BATCH), BATCH - 2, BATCH - 1][:rows]]
+        return known[[*range(BATCH), *[BATCH - 2, BATCH - 1] * BATCH][:rows]]
 
 
 class Chroma(Flux):

@@ -30,20 +30,24 @@ def guided(pos, neg, strength):
     return reference.naive_nag(pos, neg, *strength)
 
 
+def mean(parts):
+    """Of several negatives: z~ = z+ + phi sum_i w_i (z+ - z_i) / sum_i w_i is the rule for this z-."""
+    return sum(part * weight for part, weight in parts) / sum(weight for _, weight in parts)
+
+
 def heads_of(x, attn):
     return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
 @dataclass
 class Cross:
-    """For attn2. `negative`: (guided rows, tokens, channels) as attn2 gets it, `bias` (guided rows, 1, 1,
-    tokens).
+    """For attn2. `negatives`: each (guided rows, tokens, channels) as attn2 gets it, with its bias (guided
+    rows, 1, 1, tokens) and its weight.
 
     `first`: number of the first guided row; all behind it are.
     """
 
-    negative: torch.Tensor
-    bias: torch.Tensor | None
+    negatives: list
     first: int
     strength: tuple
 
@@ -54,8 +58,11 @@ class Cross:
         q, k, v = self.projected(attn, hidden_states, context)
         bias = None if attention_mask is None else attention_mask.reshape(len(q), 1, 1, -1)
         out = softmax_attention(q, k, v, bias)
-        _, k, v = self.projected(attn, hidden_states[:0], self.negative)
-        neg = softmax_attention(q[self.first :], k, v, self.bias)
+        parts = []
+        for negative, bias, weight in self.negatives:
+            _, k, v = self.projected(attn, hidden_states[:0], negative)
+            parts.append((softmax_attention(q[self.first :], k, v, bias), weight))
+        neg = mean(parts)
         out[self.first :] = guided(out[self.first :].clone(), neg, self.strength)
         if image is not None:
             k, v = attn.norm_added_k(attn.add_k_proj(image)), attn.add_v_proj(image)
@@ -72,10 +79,12 @@ class Cross:
 
 @dataclass
 class Joint:
-    """`lengths`: real text tokens of every row; `guided_rows`: (row of the prompt, row of the negative)."""
+    """`lengths`: real text tokens of every row; `groups`: (row of the prompt, [(row of a negative, its
+    weight), ...]).
+    """
 
     lengths: list
-    pairs: list
+    groups: list
     strength: tuple
     image: int
     image_first: bool = False
@@ -126,7 +135,7 @@ class Joint:
                 turn(tq, slice(tokens)), turn(tk, slice(tokens)))  # fmt: skip
 
     def attended(self, q, k, v, mask):
-        """Row by row over its own text and the image; then the pictures of a pair get one result."""
+        """Row by row over its own text and the image; then the pictures of a group get one result."""
         if q.shape[2] == self.image:  # among image tokens alone
             return softmax_attention(q, k, v)
         width = q.shape[2] - self.image
@@ -136,7 +145,9 @@ class Joint:
             first = self.image if self.image_first else 0
             hidden[row, ..., first + length : first + width] = -math.inf
         out = softmax_attention(q, k, v, hidden if mask is None else hidden + mask)
-        for pos, neg in self.pairs:
-            z = guided(out[pos : pos + 1, place].clone(), out[neg : neg + 1, place], self.strength)
-            out[pos, place] = out[neg, place] = z[0]
+        for pos, negatives in self.groups:
+            neg = mean([(out[row : row + 1, place], weight) for row, weight in negatives])
+            z = guided(out[pos : pos + 1, place].clone(), neg, self.strength)
+            for row in (pos, *(row for row, _ in negatives)):
+                out[row, place] = z[0]
         return out

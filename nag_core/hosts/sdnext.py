@@ -127,11 +127,12 @@ def _noting_parser(asked_for: list[Callable[[list[str]], Reading]]) -> Iterator[
 
 
 def _read(parser: Callable[..., Any], given: dict[str, Any], used: Any, texts: list[str]) -> Reading:
-    """`texts`, one for all images or one for each, as `parser(**given)` read the prompt, which is `used`."""
-    each = texts * used.batchsize if len(texts) == 1 else texts
+    """`texts` as `parser(**given)` read the prompt, which is `used`."""
+    each = list(dict.fromkeys(texts))
     made = parser(**{**given, "prompts": each, "negative_prompts": [""] * len(each)})
+    parts = dict(zip(each, map(_parts, made.prompt_embeds), strict=True))
     steps = range(max(map(len, used.prompt_embeds)))
-    return Reading([_parts(image) for image in made.prompt_embeds], [used("prompt_embeds", n) for n in steps])
+    return Reading(parts, [used("prompt_embeds", step) for step in steps])
 
 
 def _parts(steps: list[Tensor]) -> list[Part]:

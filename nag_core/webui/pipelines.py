@@ -13,11 +13,11 @@ from nag_core.config import HIRES_FIRST, HIRES_ONLY, Settings
 from nag_core.fields import FIELD
 from nag_core.hosts import sdnext
 from nag_core.hosts.base import UnsupportedHost
-from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided, has_syntax
-from nag_core.hosts.diffusers.prompts import Reading
+from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided
+from nag_core.hosts.diffusers.prompts import Reading, has_syntax
 from nag_core.hosts.sdnext import FIRST, HIRES, REFINER, PipelineCall
 from nag_core.report import PassReport
-from nag_core.webui.negative_text import prepared_text
+from nag_core.webui.negative_text import negative_texts
 
 logger = logging.getLogger("nag")
 
@@ -71,12 +71,12 @@ def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -
         settings = replace(settings, scale=settings.hires_scale, explicit=settings.explicit | {"scale"})
     if unknown := [name for name in NOT_ON_DIFFUSERS if getattr(settings, name) != FIELD[name].default]:
         notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
-    own = prepared_text(settings.negative, p, notes) if settings.negative.strip() else ""
-    texts = [own] if own.strip() else call.negatives
-    reading = _reading(call, texts, notes)
+    given = negative_texts(p, settings, call.name == HIRES, notes)
+    texts = given.texts if given.own else call.negatives
+    negative = texts if given.weights or len(set(texts)) > 1 else texts[0]
     return Applied(
-        call.pipe, texts[0] if len(set(texts)) == 1 else texts, settings, call.name, strict=False,
-        reading=reading, interrupted=sdnext.interrupted,
+        call.pipe, negative, settings, call.name, strict=False, weights=given.weights,
+        reading=_reading(call, texts, notes), interrupted=sdnext.interrupted,
     )  # fmt: skip
 
 

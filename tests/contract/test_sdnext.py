@@ -195,6 +195,7 @@ def sdnext(request, host, monkeypatch):
     pipe = pipelines.pipeline("sdxl")
     pipe.is_sdxl, pipe.is_sd1 = False, True  # so says SD.Next of every model (modules/sd_models.py:875)
     monkeypatch.setattr(host.shared, "sd_model", pipe, raising=False)
+    monkeypatch.setattr(host.shared.state, "interrupted", False)  # whatever a test makes of it
     if request.param == "stand-in":
         module = stand_in(host.shared)
     else:
@@ -271,7 +272,7 @@ def test_the_page_says_that_it_is_on_and_hides_what_does_nothing_there(script, m
     monkeypatch.setitem(sys.modules, NAME, module)
     shown, notes, kept = page_of(script)
     assert kept == places, "arguments go by their places"
-    hidden = {"Blocks", "Several negatives", "Mask", "Mask feather", "Mask image", "Heat map"}
+    hidden = {"Mask", "Mask feather", "Mask image", "Heat map"}
     assert {label for label in shown if shown[label] != elsewhere[label]} == hidden
     assert not any(shown[label] for label in hidden)
     (note,) = [text for text in notes if "while this section is open" in str(text)]
@@ -392,6 +393,23 @@ def test_a_parser_that_does_not_read_the_negative_is_said(draw, parser, said):
     assert not torch.equal(found, draw(parser=parser)[1])
 
 
+@pytest.mark.parametrize("parser", [None, Parser], ids=["plain", "parsed"])
+def test_several_negatives_and_blocks(draw, parser):
+    def drawn(**values):
+        return draw([{"scale": 4, **values}], parser=parser)
+
+    _, blue = drawn(negative="blue")
+    p, both = drawn(negatives="blue :: 1\ndark dog :: 2", negative="red")
+    assert "2 negatives of 154 tokens together; the NAG negative is not used beside several" in report(p)
+    assert torch.allclose(drawn(negatives="blue\nblue")[1], blue, atol=1e-4)
+    assert not torch.allclose(both, blue, atol=1e-3)
+    p, part = drawn(negative="blue", blocks="middle")
+    assert report(p).startswith("2 layers × 2/2 steps")
+    assert not torch.equal(part, blue)
+    p, _ = drawn(negative="blue", blocks="double.3")
+    assert report(p).startswith("not applied: no blocks double.3 here; this model has input.")
+
+
 @pytest.mark.parametrize(
     ("hires", "wanted"),
     [("Both", ("2/2 steps", "2/2 steps")), ("First pass", ("2/2", "hires is set to")),
@@ -461,14 +479,14 @@ def test_an_interrupt_and_a_failed_encoding_leave_nothing_behind(draw, sdnext, s
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_an_interrupted_picture_says_how_far_it_came(draw, host, monkeypatch, caplog, kept):
+def test_an_interrupted_picture_says_how_far_it_came(draw, host, caplog, kept):
     """SD.Next's callback sets the mark at a step's end and raises; the picture so far can be kept."""
     unet, calls = Job.sd_model.unet, []
 
     def interrupt(*_):
         calls.append(1)
         if len(calls) == 3:
-            monkeypatch.setattr(host.shared.state, "interrupted", True)
+            host.shared.state.interrupted = True
             raise AssertionError("Interrupted...")
 
     handle = unet.register_forward_hook(interrupt)

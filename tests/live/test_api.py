@@ -87,7 +87,6 @@ def test_a_schedule_takes_effect_at_its_step(webui):
     """Up to step 2 of 4 the text is the first half: stopping NAG there must give the picture of the first
     half.
     """
-    webui.unless_sdnext("reads schedules in the negative as words, and the report says so")
     scheduled = webui.txt2img([{"scale": 4, "negative": "[red:blue square:0.5]", "end": 0.5}])
     plain = webui.txt2img([{"scale": 4, "negative": "red", "end": 0.5}])
     assert scheduled.pixels == plain.pixels

@@ -7,11 +7,13 @@ import torch
 
 from nag_core.attention import joint_call
 from nag_core.attention.rows import Batch
+from nag_core.blocks import listing
 from nag_core.guidance import Method
 from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Arrived, Network
-from nag_core.hosts.diffusers.prompts import entry, static
+from nag_core.hosts.diffusers.prompts import FOREVER, entry, static
+from nag_core.negative import Scheduled, mixed
 from nag_core.presets import Strength
 from nag_core.schedule import Window
 from nag_core.session import Progress, Session
@@ -34,9 +36,9 @@ def no_grad():
 
 
 class Given:
-    """A source that guides the last two of four rows by the entries given."""
+    """A source that guides the last two of four rows by the entries given, in all blocks or some."""
 
-    def __init__(self, entries, phi=STRENGTH[0]):
+    def __init__(self, entries, phi=STRENGTH[0], blocks=None):
         self.entries, self.failures = tuple(entries), []
         self.session = Session(
             Strength(phi, *STRENGTH[1:]),
@@ -46,6 +48,7 @@ class Given:
             lambda: Progress(0, 1),
             None,
             "",
+            blocks=blocks,
         )
 
     def arrived(self, context):
@@ -81,29 +84,40 @@ def guided(case, model, source, *given):
         network.remove()
 
 
-def literal(case, model, dtype):
-    """The reference's output; the model keeps its processors."""
+def literal(case, model, dtype, negatives=None, chosen=None):
+    """The reference's output; the model keeps its processors.
+
+    negatives: (rows of the last two, their mask, weight) each, the case's own unless given. chosen: the
+    modules that are guided, all unless given.
+    """
     context, mask, negative, neg_mask = texts(case, dtype)
+    negatives = negatives or [(negative, neg_mask, 1.0)]
     named = [(name, module) for name, module in model.named_modules() if hasattr(module, "processor")]
     if not case.joint:
-        embedded = family_of(model).embed(model, negative)
-        bias = None if neg_mask is None else (1 - neg_mask)[:, None, None] * -10000.0
+        embed = family_of(model).embed
+        each = [
+            (embed(model, one), None if its is None else (1 - its)[:, None, None] * -10000.0, weight)
+            for one, its, weight in negatives
+        ]
         for name, module in named:
-            if name.endswith(".attn2"):
-                module.processor = Cross(embedded, bias, 2, STRENGTH)
+            if name.endswith(".attn2") and (chosen is None or module in chosen):
+                module.processor = Cross(each, 2, STRENGTH)
         return case.call(model, BATCH, context, mask)
-    width = max(case.pos, case.neg)
+    width = max(case.pos, *(one.shape[1] for one, _, _ in negatives))
 
     def padded(x):
         return torch.cat([x, x.new_ones(len(x), width - x.shape[1], *x.shape[2:])], 1)
 
-    rows = torch.cat([padded(context), padded(negative)])
-    masks = None if mask is None else torch.cat([mask, neg_mask])
-    lengths = [case.pos] * BATCH + [case.neg] * 2
-    processor = Joint(lengths, [(2, 4), (3, 5)], STRENGTH, case.image, case.image_first)
+    rows = torch.cat([padded(context), *(padded(one) for one, _, _ in negatives)])
+    masks = None if mask is None else torch.cat([padded(mask), *(padded(its) for _, its, _ in negatives)])
+    lengths = [case.pos] * BATCH + [one.shape[1] for one, _, _ in negatives for _ in range(2)]
+    places = [(BATCH + 2 * number, weight) for number, (_, _, weight) in enumerate(negatives)]
+    groups = [(2 + image, [(row + image, weight) for row, weight in places]) for image in range(2)]
     for _, module in named:
-        module.processor = processor
-    return case.call(model, BATCH + 2, rows, masks)[:BATCH]
+        # A picture's rows have one image stream, guided or not.
+        strength = STRENGTH if chosen is None or module in chosen else (0.0, *STRENGTH[1:])
+        module.processor = Joint(lengths, groups, strength, case.image, case.image_first)
+    return case.call(model, len(rows), rows, masks)[:BATCH]
 
 
 def state(model):
@@ -138,6 +152,79 @@ def test_guided_rows_are_the_literal_reference_and_the_others_are_untouched(name
     assert error < TOLERANCE[dtype]
     assert effect > 1e-3
     assert untouched < TOLERANCE[dtype]
+
+
+def compared(found, wanted, plain, dtype):
+    error = float((found - wanted).double().norm() / wanted.double().norm())
+    effect = float((found - plain)[2:].norm() / plain[2:].norm())
+    assert error < TOLERANCE[dtype]
+    assert effect > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_several_negatives_of_different_lengths_are_the_literal_reference(name, dtype):
+    case = CASES[name]
+    model, family = case.model(dtype), family_of(case.model(dtype))
+    context, mask, negative, neg_mask = texts(case, dtype)
+    # Wan's texts are always padded to one length.
+    tokens = case.neg if name.startswith("wan") else case.neg - 2
+    other = case.context(1, tokens, 13).to(dtype)
+    other_mask = case.mask(1, tokens).to(dtype) if case.masked else None
+    given = [(negative[:1], None if neg_mask is None else neg_mask[:1], 1.0), (other, other_mask, 3.0)]
+    single = [
+        (Scheduled(FOREVER, entry(family, one[0], None if its is None else its[0], of_several=True)),)
+        for one, its, _ in given
+    ]
+    ((part,), _) = mixed(single, [weight for *_, weight in given], 2).images
+    source = Given([part.entry, part.entry])
+    plain = case.call(model, BATCH, context, mask)
+    found = guided(case, model, source, context, mask)
+    assert source.failures == source.session.problems == []
+    both = [
+        (one.repeat(2, 1, 1), None if its is None else its.repeat(2, 1), weight) for one, its, weight in given
+    ]
+    compared(found, literal(case, model, dtype, both), plain, dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_chosen_blocks_are_guided(name):
+    case = CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    blocks = family_of(model).blocks(model)
+    chosen = frozenset(list(blocks.values())[:1])
+    source = Given(entries_of(model, negative, neg_mask), blocks=chosen)
+    plain = case.call(model, BATCH, context, mask)
+    found = guided(case, model, source, context, mask)
+    assert source.failures == source.session.problems == []
+    modules = {module for module, block in blocks.items() if block in chosen}
+    assert len(source.session.layers) == len(modules) < len(blocks)
+    compared(found, literal(case, model, torch.float64, chosen=modules), plain, torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "layers", "wanted"),
+    [
+        ("CCCD", 16, "input.1-2, input.4-5, input.7-8, middle.0, output.3-11"),
+        ("DCC", 11, "input.4-5, input.7-8, middle.0, output.0-5"),
+    ],
+    ids=["SD1.5", "SDXL"],
+)
+def test_a_unets_blocks_have_the_numbers_that_webuis_give_them(kinds, layers, wanted):
+    """hosts.md: the ids that were seen in the WebUIs. Here with one transformer block each."""
+    from diffusers import UNet2DConditionModel
+
+    down = ["CrossAttnDownBlock2D" if kind == "C" else "DownBlock2D" for kind in kinds]
+    up = ["CrossAttnUpBlock2D" if kind == "C" else "UpBlock2D" for kind in reversed(kinds)]
+    model = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8,) * len(kinds), layers_per_block=2, norm_num_groups=4,
+        down_block_types=down, up_block_types=up, cross_attention_dim=8, attention_head_dim=2,
+    )  # fmt: skip
+    blocks = family_of(model).blocks(model)
+    assert set(blocks) == set(family_of(model).layers(model))
+    assert len(blocks) == layers
+    assert listing(sorted(blocks.values())) == wanted
 
 
 @pytest.mark.parametrize("name", NAMES)

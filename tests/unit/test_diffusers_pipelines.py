@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.blocks import listing
 from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import family_of, models_of
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines
@@ -100,6 +102,46 @@ def test_of_two_images_only_the_one_with_another_negative_is_guided(name, pipe):
     assert f"1 of 2 images (1 where {SAME})" in nag.report
     assert torch.equal(drawn[0], plain[0])
     assert apart(drawn[1], plain[1]) > 3e-4
+
+
+@on()
+def test_several_negatives_with_weights_are_taken_together(name, pipe):
+    def drawn(negative, **settings):
+        with nag_core.applied(pipe, negative, scale=4, **settings) as nag:
+            return draw(name, pipe, TWO), nag.report
+
+    blue, _ = drawn("blue")
+    (both, report), (twice, _) = drawn("", negatives="blue\ndark dog :: 3"), drawn("", negatives="blue\nblue")
+    assert "2/2 steps" in report
+    assert "2 negatives of " in report
+    assert apart(twice, blue) < 1e-4, "but for rounding"
+    for other in (blue, drawn("dark dog")[0], drawn("", negatives="blue :: 3\ndark dog")[0]):
+        assert apart(both, other) > 1e-4
+    assert apart(drawn("", negatives="blue :: 2\ndark dog :: 0\n")[0], blue) < 1e-4
+    none, report = drawn("", negatives="blue :: 0")
+    assert report == "not applied: the weights of the negatives sum to 0"
+    assert torch.equal(none, draw(name, pipe, TWO))
+
+
+@on()
+def test_blocks_by_the_names_that_webuis_have(name, pipe):
+    def drawn(blocks):
+        with nag_core.applied(pipe, "blue", scale=4, blocks=blocks) as nag:
+            return draw(name, pipe), nag
+
+    model = models_of(pipe)[0]
+    available = list(dict.fromkeys(family_of(model).blocks(model).values()))
+    everything, _ = drawn(listing(available))
+    with nag_core.applied(pipe, "blue", scale=4):
+        assert torch.equal(everything, draw(name, pipe))
+    first, nag = drawn(f"{listing(available[:1])}, single.99")
+    assert sum(count for _, count in nag.reports[0].layers) < len(family_of(model).layers(model))
+    assert nag.report.endswith(f"no blocks single.99 here; this model has {listing(available)}")
+    assert apart(first, everything) > 1e-4
+    none, nag = drawn("double.99")
+    assert nag.report == f"not applied: no blocks double.99 here; this model has {listing(available)}"
+    assert torch.equal(none, draw(name, pipe))
+    assert apart(first, none) > 1e-5
 
 
 def generators(*seeds):
@@ -294,6 +336,10 @@ def test_bad_arguments_are_named(name, pipe):
         ({"scal": 4}, "unknown setting 'scal'"),
         ({"scale": 99}, "scale 99 is outside 0–20"),
         ({"hires": "Both"}, "no such setting here: hires"),
+        ({"mask": "Inside"}, "no such setting here: mask"),
+        ({"blocks": "input.x"}, "'input.x' is no block"),
+        ({"negatives": "red :: x"}, "the weight 'x' is no number"),
+        ({"negatives": "red"}, "leave that empty"),
     ):
         with pytest.raises(ValueError, match=message), nag_core.applied(pipe, "blue", **settings):
             pass

@@ -8,32 +8,44 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nag_core import config, report
 from nag_core.attention.rows import Batch
 from nag_core.config import Settings
 from nag_core.guidance import Method
 from nag_core.hosts.base import UnsupportedHost
-from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
+from nag_core.hosts.diffusers.checks import (
+    chosen_blocks,
+    no_such_blocks,
+    refuse_caches,
+    uncompiled,
+    why_not,
+)
+from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import (
     Encoded,
     Reading,
     context_of,
     encoded,
+    has_syntax,
     listening,
+    mixed_negative,
     negative_of,
     read_negative,
+    reads_words,
     texts_of,
 )
+from nag_core.negative import Negative
 from nag_core.report import PassReport
-from nag_core.session import Progress, Session, asks_nothing
+from nag_core.session import Progress, Session
+from nag_core.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 
 # Settings that act in the hooks of the patchers' hosts only, and those that mean nothing outside of a WebUI.
-NOT_ON_DIFFUSERS = ("blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map")
+NOT_ON_DIFFUSERS = ("mask", "mask_feather", "mask_image", "heat_map")
 NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale", *NOT_ON_DIFFUSERS})
 CHANGED = "the text reached the model other than encode_prompt had made it"
 
@@ -42,6 +54,8 @@ class Applied:
     """What NAG does to a pipeline's calls; one pass, and one report, for each of them.
 
     strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
+    negative: the text of all images, or one for each; with `weights`, one for each weight, together for every
+        image alike.
     reading: the texts as a host's own parser read them, where it did; the pipeline's encoder is then asked
         only to see whether that made a difference: `as_words` says so afterwards.
     interrupted: whether somebody has ended the call early; by default the pipeline's own mark of that.
@@ -54,11 +68,12 @@ class Applied:
         settings: Settings,
         pass_name: str = "",
         strict: bool = True,
+        weights: Sequence[float] = (),
         reading: Reading | None = None,
         interrupted: Callable[[], bool] | None = None,
     ) -> None:
         self.pipe, self.negative, self.settings = pipe, negative, settings
-        self.pass_name, self.strict = pass_name, strict
+        self.pass_name, self.strict, self.weights = pass_name, strict, weights
         self.reading, self.as_words = reading, reading is None
         self.interrupted = interrupted or (lambda: bool(getattr(pipe, "_interrupt", False)))
         self.networks: list[Network] = []
@@ -96,26 +111,32 @@ class Applied:
     def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
         if not isinstance(context_of(result), Tensor):
             raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
-        texts = texts_of(self.negative, arguments)
+        texts = list(self.negative) if self.weights else texts_of(self.negative, arguments)
+        made = self.reading
+        if made is None:
+            made = self._encoded(encode, arguments, texts)
+        elif has_syntax(texts):
+            self.as_words = reads_words(made, texts, encoded(encode, arguments, texts))
+        text = Encoded(context_of(result), self._negative(texts, made, result))
         if self.reading is not None:
-            self._take_reading(self.reading, encode, arguments, texts, context_of(result))
-            return
-        same = {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
-        made = next((made for others, made, _ in self.waiting if others == same), None)
+            text.later = self.reading.prompts
+        self.waiting.append((_others(arguments), made, text))
+
+    def _encoded(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
+        """By the pipeline; once where it encodes its prompt several times before its first model call."""
+        others = _others(arguments)
+        made = next((made for known, made, _ in self.waiting if known == others), None)
         if made is None or len(context_of(made)) != len(texts):
             made = encoded(encode, arguments, texts)
-        negative = negative_of(self.networks[0].family, texts, made, result)
-        self.waiting.append((same, made, Encoded(context_of(result), negative)))
+        return made
 
-    def _take_reading(
-        self, reading: Reading, encode: Callable, arguments: dict[str, Any], texts: list[str], prompt: Tensor
-    ) -> None:
-        if has_syntax(texts):
-            words = context_of(encoded(encode, arguments, texts))
-            first = [parts[0].context for parts in reading.negatives]
-            self.as_words = all(torch.equal(one, other) for one, other in zip(first, words, strict=True))
-        negative = read_negative(self.networks[0].family, texts, reading)
-        self.waiting.append(({}, None, Encoded(prompt, negative, reading.prompts)))
+    def _negative(self, texts: list[str], made: Any, result: Any) -> Negative:
+        family = self.networks[0].family
+        if self.weights:
+            return mixed_negative(family, texts, self.weights, made, len(context_of(result)))
+        if isinstance(made, Reading):
+            return read_negative(family, texts, made)
+        return negative_of(family, texts, made, result)
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
         if context is None:
@@ -155,10 +176,14 @@ class Applied:
         network = self.networks[0]
         family = network.family
         strength = self.settings.strength(family.preset(network.model), family.mechanism)
+        chosen = chosen_blocks(network.model, self.settings)
         session = Session(
             strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
             _no_attention, "attention", self.pass_name, self.settings.strength_curve,
+            None if chosen is None else chosen.blocks,
         )  # fmt: skip
+        if chosen is not None and chosen.unknown:
+            session.problem(no_such_blocks(network.model, chosen))
         if not session.guided_images:
             session.stop(report.nobody(session.images, session.alike_images))
         return session
@@ -195,9 +220,9 @@ class Applied:
         self.waiting.clear()
 
 
-def has_syntax(texts: str | Sequence[str]) -> bool:
-    """Whether a parser of weights and schedules would find something in a text, or in any of several."""
-    return any(sign in text for text in texts for sign in "([")
+def _others(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of encode_prompt's arguments those that are no texts."""
+    return {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
 
 
 def _is_text(name: str) -> bool:
@@ -217,7 +242,7 @@ def _no_attention(*_: Any) -> Tensor:
 @contextmanager
 def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterator[Applied]:
     """See nag_core.applied."""
-    guiding = Applied(pipe, negative, _request(settings))
+    guiding = _asked(pipe, negative, _request(settings))
     with guided(guiding):
         yield guiding
     done = any(one.applied for one in guiding.ended)
@@ -230,19 +255,28 @@ def guided(guiding: Applied) -> Iterator[None]:
     pipe, models = guiding.pipe, models_of(guiding.pipe)
     if not models or not hasattr(pipe, "encode_prompt"):
         raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
-    reason = _why_not(guiding, models[0])
+    reason = why_not(models[0], guiding.settings, guiding.negative)
     with ExitStack() as stack:
         if reason:
             guiding.ended.append(report.aside(guiding.pass_name, reason))
         else:
             stack.enter_context(listening(pipe, guiding.heard))
-            stack.enter_context(_uncompiled(pipe))
+            stack.enter_context(uncompiled(pipe))
             for number, model in enumerate(models):
-                _refuse_caches(model)
+                refuse_caches(model)
                 guiding.networks.append(Network(model, guiding, number))
                 stack.callback(guiding.networks[-1].remove)
             stack.push(lambda error, *_: guiding.end_pass(broken_off=error is not None))
         yield
+
+
+def _asked(pipe: Any, negative: str | Sequence[str], settings: Settings) -> Applied:
+    several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
+    if not several:
+        return Applied(pipe, negative, settings)
+    if any(negative):
+        raise ValueError("several negatives take the place of the negative: leave that empty")
+    return Applied(pipe, [one.text for one in several], settings, weights=[one.weight for one in several])
 
 
 def _request(settings: dict[str, Any]) -> Settings:
@@ -254,43 +288,3 @@ def _request(settings: dict[str, Any]) -> Settings:
     if request.notes:
         raise ValueError("; ".join(request.notes))
     return request.settings
-
-
-def _why_not(guiding: Applied, model: nn.Module) -> str:
-    """Why nothing is done at all; empty if there is something to do."""
-    settings, negative = guiding.settings, guiding.negative
-    if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
-        return "the negative prompt is empty"
-    family = family_of(model)
-    return asks_nothing(settings, settings.strength(family.preset(model), family.mechanism))
-
-
-# Parts of the names of diffusers' hooks that answer for a block with what it gave before.
-CACHES = ("cache", "fbc_", "pyramid", "taylor")
-
-
-def _refuse_caches(model: nn.Module) -> None:
-    """First-block cache, pyramid attention broadcast, TeaCache and their like hold results of unguided
-    calls.
-    """
-    registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
-    names = [name for registry in registries for name in getattr(registry, "hooks", ())]
-    enabled = getattr(model, "is_cache_enabled", False) or getattr(model, "enable_teacache", False)
-    if enabled or any(part in name for name in names for part in CACHES):
-        raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
-
-
-@contextmanager
-def _uncompiled(pipe: Any) -> Iterator[None]:
-    """Runs compiled models as they were written: compiled code has the attention baked in."""
-    wrapped = any(hasattr(getattr(pipe, name, None), "_orig_mod") for name in MODELS)
-    parts = (part for model in models_of(pipe) for part in model.modules())
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    if not wrapped and not any(getattr(part, "_compiled_call_impl", None) for part in parts):
-        yield
-    elif set_stance is None:
-        raise UnsupportedHost("the model is compiled, and this PyTorch cannot run it uncompiled for a while")
-    else:
-        logger.info("NAG: the compiled model runs uncompiled while NAG is applied")
-        with set_stance("force_eager"):
-            yield

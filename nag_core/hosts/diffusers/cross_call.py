@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from nag_core.attention.cross import Call, guided_rows
 from nag_core.attention.focus import Focus
 from nag_core.attention.keys import weighted_keys, with_last_repeated
 from nag_core.attention.rows import Group
+from nag_core.guidance import average
 from nag_core.hosts.diffusers.processors import Attention
 
 if TYPE_CHECKING:
@@ -82,9 +83,13 @@ class CrossCall:
             if running.is_text:
                 running.taken.append((k, v))
             return q  # of the right shape; nobody reads it
-        if not running.is_text:
+        if not running.is_text or not self._chosen(running.attn):
             return attention.plain(q, k, v, mask)
         return self._guided(running, attention, q, k, v, mask)
+
+    def _chosen(self, attn: nn.Module) -> bool:
+        blocks = self.call.session.blocks
+        return blocks is None or self.network.blocks.get(attn) in blocks
 
     def _guided(
         self, running: _Running, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
@@ -102,24 +107,38 @@ class CrossCall:
     def _negative(
         self, running: _Running, attention: Attention, q: Tensor, group: Group, key: Hashable
     ) -> Tensor:
-        """z- of the group's rows, merged heads."""
+        """z- of the group's rows, merged heads; of several negatives the mean."""
 
         def project(_attn: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
             return self._keys_and_values(running, context, attention.token_dim)
 
-        call = self.call
+        call, entry, dim = self.call, group.entries[0], attention.token_dim
         k, v = call.session.cache.get(key, running.attn, group.entries, q, call.weights, project)
-        repeats, dim = group.entries[0].repeats, attention.token_dim
+        queries = q[group.index]
+
+        def outputs() -> Iterator[Tensor]:
+            for at, _ in entry.spans:
+                keys = [x.narrow(dim, at.start, at.stop - at.start) for x in (k, v)]
+                yield self._attended(attention, queries, *keys, entry.repeats)
+
+        return average(outputs(), [weight for _, weight in entry.spans])
+
+    @staticmethod
+    def _attended(attention: Attention, q: Tensor, k: Tensor, v: Tensor, repeats: int) -> Tensor:
+        dim = attention.token_dim
         if attention.is_sdpa:
             k, v, bias = weighted_keys(k, v, repeats, dim)
         else:  # another backend may take no bias
             k, v, bias = with_last_repeated(k, repeats, dim), with_last_repeated(v, repeats, dim), None
-        return attention.merged(attention.plain(q[group.index], k, v, bias))
+        return attention.merged(attention.plain(q, k, v, bias))
 
     def _keys_and_values(self, running: _Running, context: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         """K and V of a negative (1, tokens, channels), from the processor's own code: with one query, stopped
         at its attention. So fused projections, norms and adapters need nothing.
         """
+        if context.shape[1] > WAN_TEXT and getattr(running.attn, "add_k_proj", None) is not None:
+            each = [self._keys_and_values(running, one, dim) for one in context.split(WAN_TEXT, dim=1)]
+            return torch.cat([k for k, _ in each], dim), torch.cat([v for _, v in each], dim)
         text = self._embedded(context)
         tokens = text.shape[1]
         if getattr(running.attn, "add_k_proj", None) is not None:

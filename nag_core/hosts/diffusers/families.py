@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nag_core.blocks import Block
 from nag_core.hosts.base import UnsupportedHost
 
 CROSS, JOINT = "cross", "joint"
@@ -45,6 +46,39 @@ class Family(NamedTuple):
                     numbers[kind] = numbers.get(kind, -1) + 1
                     found[module] = (kind, numbers[kind])
         return found
+
+    def blocks(self, model: nn.Module) -> dict[nn.Module, Block]:
+        """The same modules, each with the block it is in, named and numbered as in the WebUIs."""
+        if hasattr(model, "down_blocks"):
+            return _unet_blocks(model)
+        kinds = {"": "cross"}
+        return {
+            module: (kinds.get(kind, kind), place) for module, (kind, place) in self.layers(model).items()
+        }
+
+
+def _unet_blocks(model: nn.Module) -> dict[nn.Module, Block]:
+    """By the numbers that the original UNet's lists have: the first input block is the convolution at the
+    entrance, and each downsampling is a block of its own; upsampling is in the block before it.
+    """
+    named: list[tuple[Block, nn.Module | None]] = []
+    number = 1
+    for level in model.down_blocks:
+        attentions = getattr(level, "attentions", ())
+        named += [(("input", number + place), one) for place, one in enumerate(attentions)]
+        number += len(level.resnets) + bool(level.downsamplers)
+    named.append((("middle", 0), model.mid_block))
+    number = 0
+    for level in model.up_blocks:
+        attentions = getattr(level, "attentions", ())
+        named += [(("output", number + place), one) for place, one in enumerate(attentions)]
+        number += len(level.resnets)
+    return {
+        module: block
+        for block, part in named
+        for name, module in (() if part is None else part.named_modules())
+        if name.endswith("attn2") and hasattr(module, "processor")
+    }
 
 
 def _unet(model: nn.Module) -> str:

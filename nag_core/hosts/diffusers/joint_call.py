@@ -38,8 +38,11 @@ class WidenedCall(JointCall):
         return with_negative(context, self.rows, self.layout.neg, self.session, family.image_first)
 
     def positions(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations of the image's tokens and of the text's: both texts begin where the prompt did."""
-        return image, torch.cat([text[: self.layout.neg], text[: self.layout.pos]])
+        """Rotations of the image's tokens and of the text's: all texts begin where the prompt did."""
+        lengths = [at.stop - at.start for at, _ in self.rows.groups[0].entries[0].spans]
+        if len(lengths) == 1:  # of several groups the longest; several negatives are the same in all rows
+            lengths = [self.layout.neg]
+        return image, torch.cat([text[:length] for length in (*lengths, self.layout.pos)])
 
     def entering(self, layer: tuple[str, int]) -> None:
         self.entered.append(layer)

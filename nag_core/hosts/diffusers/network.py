@@ -69,6 +69,7 @@ class Network:
             module: (kind, place + 1000 * number)
             for module, (kind, place) in self.family.layers(model).items()
         }
+        self.blocks = self.family.blocks(model)
         check(self.layers)
         self.names = list(inspect.signature(type(model).forward).parameters)[1:]
         self.swaps = Swaps(self._around, self._attend)

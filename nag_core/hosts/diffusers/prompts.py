@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from nag_core.alike import alike
-from nag_core.attention.keys import without_pads
+from nag_core.attention.keys import with_last_repeated, without_pads
 from nag_core.hosts import asked
 from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import CROSS, Family
-from nag_core.negative import Entry, Negative, Scheduled
+from nag_core.negative import Entry, Negative, Scheduled, mixed
 
 FOREVER = 2**31
 
@@ -70,18 +70,22 @@ class Part(NamedTuple):
 class Reading:
     """What a host's own parser of weights and schedules made of the texts of a pipeline call.
 
-    negatives: each image's parts in the order of their ends, contexts (tokens, channels); prompts: what the
-    model gets as the prompt (images, tokens, channels), one for each change over the steps.
+    texts: the parts of each negative in the order of their ends, contexts (tokens, channels); prompts: what
+    the model gets as the prompt (images, tokens, channels), one for each change over the steps.
     """
 
-    negatives: Sequence[Sequence[Part]]
+    texts: Mapping[str, Sequence[Part]]
     prompts: Sequence[Tensor]
 
 
-def entry(family: Family, context: Tensor, mask: Tensor | None) -> Entry:
-    """The negative's entry of one text (tokens, channels), with the pipeline's mask of it (tokens,)."""
+def entry(family: Family, context: Tensor, mask: Tensor | None, of_several: bool = False) -> Entry:
+    """The negative's entry of one text (tokens, channels), with the pipeline's mask of it (tokens,).
+
+    of_several: it will be one of several, in which equal pads cannot be left to one of them.
+    """
     if family.mechanism == CROSS:
-        return without_pads(context, mask if family.crops else None)
+        one = without_pads(context, mask if family.crops else None)
+        return Entry(with_last_repeated(one.context, one.repeats, 0)) if of_several else one
     if mask is None:
         return Entry(context)
     return Entry(context[mask != 0]) if family.crops else Entry(context, mask=mask)
@@ -129,20 +133,57 @@ def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Any) 
 
 
 def read_negative(family: Family, texts: Sequence[str], reading: Reading) -> Negative:
-    """The negative as the host's parser read it, None for a blank text and where that is the prompt's
-    context.
+    """The negative of every image as the host's parser read it; None for a blank text, and where that is the
+    prompt's context.
     """
     images: list[tuple[Scheduled, ...] | None] = []
+    scheduled = {text: read(family, reading, text) for text in texts}
     same = 0
-    for number, (text, parts) in enumerate(zip(texts, reading.negatives, strict=True)):
+    for number, text in enumerate(texts):
+        parts = reading.texts[text]
         prompt_too = len(parts) == len(reading.prompts) == 1 and alike(
             parts[0].context, reading.prompts[0][number]
         )
         same += prompt_too
-        left_out = prompt_too or not text.strip()
-        made = (Scheduled(part.end, entry(family, part.context, None)) for part in parts)
-        images.append(None if left_out else tuple(made))
+        images.append(None if prompt_too else scheduled[text])
     return Negative(tuple(images), same)
+
+
+def read(
+    family: Family, reading: Reading, text: str, of_several: bool = False
+) -> tuple[Scheduled, ...] | None:
+    """One text as the host's parser read it; None for a blank one. of_several: see `entry`."""
+    if not text.strip():
+        return None
+    parts = reading.texts[text]
+    return tuple(Scheduled(part.end, entry(family, part.context, None, of_several)) for part in parts)
+
+
+def mixed_negative(
+    family: Family, texts: Sequence[str], weights: Sequence[float], made: Any, images: int
+) -> Negative:
+    """The same mean of several negatives for every image. made: what encode_prompt returned for `texts`, or
+    the host's reading of them.
+    """
+    if isinstance(made, Reading):
+        return mixed([read(family, made, text, of_several=True) for text in texts], weights, images)
+    rows = zip(texts, _rows(family, made), strict=True)
+    entries = [entry(family, *row, of_several=True) if text.strip() else None for text, row in rows]
+    single = [None if one is None else (Scheduled(FOREVER, one),) for one in entries]
+    return mixed(single, weights, images)
+
+
+def has_syntax(texts: str | Sequence[str]) -> bool:
+    """Whether a parser of weights and schedules would find something in a text, or in any of several."""
+    return any(sign in text for text in texts for sign in "([")
+
+
+def reads_words(reading: Reading, texts: Sequence[str], words: Any) -> bool:
+    """Whether the host's parser took each text as it is written. words: what encode_prompt returned for
+    them.
+    """
+    first = [reading.texts[text][0].context for text in texts]
+    return all(torch.equal(one, other) for one, other in zip(first, context_of(words), strict=True))
 
 
 def static(entries: Sequence[Entry | None], alike_images: int = 0) -> Negative:

@@ -1,0 +1,74 @@
+"""Whether a pipeline and the settings leave NAG something to do, and what must not run beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from nag_core.blocks import Choice, choose, listing, parse_blocks
+from nag_core.config import Settings
+from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
+from nag_core.session import asks_nothing
+
+logger = logging.getLogger("nag")
+
+
+def why_not(model: nn.Module, settings: Settings, negative: str | Sequence[str]) -> str:
+    """Why nothing is done at all; empty if there is something to do."""
+    family = family_of(model)
+    reason = asks_nothing(settings, settings.strength(family.preset(model), family.mechanism))
+    if reason:
+        return reason
+    if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
+        return "the negative prompt is empty"
+    chosen = chosen_blocks(model, settings)
+    return no_such_blocks(model, chosen) if chosen is not None and not chosen.blocks else ""
+
+
+def chosen_blocks(model: nn.Module, settings: Settings) -> Choice | None:
+    """The blocks that the settings choose of the model's, None for all of them."""
+    terms = parse_blocks(settings.blocks)
+    return choose(terms, family_of(model).blocks(model).values()) if terms else None
+
+
+def no_such_blocks(model: nn.Module, chosen: Choice) -> str:
+    """Which of the terms name none of the model's blocks, and what there is."""
+    available = listing(family_of(model).blocks(model).values())
+    return f"no blocks {', '.join(chosen.unknown)} here; this model has {available}"
+
+
+# Parts of the names of diffusers' hooks that answer for a block with what it gave before.
+CACHES = ("cache", "fbc_", "pyramid", "taylor")
+
+
+def refuse_caches(model: nn.Module) -> None:
+    """First-block cache, pyramid attention broadcast, TeaCache and their like hold results of unguided
+    calls.
+    """
+    registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
+    names = [name for registry in registries for name in getattr(registry, "hooks", ())]
+    enabled = getattr(model, "is_cache_enabled", False) or getattr(model, "enable_teacache", False)
+    if enabled or any(part in name for name in names for part in CACHES):
+        raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
+
+
+@contextmanager
+def uncompiled(pipe: Any) -> Iterator[None]:
+    """Runs compiled models as they were written: compiled code has the attention baked in."""
+    wrapped = any(hasattr(getattr(pipe, name, None), "_orig_mod") for name in MODELS)
+    parts = (part for model in models_of(pipe) for part in model.modules())
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if not wrapped and not any(getattr(part, "_compiled_call_impl", None) for part in parts):
+        yield
+    elif set_stance is None:
+        raise UnsupportedHost("the model is compiled, and this PyTorch cannot run it uncompiled for a while")
+    else:
+        logger.info("NAG: the compiled model runs uncompiled while NAG is applied")
+        with set_stance("force_eager"):
+            yield
