@@ -87,9 +87,13 @@ class WebUI:
         answer = self.http.get(f"/sdapi/v1/{route}").json()
         return [one if isinstance(one, str) else one["name"] for one in answer]
 
+    @cached_property
+    def is_sdnext(self) -> bool:
+        return self.http.get("/nag/v1/version").json()["host"] == "SD.Next"
+
     def unless_sdnext(self, reason: str) -> None:
         """Skips the test on SD.Next, where it cannot hold."""
-        if self.http.get("/nag/v1/version").json()["host"] == "SD.Next":
+        if self.is_sdnext:
             pytest.skip(f"SD.Next {reason}")
 
     def sampler(self, name: str) -> str:
