@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from nag_core.bench import measure, report
-from nag_core.bench.models import CASES, CPU, GPU, QUICK, Place
+from nag_core.bench import library_models, measure, models, report
+from nag_core.bench.models import CPU, GPU, QUICK, Place
+
+CASES = {**models.CASES, **library_models.CASES}
 
 # Rounds (least, most) and the seconds that a model's rounds may take.
 ROUNDS = {GPU: (20, 60), CPU: (5, 40), QUICK: (5, 30)}

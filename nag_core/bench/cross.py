@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, patch_attn2
 from nag_core.attention.rows import Batch
+from nag_core.bench.networks.parts import Attention
 from nag_core.bench.published import published_nag
 from nag_core.guidance import Method
 from nag_core.kernels import fused_kernels
@@ -29,35 +30,26 @@ F = nn.functional
 class Projections(nn.Module):
     """`to_k` and `to_v` of an attention as the hosts have them; Wan's key norm belongs to the projection."""
 
-    def __init__(self, attn: nn.Module) -> None:
+    def __init__(self, attn: Attention) -> None:
         super().__init__()
-        norm = getattr(attn, "norm_k", None)
-        self.to_k = attn.to_k if norm is None else nn.Sequential(attn.to_k, norm)
+        self.to_k = attn.to_k if attn.norm_k is None else nn.Sequential(attn.to_k, attn.norm_k)
         self.to_v = attn.to_v
 
 
 class Processor:
-    """A diffusers attention processor for one attn2; `mode` is set by the case for the step that runs."""
+    """The attention of one attn2; the case's `mode` says of which variant."""
 
     def __init__(self, case: CrossCase, key: tuple[str, int, int]) -> None:
         self.case, self.key = case, key
 
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        *_: Any,
-        **__: Any,
-    ) -> Tensor:
+    def __call__(self, attn: Attention, x: Tensor, context: Tensor, rotation: None) -> Tensor:
         project = self.case.layers[self.key]
-        self.case.seen = encoder_hidden_states
-        shape = hidden_states.shape
-        q = attn.to_q(hidden_states)
-        if getattr(attn, "norm_q", None) is not None:
+        self.case.seen = context
+        q = attn.to_q(x)
+        if attn.norm_q is not None:
             q = attn.norm_q(q)
         # Official-style: one query, two texts, both projected anew in every step.
-        context = self.case.both if self.case.mode == "official" else encoder_hidden_states
+        context = self.case.both if self.case.mode == "official" else context
         k, v = project.to_k(context), project.to_v(context)
         extra = {"n_heads": attn.heads, "cond_or_uncond": [0]}
         if self.case.mode == "official":
@@ -67,7 +59,7 @@ class Processor:
             out = self.case.replace[self.key](q, k, v, extra)
         else:
             out = sdpa(q, k, v, extra)
-        return attn.to_out[1](attn.to_out[0](out)).view(shape)
+        return attn.to_out(out)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.rows import Arrangement, Group
+from nag_core.bench.networks.parts import Attention, Rotation, rotated, split_heads
 from nag_core.bench.published import published_nag
 from nag_core.guidance import Method
 from nag_core.kernels import Rule, fused_kernels
@@ -27,40 +28,26 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor
 
 
 class Processor:
-    """A diffusers attention processor: the model's own linears, norms and rotation around the case's
-    attention.
-    """
+    """The attention of one block: its own linears, norms and rotation around the case's."""
 
     def __init__(self, case: JointCase) -> None:
         self.case = case
 
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Any = None,
-    ) -> Any:
-        q, k, v = (_heads(linear(hidden_states), attn.heads) for linear in (attn.to_q, attn.to_k, attn.to_v))
+    def __call__(self, attn: Attention, x: Tensor, context: Tensor | None, rotation: Rotation | None) -> Any:
+        q, k, v = (split_heads(linear(x), attn.heads) for linear in (attn.to_q, attn.to_k, attn.to_v))
         q, k = attn.norm_q(q), attn.norm_k(k)
-        if encoder_hidden_states is not None:
-            linears = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            eq, ek, ev = (_heads(linear(encoder_hidden_states), attn.heads) for linear in linears)
+        if context is not None:
+            linears = (attn.add_q, attn.add_k, attn.add_v)
+            eq, ek, ev = (split_heads(linear(context), attn.heads) for linear in linears)
             text = (attn.norm_added_q(eq), attn.norm_added_k(ek), ev)
             q, k, v = (self.case.join(one, other) for one, other in zip((q, k, v), text, strict=True))
-        if image_rotary_emb is not None:
-            q, k = (self.case.rotate(x, image_rotary_emb) for x in (q, k))
+        if rotation is not None:
+            q, k = rotated(q, rotation), rotated(k, rotation)
         out = self.case.attention(q, k, v)
-        if encoder_hidden_states is None:
-            return out if getattr(attn, "to_out", None) is None else attn.to_out[1](attn.to_out[0](out))
-        image, text = self.case.split(out, encoder_hidden_states.shape[1], hidden_states.shape[0])
-        image = attn.to_out[1](attn.to_out[0](image))
-        return image, text if attn.context_pre_only else attn.to_add_out(text)
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        if context is None:
+            return out
+        image, text = self.case.split(out, context.shape[1], x.shape[0])
+        return attn.to_out(image), None if attn.pre_only else attn.to_add_out(text)
 
 
 class JointCase:
@@ -86,10 +73,10 @@ class JointCase:
         self.mode, self.lse = "baseline", True
         self.last_double = None
         for name, module in network.named_modules():
-            if name.endswith(".attn") and hasattr(module, "processor"):
+            if name.endswith(".attn"):
                 module.processor = Processor(self)
-        if getattr(network, "single_transformer_blocks", None):
-            self.last_double = network.transformer_blocks[-1]
+        if hasattr(network, "singles"):
+            self.last_double = network.doubles[-1]
         tokens = context.shape[1]
         self.layout = Layout(tokens, tokens, image, image_first)
         self.rows = Arrangement([Group(slice(0, 1), (Entry(self.negative[0]),))], None)
@@ -104,12 +91,6 @@ class JointCase:
     def split(self, out: Tensor, text: int, rows: int) -> tuple[Tensor, Tensor]:
         image = out[:rows, : self.image] if self.image_first else out[:rows, text:]
         return image, out[:, self.image :] if self.image_first else out[:, :text]
-
-    @staticmethod
-    def rotate(x: Tensor, angles: Any) -> Tensor:
-        from diffusers.models.embeddings import apply_rotary_emb
-
-        return apply_rotary_emb(x, angles, sequence_dim=2)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.shape[2] == self.image or self.mode == "baseline":

@@ -1,7 +1,7 @@
 """The models of the bench with random weights: true sizes on a GPU, and small ones of the same make on a CPU.
 
 A transformer of many equal blocks is built with fewer of them on a GPU, too; what is said of the step then
-holds for the whole model, because every block costs the same (diffusers classes, 1024 x 1024 unless said).
+holds for the whole model, because every block costs the same (1024 x 1024 unless said).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from nag_core.bench.cross import CrossCase
 from nag_core.bench.joint import JointCase
-from nag_core.bench.library import LibraryCase
+from nag_core.bench.networks.cross import PixArt, Sana, Wan
+from nag_core.bench.networks.joint import SD3, Flux
+from nag_core.bench.networks.unet import UNet
 from nag_core.presets import TABLE_5, Strength
 
 GPU, CPU, QUICK = "gpu", "cpu", "quick"
@@ -36,6 +38,10 @@ class Place:
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, device=self.device, dtype=self.dtype)
 
+    def time(self, value: float) -> Tensor:
+        """Of two rows."""
+        return torch.full((2,), value, device=self.device)
+
     def build(self, kind: type, **config: Any) -> nn.Module:
         """A model made on its device; initial weights, in which nothing explodes and nothing vanishes."""
         with torch.device(self.device):
@@ -43,194 +49,107 @@ class Place:
 
 
 def sd15(place: Place) -> CrossCase:
-    from diffusers import UNet2DConditionModel
-
     side = place.of(64, 16)
     network = place.build(
-        UNet2DConditionModel, sample_size=side, cross_attention_dim=768, attention_head_dim=8,
-        layers_per_block=place.of(2, 2, 1),
+        UNet, widths=(320, 640, 1280, 1280), heads=(8, 8, 8, 8), depths=(1, 1, 1, 0), text=768,
+        stages=place.of(2, 2, 1), middle=1,
     )  # fmt: skip
-    latent = place.normal(2, 4, side, side)
-    time = torch.full((2,), 500, device=place.device)
+    latent, time = place.normal(2, 4, side, side), place.time(500.0)
 
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
+    def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:
         return network(latent[:rows], time[:rows], context)
 
     return CrossCase(network, call, place.normal(1, 77, 768), TABLE_5["SD1.5"])
 
 
 def sdxl(place: Place) -> CrossCase:
-    from diffusers import UNet2DConditionModel
-
     side = place.of(128, 16)
     network = place.build(
-        UNet2DConditionModel, sample_size=side, cross_attention_dim=2048, block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=place.of((1, 2, 10), (1, 1, 2), (1, 1, 1)),
-        attention_head_dim=(5, 10, 20),
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
+        UNet, widths=(320, 640, 1280), heads=(5, 10, 20), text=2048, added=2816,
+        depths=place.of((0, 2, 10), (0, 1, 2), (0, 1, 1)),
     )  # fmt: skip
-    latent, pooled, sizes = place.normal(2, 4, side, side), place.normal(2, 1280), place.normal(2, 6)
-    time = torch.full((2,), 500, device=place.device)
+    latent, time = place.normal(2, 4, side, side), place.time(500.0)
+    pooled, sizes = place.normal(2, 1280), place.normal(2, 6)
 
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
-        added = {"text_embeds": pooled[:rows], "time_ids": sizes[:rows]}
-        return network(latent[:rows], time[:rows], context, added_cond_kwargs=added)
+    def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:
+        return network(latent[:rows], time[:rows], context, pooled[:rows], sizes[:rows])
 
     return CrossCase(network, call, place.normal(1, 77, 2048), TABLE_5["SDXL"])
 
 
-def _pixart(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
-    from diffusers import PixArtTransformer2DModel
-
-    side, depth, heads = place.of(128, 32, 16), place.of(28, 4, 2), place.of(16, 8, 4)
-    network = place.build(
-        PixArtTransformer2DModel, sample_size=side, num_layers=depth, num_attention_heads=heads,
-        cross_attention_dim=72 * heads, caption_channels=4096, interpolation_scale=2,
-        use_additional_conditions=False,
-    )  # fmt: skip
-    latent, time = place.normal(2, 4, side, side), torch.full((2,), 500, device=place.device)
-    more = {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
-
-    def call(network: nn.Module, context: Tensor, mask: Tensor | None, rows: int) -> Any:
-        return network(latent[:rows], context, timestep=time[:rows], encoder_attention_mask=mask, **more)
-
-    return network, call, place.normal(1, 300, 4096)
-
-
-def _sana(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
-    from diffusers import SanaTransformer2DModel
-
-    side, depth, heads = place.of(32, 16), place.of(20, 4, 2), place.of(20, 8, 4)
-    network = place.build(
-        SanaTransformer2DModel, sample_size=side, num_layers=depth, num_cross_attention_heads=heads,
-        num_attention_heads=place.of(70, 28, 14), cross_attention_head_dim=112,
-        cross_attention_dim=112 * heads,
-        caption_channels=2304,
-    )  # fmt: skip
-    latent, time = place.normal(2, 32, side, side), torch.full((2,), 500, device=place.device)
-
-    def call(network: nn.Module, context: Tensor, mask: Tensor | None, rows: int) -> Any:
-        return network(latent[:rows], context, time[:rows], encoder_attention_mask=mask)
-
-    return network, call, place.normal(1, 300, 2304)
-
-
-def _wan(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
-    from diffusers import WanTransformer3DModel
-
-    # 480 x 832, 81 frames: 21 x 60 x 104 latents.
-    frames, height, width = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16))
-    network = place.build(
-        WanTransformer3DModel, num_attention_heads=place.of(40, 6, 4), num_layers=place.of(4, 2, 1),
-        ffn_dim=place.of(13824, 2048, 1024),
-    )  # fmt: skip
-    latent, time = place.normal(2, 16, frames, height, width), torch.full((2,), 500, device=place.device)
-
-    def call(network: nn.Module, context: Tensor, mask: Tensor | None, rows: int) -> Any:
-        return network(latent[:rows], time[:rows], context)
-
-    return network, call, place.normal(1, 512, 4096)
-
-
-def _hosted(model: tuple[nn.Module, Callable[..., Any], Tensor], strength: Strength) -> CrossCase:
-    """As a WebUI's own model would be called: one text of full length, no mask."""
-    network, call, context = model
-
-    def unmasked(network: nn.Module, context: Tensor, rows: int) -> Any:
-        return call(network, context, None, rows)
-
-    return CrossCase(network, unmasked, context, strength)
-
-
 def pixart(place: Place) -> CrossCase:
-    return _hosted(_pixart(place), TABLE_5["PixArt-Sigma"])
+    network = place.build(PixArt, depth=place.of(28, 4, 2), heads=place.of(16, 8, 4))
+    side = place.of(128, 32, 16)
+    return _cross(place, network, (4, side, side), place.normal(1, 300, 4096), TABLE_5["PixArt-Sigma"])
 
 
 def sana(place: Place) -> CrossCase:
-    return _hosted(_sana(place), TABLE_5["SANA"])
+    network = place.build(
+        Sana, depth=place.of(20, 4, 2), heads=place.of(70, 28, 14), cross_heads=place.of(20, 8, 4)
+    )
+    side = place.of(32, 16)
+    return _cross(place, network, (32, side, side), place.normal(1, 300, 2304), TABLE_5["SANA"])
 
 
 def wan(place: Place) -> CrossCase:
-    return _hosted(_wan(place), TABLE_5["Wan2.1"])
-
-
-def pixart_library(place: Place) -> LibraryCase:
-    return LibraryCase(*_pixart(place), TABLE_5["PixArt-Sigma"], masked=True)
-
-
-def sana_library(place: Place) -> LibraryCase:
-    return LibraryCase(*_sana(place), TABLE_5["SANA"], masked=True)
-
-
-def wan_library(place: Place) -> LibraryCase:
-    return LibraryCase(*_wan(place), TABLE_5["Wan2.1"], masked=False)
-
-
-def _flux(place: Place, name: str, tokens: int) -> JointCase:
-    from diffusers import ChromaTransformer2DModel, FluxTransformer2DModel
-
-    heads, depth = place.of(24, 6, 4), place.of((4, 8), (1, 2), (1, 1))
-    side = place.of(64, 28, 24)
-    image = side * side
-    kind = ChromaTransformer2DModel if name == "chroma" else FluxTransformer2DModel
-    if name == "chroma":
-        more = {"approximator_hidden_dim": place.of(5120, 5120, 256)}
-    else:
-        more = {"guidance_embeds": name == "flux-dev"}
     network = place.build(
-        kind, num_layers=depth[0], num_single_layers=depth[1], num_attention_heads=heads, **more
+        Wan, depth=place.of(4, 2, 1), heads=place.of(40, 6, 4), inner=place.of(13824, 2048, 1024)
     )
-    latent, pooled = place.normal(2, image, 64), place.normal(2, 768)
-    time = torch.full((2,), 0.5, device=place.device, dtype=place.dtype)
-    grid = torch.stack(torch.meshgrid(*(torch.arange(side, device=place.device),) * 2, indexing="ij"), -1)
-    ids = torch.cat([torch.zeros(image, 1, device=place.device), grid.reshape(image, 2)], 1)
+    # 480 x 832, 81 frames: 21 x 60 x 104 latents.
+    size = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16))
+    return _cross(place, network, (16, *size), place.normal(1, 512, 4096), TABLE_5["Wan2.1"])
 
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
-        more = {} if name == "chroma" else {"pooled_projections": pooled[:rows]}
-        if name == "flux-dev":
-            more["guidance"] = time[:rows]
-        text = torch.zeros(context.shape[1], 3, device=place.device)
-        return network(latent[:rows], context, timestep=time[:rows], img_ids=ids, txt_ids=text, **more)
+
+def _cross(
+    place: Place, network: nn.Module, shape: tuple[int, ...], context: Tensor, strength: Strength
+) -> CrossCase:
+    latent, time = place.normal(2, *shape), place.time(500.0)
+
+    def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:
+        return network(latent[:rows], context, time[:rows])
+
+    return CrossCase(network, call, context, strength)
+
+
+def _flux(place: Place, tokens: int, **more: Any) -> JointCase:
+    doubles, singles = place.of((4, 8), (1, 2), (1, 1))
+    network = place.build(Flux, doubles=doubles, singles=singles, heads=place.of(24, 6, 4), **more)
+    image = place.of(64, 28, 24) ** 2
+    latent, pooled = place.normal(2, image, 64), None if "chroma" in more else place.normal(2, 768)
+    time = place.time(0.5)
+
+    def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:
+        return network(latent[:rows], context, time[:rows], None if pooled is None else pooled[:rows])
 
     return JointCase(network, call, place.normal(1, tokens, 4096), image, TABLE_5["Flux"])
 
 
 def flux_schnell(place: Place) -> JointCase:
-    return _flux(place, "flux-schnell", place.of(256, 48))
+    return _flux(place, place.of(256, 48))
 
 
 def flux_dev(place: Place) -> JointCase:
-    return _flux(place, "flux-dev", place.of(512, 96))
+    return _flux(place, place.of(512, 96), guidance=True)
 
 
 def chroma(place: Place) -> JointCase:
-    return _flux(place, "chroma", place.of(256, 48))
+    return _flux(place, place.of(256, 48), chroma=place.of(5120, 5120, 256))
 
 
 def sd35_large(place: Place) -> JointCase:
-    from diffusers import SD3Transformer2DModel
+    network = place.build(SD3, depth=place.of(8, 3, 2), heads=place.of(38, 12, 8))
+    side = place.of(128, 64, 48)
+    latent, pooled, time = place.normal(2, 16, side, side), place.normal(2, 2048), place.time(500.0)
 
-    side, depth, heads = place.of(128, 64, 48), place.of(8, 3, 2), place.of(38, 12, 8)
-    network = place.build(
-        SD3Transformer2DModel, sample_size=side, num_layers=depth, num_attention_heads=heads,
-        attention_head_dim=64,
-        caption_projection_dim=64 * heads, joint_attention_dim=4096, pooled_projection_dim=2048,
-        pos_embed_max_size=192, qk_norm="rms_norm", in_channels=16,
-    )  # fmt: skip
-    latent, pooled = place.normal(2, 16, side, side), place.normal(2, 2048)
-    time = torch.full((2,), 500, device=place.device)
-
-    def call(network: nn.Module, context: Tensor, rows: int) -> Any:
+    def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:
         return network(latent[:rows], context, pooled[:rows], time[:rows])
 
     context = place.normal(1, place.of(333, 83), 4096)
     return JointCase(network, call, context, (side // 2) ** 2, TABLE_5["SD3.5"], image_first=True)
 
 
-CASES: dict[str, Callable[[Place], CrossCase | JointCase | LibraryCase]] = {
+# Of torch alone; those of diffusers' own classes are in library_models.py.
+CASES: dict[str, Callable[[Place], CrossCase | JointCase]] = {
     "sd15": sd15,
     "sdxl": sdxl,
     "flux-schnell": flux_schnell,
@@ -240,7 +159,4 @@ CASES: dict[str, Callable[[Place], CrossCase | JointCase | LibraryCase]] = {
     "sana": sana,
     "pixart": pixart,
     "wan": wan,
-    "sana-library": sana_library,
-    "pixart-library": pixart_library,
-    "wan-library": wan_library,
 }
