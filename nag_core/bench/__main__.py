@@ -7,24 +7,26 @@ import gc
 import json
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nag_core.bench import library_models, measure, models, report
+from nag_core.bench import check, library_models, measure, models, report, rows
 from nag_core.bench.models import CPU, GPU, QUICK, Place
+from nag_core.bench.rows import Effort
 
 CASES = {**models.CASES, **library_models.CASES}
 
-# Rounds (least, most) and the seconds that a model's rounds may take.
-ROUNDS = {GPU: (20, 60), CPU: (5, 40), QUICK: (5, 30)}
-BUDGET = {GPU: 25.0, CPU: 9.0, QUICK: 8.0}
+EFFORT = {GPU: Effort(20, 60, 25.0), CPU: Effort(5, 40, 9.0), QUICK: Effort(5, 30, 8.0)}
 QUICK_MODELS = ("sd15", "flux-schnell")
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if options.gpu_check:
+        return check.run(options.only, options.json, options.markdown)
     place = _place(options)
     if options.memory:
         print(report.memory_table(extra_memory(options.models or list(CASES))))
@@ -63,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory", action="store_true", help="peak memory at true sizes instead; needs no GPU"
     )
+    parser.add_argument(
+        "--gpu-check", action="store_true", help="everything that only a GPU can show, in six minutes"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(check.PARTS), metavar="PART",
+        help=f"with --gpu-check: of {', '.join(check.PARTS)}",
+    )  # fmt: skip
+    parser.add_argument("--markdown", metavar="PATH", help="with --gpu-check: write its report there")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, by default")
     return parser
 
@@ -109,39 +119,24 @@ def _result(place: Place) -> dict[str, Any]:
         "dtype": str(place.dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "sizes": sizes[place.size],
-        "rounds": f"{clock}, median of {ROUNDS[place.size][0]} or more interleaved rounds, 95 % range",
+        "rounds": f"{clock}, median of {EFFORT[place.size].least} or more interleaved rounds, 95 % range",
         "rows": [],
     }
 
 
 def _measured(name: str, place: Place) -> list[dict[str, Any]]:
-    """The rows of one model."""
     from tqdm import tqdm
 
     torch.manual_seed(0)
     with torch.inference_mode():
         case = CASES[name](place)
-        steps = case.steps()
-        seconds = measure.clock(place.device)
-        round_seconds = measure.warmed(steps.values(), seconds, 3 if place.device.type == "cuda" else 1)
-        rounds = measure.rounds_for(BUDGET[place.size], round_seconds, *ROUNDS[place.size])
-        with tqdm(total=rounds * len(steps), desc=f"{name:13s}", unit="step", mininterval=1) as bar:
-            times = measure.interleaved(steps, seconds, rounds, bar.update)
-        # Of a pass that begins: what it keeps for its other steps counts.
-        peaks = {variant: measure.peak_bytes(step) for variant, step in case.steps().items()}
-    rows = []
-    for variant in steps:
-        if variant == "baseline again":
-            continue
-        # The baseline's own row is the noise floor: it against itself.
-        compared = "baseline again" if variant == "baseline" else variant
-        found = measure.overhead(times[compared], times["baseline"])
-        rows.append({
-            "model": name, "variant": variant,
-            "overhead": found.overhead, "low": found.low, "high": found.high,
-            "rounds": rounds, "peak_bytes": peaks[variant], "seconds": sorted(times[compared])[rounds // 2],
-        })  # fmt: skip
-    return rows
+    with tqdm(desc=f"{name:13s}", unit="step", mininterval=1) as bar:
+
+        def ticked(total: int) -> Callable[[], None]:
+            bar.reset(total)
+            return bar.update
+
+        return rows.rows(name, case, place.device, EFFORT[place.size], ticked)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from nag_core.presets import TABLE_5
 def _pixart(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
     from diffusers import PixArtTransformer2DModel
 
-    side, depth, heads = place.of(128, 32, 16), place.of(28, 4, 2), place.of(16, 8, 4)
+    side, depth, heads = place.of(128, 32, 16), place.of(28, 4, 2), place.of(16, 8, 4, 2)
     network = place.build(
         PixArtTransformer2DModel, sample_size=side, num_layers=depth, num_attention_heads=heads,
         cross_attention_dim=72 * heads, caption_channels=4096, interpolation_scale=2,
@@ -34,10 +34,10 @@ def _pixart(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
 def _sana(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
     from diffusers import SanaTransformer2DModel
 
-    side, depth, heads = place.of(32, 16), place.of(20, 4, 2), place.of(20, 8, 4)
+    side, depth, heads = place.of(32, 16, toy=8), place.of(20, 4, 2), place.of(20, 8, 4, 2)
     network = place.build(
         SanaTransformer2DModel, sample_size=side, num_layers=depth, num_cross_attention_heads=heads,
-        num_attention_heads=place.of(70, 28, 14), cross_attention_head_dim=112,
+        num_attention_heads=place.of(70, 28, 14, 7), cross_attention_head_dim=112,
         cross_attention_dim=112 * heads,
         caption_channels=2304,
     )  # fmt: skip
@@ -53,10 +53,10 @@ def _wan(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:
     from diffusers import WanTransformer3DModel
 
     # 480 x 832, 81 frames: 21 x 60 x 104 latents.
-    frames, height, width = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16))
+    frames, height, width = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16), (1, 8, 8))
     network = place.build(
-        WanTransformer3DModel, num_attention_heads=place.of(40, 6, 4), num_layers=place.of(4, 2, 1),
-        ffn_dim=place.of(13824, 2048, 1024),
+        WanTransformer3DModel, num_attention_heads=place.of(40, 6, 4, 1), num_layers=place.of(4, 2, 1),
+        ffn_dim=place.of(13824, 2048, 1024, 256),
     )  # fmt: skip
     latent, time = place.normal(2, 16, frames, height, width), torch.full((2,), 500, device=place.device)
 

@@ -109,6 +109,36 @@ def peak_bytes(step: Step) -> int:
     return live.peak
 
 
+class _Operations(TorchDispatchMode):
+    """How many operations were made that are no views: on a GPU each is one kernel or more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+# What a profile calls the launch of a kernel: by torch, by Triton, and from a graph.
+_LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+
+
+def launches(step: Step, device: torch.device) -> int:
+    """Kernels launched on a GPU, 0 where its profiler sees none; operations that are no views elsewhere."""
+    if device.type != "cuda":
+        with _Operations() as operations:
+            step()
+        return operations.count
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        step()
+        torch.cuda.synchronize()
+    return sum(event.count for event in profiled.key_averages() if event.key in _LAUNCHES)
+
+
 def rounds_for(budget: float, round_seconds: float, least: int, most: int) -> int:
     """As many rounds as fit into `budget` seconds."""
     return int(np.clip(budget / max(round_seconds, 1e-9), least, most))

@@ -20,20 +20,21 @@ from nag_core.bench.networks.joint import SD3, Flux
 from nag_core.bench.networks.unet import UNet
 from nag_core.presets import TABLE_5, Strength
 
-GPU, CPU, QUICK = "gpu", "cpu", "quick"
+GPU, CPU, QUICK, TOY = "gpu", "cpu", "quick", "toy"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how large: `size` is GPU, CPU or QUICK."""
+    """Where and how large: `size` is GPU, CPU, QUICK or TOY."""
 
     device: torch.device
     dtype: torch.dtype
     size: str
 
-    def of(self, gpu: Any, cpu: Any, quick: Any = None) -> Any:
-        """The value for this size."""
-        return {GPU: gpu, CPU: cpu, QUICK: cpu if quick is None else quick}[self.size]
+    def of(self, gpu: Any, cpu: Any, quick: Any = None, toy: Any = None) -> Any:
+        """The value for this size; the next larger one's where it has none of its own."""
+        quick = cpu if quick is None else quick
+        return {GPU: gpu, CPU: cpu, QUICK: quick, TOY: quick if toy is None else toy}[self.size]
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, device=self.device, dtype=self.dtype)
@@ -49,10 +50,10 @@ class Place:
 
 
 def sd15(place: Place) -> CrossCase:
-    side = place.of(64, 16)
+    side, widths = place.of(64, 16, toy=8), (320, 640, 1280, 1280)
     network = place.build(
-        UNet, widths=(320, 640, 1280, 1280), heads=(8, 8, 8, 8), depths=(1, 1, 1, 0), text=768,
-        stages=place.of(2, 2, 1), middle=1,
+        UNet, widths=place.of(widths, widths, toy=(32, 32, 64, 64)), heads=(8, 8, 8, 8), depths=(1, 1, 1, 0),
+        text=768, stages=place.of(2, 2, 1), middle=1,
     )  # fmt: skip
     latent, time = place.normal(2, 4, side, side), place.time(500.0)
 
@@ -63,9 +64,10 @@ def sd15(place: Place) -> CrossCase:
 
 
 def sdxl(place: Place) -> CrossCase:
-    side = place.of(128, 16)
+    side, widths, heads = place.of(128, 16, toy=8), (320, 640, 1280), (5, 10, 20)
     network = place.build(
-        UNet, widths=(320, 640, 1280), heads=(5, 10, 20), text=2048, added=2816,
+        UNet, widths=place.of(widths, widths, toy=(32, 64, 64)), heads=place.of(heads, heads, toy=(2, 2, 2)),
+        text=2048, added=2816,
         depths=place.of((0, 2, 10), (0, 1, 2), (0, 1, 1)),
     )  # fmt: skip
     latent, time = place.normal(2, 4, side, side), place.time(500.0)
@@ -78,25 +80,25 @@ def sdxl(place: Place) -> CrossCase:
 
 
 def pixart(place: Place) -> CrossCase:
-    network = place.build(PixArt, depth=place.of(28, 4, 2), heads=place.of(16, 8, 4))
+    network = place.build(PixArt, depth=place.of(28, 4, 2), heads=place.of(16, 8, 4, 2))
     side = place.of(128, 32, 16)
     return _cross(place, network, (4, side, side), place.normal(1, 300, 4096), TABLE_5["PixArt-Sigma"])
 
 
 def sana(place: Place) -> CrossCase:
     network = place.build(
-        Sana, depth=place.of(20, 4, 2), heads=place.of(70, 28, 14), cross_heads=place.of(20, 8, 4)
+        Sana, depth=place.of(20, 4, 2), heads=place.of(70, 28, 14, 7), cross_heads=place.of(20, 8, 4, 2)
     )
-    side = place.of(32, 16)
+    side = place.of(32, 16, toy=8)
     return _cross(place, network, (32, side, side), place.normal(1, 300, 2304), TABLE_5["SANA"])
 
 
 def wan(place: Place) -> CrossCase:
     network = place.build(
-        Wan, depth=place.of(4, 2, 1), heads=place.of(40, 6, 4), inner=place.of(13824, 2048, 1024)
+        Wan, depth=place.of(4, 2, 1), heads=place.of(40, 6, 4, 1), inner=place.of(13824, 2048, 1024, 256)
     )
     # 480 x 832, 81 frames: 21 x 60 x 104 latents.
-    size = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16))
+    size = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16), (1, 8, 8))
     return _cross(place, network, (16, *size), place.normal(1, 512, 4096), TABLE_5["Wan2.1"])
 
 
@@ -113,8 +115,8 @@ def _cross(
 
 def _flux(place: Place, tokens: int, **more: Any) -> JointCase:
     doubles, singles = place.of((4, 8), (1, 2), (1, 1))
-    network = place.build(Flux, doubles=doubles, singles=singles, heads=place.of(24, 6, 4), **more)
-    image = place.of(64, 28, 24) ** 2
+    network = place.build(Flux, doubles=doubles, singles=singles, heads=place.of(24, 6, 4, 1), **more)
+    image = place.of(64, 28, 24, 8) ** 2
     latent, pooled = place.normal(2, image, 64), None if "chroma" in more else place.normal(2, 768)
     time = place.time(0.5)
 
@@ -125,26 +127,26 @@ def _flux(place: Place, tokens: int, **more: Any) -> JointCase:
 
 
 def flux_schnell(place: Place) -> JointCase:
-    return _flux(place, place.of(256, 48))
+    return _flux(place, place.of(256, 48, toy=8))
 
 
 def flux_dev(place: Place) -> JointCase:
-    return _flux(place, place.of(512, 96), guidance=True)
+    return _flux(place, place.of(512, 96, toy=16), guidance=True)
 
 
 def chroma(place: Place) -> JointCase:
-    return _flux(place, place.of(256, 48), chroma=place.of(5120, 5120, 256))
+    return _flux(place, place.of(256, 48, toy=8), chroma=place.of(5120, 5120, 256))
 
 
 def sd35_large(place: Place) -> JointCase:
-    network = place.build(SD3, depth=place.of(8, 3, 2), heads=place.of(38, 12, 8))
-    side = place.of(128, 64, 48)
+    network = place.build(SD3, depth=place.of(8, 3, 2), heads=place.of(38, 12, 8, 2))
+    side = place.of(128, 64, 48, 16)
     latent, pooled, time = place.normal(2, 16, side, side), place.normal(2, 2048), place.time(500.0)
 
     def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:
         return network(latent[:rows], context, pooled[:rows], time[:rows])
 
-    context = place.normal(1, place.of(333, 83), 4096)
+    context = place.normal(1, place.of(333, 83, toy=11), 4096)
     return JointCase(network, call, context, (side // 2) ** 2, TABLE_5["SD3.5"], image_first=True)
 
 

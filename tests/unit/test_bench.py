@@ -7,6 +7,7 @@ import torch
 
 from nag_core.bench import measure, report
 from nag_core.bench.published import published_nag
+from nag_core.bench.rows import Effort
 from tests import reference
 from tests.extras import needs_diffusers
 
@@ -113,7 +114,7 @@ def test_the_table_shows_noise_target_and_paper_beside_ours(tmp_path):
 def test_the_command_writes_what_it_says(tmp_path, monkeypatch, capsys):
     from nag_core.bench import __main__ as bench
 
-    monkeypatch.setitem(bench.ROUNDS, "quick", (2, 2))
+    monkeypatch.setitem(bench.EFFORT, "quick", Effort(2, 2, 8.0))
     threads = torch.get_num_threads()
     try:
         assert (

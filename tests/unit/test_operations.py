@@ -155,7 +155,8 @@ def test_cross_attention_models_in_the_library(name, extra):
     """Through the library's own processors, negatives of 24 tokens among the pads, keys and values kept:
     PixArt and SANA whole, Wan (480 x 832, 81 frames) with a tenth of its blocks, which are all alike.
     """
-    from nag_core.bench.models import CASES, GPU, Place
+    from nag_core.bench.library_models import CASES
+    from nag_core.bench.models import GPU, Place
 
     steps = CASES[f"{name}-library"](Place(torch.device("meta"), torch.bfloat16, GPU)).steps()
     steps["ours"]()  # makes the negative's keys and values

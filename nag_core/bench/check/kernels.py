@@ -1,0 +1,177 @@
+"""The fused kernels beside the rule in float64, at real models' shapes and near the limits of a dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag_core.bench.check.part import Found, table
+from nag_core.bench.models import Place
+from nag_core.bench.published import published_nag
+from nag_core.guidance import Method, guide
+from nag_core.kernels import fused_kernels
+from nag_core.merge import Part
+
+STRENGTH = (4.0, 2.5, 0.5)
+EXTREME = (20.0, 10.0, 1.0)
+# Tokens and channels of a layer: on a GPU, and at toy size.
+SHAPES = {
+    "SDXL, 64 x 64": ((4096, 640), (64, 40)),
+    "SDXL, 32 x 32": ((1024, 1280), (32, 80)),
+    "Flux": ((4096, 3072), (64, 96)),
+    "SD3.5-L": ((4096, 2432), (64, 76)),
+    "Wan 14B": ((32760, 5120), (60, 160)),
+}
+# Heads, their width, tokens of each text and of the picture.
+JOINT = {"Flux": ((24, 128, 512, 4096), (3, 32, 6, 20)), "SD3.5-L": ((38, 64, 333, 4096), (5, 16, 7, 25))}
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+# Near its limits a value is held at the largest there is; what remains is rounding.
+EXTREME_ERROR = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 1e-5}
+
+
+@dataclass(slots=True)
+class Row:
+    """One comparison. error: ours, as a share of the norm. naive: the published operations' in this dtype."""
+
+    what: str
+    dtype: str
+    values: str
+    path: str
+    error: float
+    naive: float | None
+    wrong: str = ""
+
+
+def found(place: Place) -> Found:
+    """The rule on two attention outputs, and how many tokens it clips."""
+    made = []
+    for what, sizes in SHAPES.items():
+        tokens, width = place.of(*sizes)
+        for dtype in DTYPES:
+            generator = torch.Generator(place.device).manual_seed(1)
+            pos, neg = (_normal(place, generator, 1, tokens, width).to(dtype) for _ in range(2))
+            pos[:, 1], neg[:, 2] = 0, 0
+            made.append(_compared(what, pos, neg, STRENGTH, "usual"))
+            limit = torch.finfo(dtype).max * 0.9
+            largest = (x / x.abs().amax() * limit for x in (pos.float(), neg.float()))
+            made.append(_compared(what, *(x.to(dtype) for x in largest), EXTREME, "near the limit"))
+    return _reported(made)
+
+
+def _compared(what: str, pos: Tensor, neg: Tensor, strength: tuple, values: str) -> Row:
+    dtype = pos.dtype
+    wanted, clipped = exact(pos, neg, *strength)
+    counter = torch.zeros((), dtype=torch.int64, device=pos.device)
+    fused = fused_kernels(pos)
+    if fused is None:
+        made = guide(pos, neg, *strength)
+        ours, count = made.out, int(made.clipped)
+    else:
+        ours = fused.guide(pos, neg, strength, Method.NAG, counter)
+        count = int(counter)
+    usual = values == "usual"
+    naive = _error(published_nag(pos, neg, *strength), wanted) if usual else None
+    row = Row(what, _name(dtype), values, "Triton" if fused else "PyTorch", _error(ours, wanted), naive)
+    bound = max(2 * naive, torch.finfo(dtype).eps) if usual else EXTREME_ERROR[dtype]
+    row.wrong = _judged(ours, row.error, bound)
+    if abs(count - clipped) > max(1, clipped // 1000):
+        row.wrong += f" {count} tokens clipped, {clipped} in float64"
+    return row
+
+
+def exact(pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float) -> tuple[Tensor, int]:
+    """Eq. 7-10 in float64 as they are written, held at the dtype's largest value; clipped tokens."""
+    pos64, neg64 = pos.double(), neg.double()
+    guided = pos64 + phi * (pos64 - neg64)
+    norm, limit = guided.abs().sum(-1, keepdim=True), tau * pos64.abs().sum(-1, keepdim=True)
+    over = norm > limit
+    guided = torch.where(over, guided * (limit / norm.clamp(min=1e-300)), guided)
+    largest = torch.finfo(pos.dtype).max
+    return (alpha * guided + (1 - alpha) * pos64).clamp(-largest, largest), int(over.sum())
+
+
+def merged(place: Place) -> Found:
+    """Three partial attentions merged and guided in one kernel."""
+    made = []
+    for what, sizes in JOINT.items():
+        heads, width, text, image = place.of(*sizes)
+        for dtype in DTYPES:
+            generator = torch.Generator(place.device).manual_seed(2)
+            tokens = 2 * text + image
+            sizes_of = (tokens, tokens - text, tokens)
+            parts = [
+                Part(
+                    _normal(place, generator, 1, heads, n, width).to(dtype),
+                    _normal(place, generator, 1, heads, n) + 5,
+                )
+                for n in sizes_of
+            ]
+            made.append(_merged(what, parts, text, dtype))
+    return _reported(made)
+
+
+def _merged(what: str, parts: list[Part], text: int, dtype: torch.dtype) -> Row:
+    """[negative | prompt | picture], as Flux has them; SD3.5's other order is only another `spans`."""
+    image, pos, neg = parts
+    batch, heads, tokens, width = image.out.shape
+    fused = fused_kernels(image.out)
+    z_pos, z_neg = exact_merge(image, pos, text), exact_merge(image, neg, 0)
+    wanted = z_pos.clone()
+    wanted[:, :text] = z_neg[:, :text]
+    rounded = [z[:, 2 * text :].to(dtype) for z in (z_pos, z_neg)]
+    picture, _ = exact(z_pos[:, 2 * text :], z_neg[:, 2 * text :], *STRENGTH)
+    wanted[:, 2 * text :] = picture
+    naive = _error(published_nag(*rounded, *STRENGTH), picture)
+    if fused is None:
+        return Row(what, _name(dtype), "merge", "no fused kernel here", 0.0, naive)
+    out = image.out.new_empty(batch, tokens, heads * width)
+    counter = torch.zeros((), dtype=torch.int64, device=out.device)
+    spans = (text, 2 * text, 0, text, text, tokens)
+    fused.merge_and_guide(image, pos, neg, out, spans, STRENGTH, Method.NAG, counter)
+    row = Row(what, _name(dtype), "merge", "Triton", _error(out, wanted), naive)
+    row.wrong = _judged(out, row.error, max(2 * naive, torch.finfo(dtype).eps))
+    return row
+
+
+def exact_merge(image: Part, other: Part, first: int) -> Tensor:
+    """Both parts' attention in float64, (B, tokens, H*D); `other` begins at token `first`, the tokens before
+    it see the picture alone.
+    """
+    weight = torch.sigmoid(other.lse.double() - image.lse[:, :, first:].double()).unsqueeze(-1)
+    made = image.out.double().clone()
+    made[:, :, first:] = made[:, :, first:] * (1 - weight) + other.out.double() * weight
+    return made.transpose(1, 2).flatten(2)
+
+
+def _judged(out: Tensor, error: float, bound: float) -> str:
+    if not bool(torch.isfinite(out).all()):
+        return "not finite"
+    return "" if error <= bound else f"error {error:.1e}, allowed {bound:.1e}"
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    """Of the largest value, so that squares near a dtype's limit stay finite."""
+    size = wanted.abs().amax()
+    return float(((found.double() - wanted) / size).norm() / (wanted / size).norm())
+
+
+def _normal(place: Place, generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, device=place.device)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _reported(rows: list[Row]) -> Found:
+    lines = [
+        (r.what, r.dtype, r.values, r.path, f"{r.error:.1e}", "" if r.naive is None else f"{r.naive:.1e}",
+         r.wrong or "ok") for r in rows
+    ]  # fmt: skip
+    head = ("layer", "dtype", "values", "path", "error", "naive", "")
+    wrong = [f"{r.what} {r.dtype} {r.values}: {r.wrong}" for r in rows if r.wrong]
+    data: dict[str, Any] = {"rows": [{name: getattr(r, name) for name in Row.__slots__} for r in rows]}
+    return Found(data, table(head, lines), wrong)

@@ -1,0 +1,46 @@
+"""The repository's own GPU tests, where pytest and they are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from nag_core.bench.check.part import Found
+from nag_core.bench.models import Place
+
+ROOT = Path(__file__).parents[3]
+# Those that need nothing but torch, numpy and pytest.
+TESTS = ("tests/gpu", "tests/unit/test_kernels.py")
+SECONDS = 120
+
+
+def found(place: Place) -> Found:
+    """`pytest -m gpu`; elsewhere only that they can be collected."""
+    if importlib.util.find_spec("pytest") is None or not all((ROOT / path).exists() for path in TESTS):
+        return Found({}, "Left out: pytest or the tests are not there.", left_out=True)
+    cuda = place.device.type == "cuda"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        *TESTS,
+        "--disable-warnings",
+    ]
+    command += [] if cuda else ["--collect-only"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    last = next((line for line in reversed(lines) if "passed" in line or "failed" in line), "")
+    data = {"returncode": done.returncode, "output": "\n".join(lines)[-6000:]}
+    text = "\n".join(["```", *lines[-40:], "```"])
+    return Found(data, text, [f"pytest ended with {done.returncode} {last}"] if done.returncode else [])

@@ -1,0 +1,166 @@
+"""The check that waits for a GPU: here every part runs at toy size, and its judgements are seen to judge."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from nag_core import merge
+from nag_core.bench import check
+from nag_core.bench.check import attention, command, kernels
+from nag_core.bench.check.part import Found
+from nag_core.bench.models import TOY, Place
+from tests import reference
+
+PLACE = Place(torch.device("cpu"), torch.float32, TOY)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return tmp_path / "check.json", tmp_path / "check.md"
+
+
+def read(files):
+    return json.loads(files[0].read_text()), files[1].read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the command itself is the check")
+def test_every_part_runs_at_toy_size_and_says_that_nothing_is_proven(files, capsys):
+    assert check.run(None, *map(str, files)) == 0
+    result, text = read(files)
+    assert list(result["parts"]) == list(check.PARTS)
+    assert not any(part["wrong"] for part in result["parts"].values())
+    assert result["proven"] is False
+    assert "it proves nothing about a GPU" in text
+    assert text == capsys.readouterr().out.rstrip("\n") + "\n"
+    for name in ("sdxl", "flux-schnell", "flux-dev", "sd35-large", "sd15", "sana", "pixart", "wan"):
+        part = result["parts"][name]
+        variants = {row["variant"] for row in part["rows"]}
+        assert {"baseline", "cfg", "official", "ours"} <= variants
+        assert set(part["launches"]) >= variants
+        assert part["launches"]["cfg"] == part["launches"]["baseline"] < part["launches"]["ours"]
+        assert "A loop of four steps at End 0.25: " in part["text"]
+
+
+def stubs(monkeypatch, raising=None, error=KeyboardInterrupt):
+    def part(name):
+        def found(_place):
+            if name == raising:
+                raise error("no more")
+            return Found({"number": 7}, f"the text of {name}")
+
+        return found
+
+    made = {name: part(name) for name in check.PARTS}
+    monkeypatch.setattr(command, "PARTS", made)
+
+
+@pytest.mark.parametrize("cut", list(check.PARTS))
+def test_a_cut_in_any_part_leaves_those_before_it(files, monkeypatch, cut):
+    stubs(monkeypatch, cut)
+    with pytest.raises(KeyboardInterrupt):
+        check.run(None, *map(str, files))
+    before = list(check.PARTS)[: list(check.PARTS).index(cut)]
+    if not before:
+        assert not files[0].exists()
+        return
+    result, text = read(files)
+    assert list(result["parts"]) == before
+    assert all(f"the text of {name}" in text for name in before)
+
+
+def test_a_part_that_fails_is_said_and_does_not_stop_the_others(files, monkeypatch, capsys):
+    stubs(monkeypatch, "merge", RuntimeError)
+    assert check.run(None, *map(str, files)) == 1
+    result, text = read(files)
+    assert list(result["parts"]) == list(check.PARTS)
+    assert "**Wrong:** merge: RuntimeError: no more" in text
+    assert "Traceback" in result["parts"]["merge"]["error"]
+    assert re.search(r"merge: \d+ s; WRONG: RuntimeError: no more", capsys.readouterr().err)
+
+
+def test_only_what_was_asked_for_and_nothing_after_the_time_is_up(files, monkeypatch):
+    stubs(monkeypatch)
+    check.run(["machine", "graph"], *map(str, files))
+    assert list(read(files)[0]["parts"]) == ["machine", "graph"]
+    monkeypatch.setattr(command, "BUDGET", -1.0)
+    assert check.run(None, *map(str, files)) == 0
+    assert {part["text"] for part in read(files)[0]["parts"].values()} == {"Left out: no time was left."}
+
+
+@pytest.mark.parametrize("dtype", kernels.DTYPES, ids=str)
+def test_the_yardstick_is_the_reference(dtype):
+    pos, neg = torch.randn(2, 1, 9, 40, generator=torch.Generator().manual_seed(3)).to(dtype)
+    wanted, clipped = reference.nag(pos, neg, 4.0, 2.5, 0.5)
+    found, count = kernels.exact(pos, neg, 4.0, 2.5, 0.5)
+    assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-12)
+    assert count == clipped
+
+
+def test_the_fused_kernels_pass_in_the_interpreter(monkeypatch):
+    fused = pytest.importorskip("nag_core.triton_kernels", reason="Triton is not installed")
+    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: fused)
+    for part in (kernels.found(PLACE), kernels.merged(PLACE)):
+        assert part.wrong == []
+        assert {row["path"] for row in part.data["rows"]} == {"Triton"}
+
+
+class Wrong:
+    """Kernels that give another result; `off` is how far it is off."""
+
+    def __init__(self, off):
+        self.off = off
+
+    def guide(self, pos, neg, strength, method, counter, out=None):
+        made, clipped = kernels.exact(pos, neg, *strength)
+        counter += clipped
+        return (made * self.off).to(pos.dtype)
+
+    def merge_and_guide(self, image, pos, neg, out, *_):
+        out.fill_(self.off)
+
+
+@pytest.mark.parametrize("off", [0.9, float("nan")])
+def test_a_kernel_that_gives_other_numbers_is_wrong_everywhere(monkeypatch, off):
+    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: Wrong(off))
+    for part in (kernels.found(PLACE), kernels.merged(PLACE)):
+        assert len(part.wrong) == len(part.data["rows"])
+    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: Wrong(1.0))
+    assert kernels.found(PLACE).wrong == []
+
+
+def test_a_miscounted_token_is_wrong(monkeypatch):
+    class Miscounting(Wrong):
+        def guide(self, *args):
+            args[-1].add_(5)
+            return super().guide(*args)
+
+    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: Miscounting(1.0))
+    assert all("tokens clipped" in one for one in kernels.found(PLACE).wrong)
+    assert len(kernels.found(PLACE).wrong) == len(kernels.SHAPES) * len(kernels.DTYPES) * 2
+
+
+def test_an_attention_kernel_that_is_taken_and_fails_is_wrong(monkeypatch):
+    good = attention.found(PLACE)
+    assert good.wrong == []
+    assert all(row["taken"] and row["error"] < 1e-4 for row in good.data["rows"])
+
+    def too_large(q, k, v):
+        return merge.FLASH_CPU.run(q, k, 1.1 * v)
+
+    broken = merge.Kernel("broken", too_large)
+    monkeypatch.setattr(attention, "FLASH_CPU", broken)
+    monkeypatch.setattr(attention, "lse_kernel", lambda _q: broken)
+    found = attention.found(PLACE)
+    assert len(found.wrong) == len(attention.SHAPES)
+    assert all("broken is taken and failed (error 1.0e-01)" in one for one in found.wrong)
+    monkeypatch.setattr(attention, "lse_kernel", lambda _q: None)
+    assert all("no kernel with a log-sum-exp works" in one for one in attention.found(PLACE).wrong)
