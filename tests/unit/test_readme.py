@@ -26,6 +26,7 @@ EXECUTED = {
     "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
     "library-example": "unit/test_diffusers_pipelines.py::test_the_library_example_draws_and_reports",
     "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
+    "gpu-check-command": "unit/test_readme.py::test_the_gpu_check_is_one",
     "toy-command": "unit/test_readme.py::test_the_toy_command_is_one",
     "train-command": "unit/test_readme.py::test_the_train_command_makes_what_is_shipped",
     "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
@@ -90,6 +91,14 @@ def test_the_bench_command_is_one():
         False,
         [],
     )
+
+
+def test_the_gpu_check_is_one():
+    """The same; test_gpu_check.py runs it at toy size."""
+    program, arguments = snippet("gpu-check-command").strip().split(" -m nag_core.bench ")
+    options = bench._parser().parse_args(arguments.split())
+    assert program == ".venv/bin/python"
+    assert (options.gpu_check, options.json, options.markdown) == (True, "gpu.json", "gpu.md")
 
 
 def test_the_toy_command_is_one():
