@@ -121,22 +121,45 @@ class _Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-# What a profile calls the launch of a kernel: by torch, by Triton, and from a graph.
-_LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+def launches(step: Step, device: torch.device) -> int | None:
+    """Kernels that ran on a GPU, None where its profiler sees none; operations that are no views elsewhere.
 
-
-def launches(step: Step, device: torch.device) -> int:
-    """Kernels launched on a GPU, 0 where its profiler sees none; operations that are no views elsewhere."""
+    By what ran on the device, and not by the calls: what those are called changes with CUDA's releases. The
+    profiler stays attached and slows what comes behind it: count after everything is timed.
+    """
     if device.type != "cuda":
         with _Operations() as operations:
             step()
         return operations.count
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
+    torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         step()
         torch.cuda.synchronize()
-    return sum(event.count for event in profiled.key_averages() if event.key in _LAUNCHES)
+    ran = [one.name for one in profiled.events() if one.device_type == DeviceType.CUDA]
+    return sum(not name.lower().startswith(("memcpy", "memset")) for name in ran) or None
+
+
+def allocated(step: Step) -> int:
+    """Bytes that a step takes of a GPU at its peak, beyond what was there before it."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def enqueued(step: Step) -> float:
+    """Seconds until a GPU's work is ordered, without waiting for it: the step's own time if that is less."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    seconds = time.perf_counter() - start
+    torch.cuda.synchronize()
+    return seconds
 
 
 def rounds_for(budget: float, round_seconds: float, least: int, most: int) -> int:

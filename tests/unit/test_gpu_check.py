@@ -8,7 +8,7 @@ import torch
 
 from nag_core import merge
 from nag_core.bench import check
-from nag_core.bench.check import attention, command, kernels
+from nag_core.bench.check import attention, command, costs, graph, kernels, own_tests, steps
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import TOY, Place
 from tests import reference
@@ -45,9 +45,13 @@ def test_every_part_runs_at_toy_size_and_says_that_nothing_is_proven(files, caps
         part = result["parts"][name]
         variants = {row["variant"] for row in part["rows"]}
         assert {"baseline", "cfg", "official", "ours"} <= variants
-        assert set(part["launches"]) >= variants
-        assert part["launches"]["cfg"] == part["launches"]["baseline"] < part["launches"]["ours"]
         assert "A loop of four steps at End 0.25: " in part["text"]
+
+    for name in costs.MODELS:
+        rows = [row for row in result["parts"]["costs"]["rows"] if row["model"] == name]
+        counts = {row["variant"]: row["launches"] for row in rows}
+        assert counts["cfg"] == counts["baseline"] < counts["official"]
+        assert counts["baseline"] < counts["ours"]
 
 
 def stubs(monkeypatch, raising=None, error=KeyboardInterrupt):
@@ -89,11 +93,56 @@ def test_a_part_that_fails_is_said_and_does_not_stop_the_others(files, monkeypat
 
 def test_only_what_was_asked_for_and_nothing_after_the_time_is_up(files, monkeypatch):
     stubs(monkeypatch)
-    check.run(["machine", "graph"], *map(str, files))
-    assert list(read(files)[0]["parts"]) == ["machine", "graph"]
+    check.run(["machine", "sana"], *map(str, files))
+    assert list(read(files)[0]["parts"]) == ["machine", "sana"]
     monkeypatch.setattr(command, "BUDGET", -1.0)
     assert check.run(None, *map(str, files)) == 0
     assert {part["text"] for part in read(files)[0]["parts"].values()} == {"Left out: no time was left."}
+
+
+def test_a_device_that_failed_ends_this_process_work_and_not_the_tests(files, monkeypatch):
+    stubs(monkeypatch)
+    answers = iter([True, False])
+    monkeypatch.setattr(command, "_usable", lambda _place: next(answers, False))
+    assert check.run(None, *map(str, files)) == 1
+    parts = read(files)[0]["parts"]
+    assert parts["kernels"]["wrong"] == ["the device failed"]
+    said = {name: part["text"] for name, part in parts.items()}
+    assert said["machine"] == "the text of machine"
+    assert said["tests"] == "the text of tests"
+    left_out = [name for name in parts if "the device failed in kernels" in said[name]]
+    assert left_out == [name for name in list(check.PARTS)[2:] if name != "tests"]
+
+
+def test_what_the_tests_said_before_their_time_was_up_is_kept(monkeypatch):
+    monkeypatch.setattr(own_tests, "SECONDS", 0.2)
+    found = own_tests.found(PLACE)
+    assert found.wrong == ["pytest took more than 0.2 s"]
+
+
+def test_why_a_step_cannot_be_captured_is_said():
+    def step():
+        return torch.ones(1)
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: it would be captured")
+    kept, why = graph.captured(step)
+    assert kept is step
+    assert why
+
+
+def test_a_variant_that_computes_something_else_is_wrong():
+    class Case:
+        def steps(self):
+            right = torch.ones(2, 3)
+            return {
+                "official": lambda: right, "ours": lambda: (right,), "cfg": lambda: right / 0,
+                "ours-no fused kernels": lambda: right * 1.1, "first": lambda: right * 0,
+            }  # fmt: skip
+
+    assert steps._agreement(Case()) == [
+        "cfg is not finite", "ours-no fused kernels is 1.0e-01 off", "first is 1.0e+00 off",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", kernels.DTYPES, ids=str)

@@ -19,30 +19,54 @@ SHAPES = {
 }
 
 
+# The numbers of torch's SDPBackend.
+BACKENDS = {0: "math", 1: FLASH.name, 2: EFFICIENT.name, 3: CUDNN.name}
+
+
 def found(place: Place) -> Found:
-    """One row for each kernel and shape, in the model's dtype."""
+    """One row for each kernel, shape and dtype that models run in."""
     cuda = place.device.type == "cuda"
     kernels = (FLASH, EFFICIENT, CUDNN) if cuda else (FLASH_CPU,)
-    lines, rows, wrong = [], [], []
+    rows, wrong = [], []
     for what, sizes in SHAPES.items():
         heads, width, text, image = place.of(*sizes)
-        q, k, v = (place.normal(1, heads, 2 * text + image, width) for _ in range(3))
-        taken = lse_kernel(q)
-        if taken is None:
-            wrong.append(f"{what}: no kernel with a log-sum-exp works")
-        for kernel in kernels:
-            row = _row(kernel, q, k, v, text)
-            row |= {"what": what, "kernel": kernel.name, "taken": taken is kernel}
-            if row["taken"] and row["error"] is None:
-                wrong.append(f"{what}: {kernel.name} is taken and failed ({row['failure']})")
-            rows.append(row)
-            lines.append((
-                what, kernel.name, "yes" if row["taken"] else "",
-                row["failure"] if row["error"] is None else f"{row['error']:.1e}",
-                "" if row["ratio"] is None else f"{row['ratio'] * 100:+.1f} %",
-            ))  # fmt: skip
+        for dtype in (torch.bfloat16, torch.float16) if cuda else (place.dtype,):
+            named = f"{what}, {str(dtype).removeprefix('torch.')}"
+            q, k, v = (place.normal(1, heads, 2 * text + image, width).to(dtype) for _ in range(3))
+            taken = lse_kernel(q)
+            made = [
+                {
+                    "what": named,
+                    "kernel": kernel.name,
+                    "taken": taken is kernel,
+                    **_row(kernel, q, k, v, text),
+                }
+                for kernel in kernels
+            ]
+            rows += made
+            wrong += _judged(named, made, torch._fused_sdp_choice(q, k, v) if cuda else None)
     head = ("shape", "kernel", "taken", "error", "three parts over one attention without NAG")
+    lines = [
+        (row["what"], row["kernel"], "yes" if row["taken"] else "",
+         row["failure"] if row["error"] is None else f"{row['error']:.1e}",
+         "" if row["ratio"] is None else f"{row['ratio'] * 100:+.1f} %") for row in rows
+    ]  # fmt: skip
     return Found({"rows": rows}, table(head, lines), wrong)
+
+
+def _judged(what: str, made: list[dict], choice: int | None) -> list[str]:
+    """choice: the number of the kernel that torch's own attention takes, None where nobody chooses."""
+    taken = next((row for row in made if row["taken"]), None)
+    if taken is None:
+        return [f"{what}: no kernel with a log-sum-exp works"]
+    wrong = []
+    if taken["error"] is None:
+        wrong.append(f"{what}: {taken['kernel']} is taken and failed ({taken['failure']})")
+    if choice is not None and BACKENDS.get(choice) != taken["kernel"]:
+        wrong.append(
+            f"{what}: torch takes {BACKENDS.get(choice, choice)}, for its parts {taken['kernel']} is taken"
+        )
+    return wrong
 
 
 def _row(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, text: int) -> dict:
@@ -60,7 +84,7 @@ def _row(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, text: int) -> dict:
         return {"error": error, "ratio": _ratio(kernel, q, k, v, text), "failure": ""}
     except torch.cuda.OutOfMemoryError:
         raise
-    except (RuntimeError, NotImplementedError, TypeError, AttributeError) as error:
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError, ValueError) as error:
         return {"error": None, "ratio": None, "failure": str(error).splitlines()[0][:120]}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nag_core.bench.check import attention, graph, kernels, machine, own_tests, steps
+from nag_core.bench.check import attention, costs, kernels, machine, own_tests, steps
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import GPU, TOY, Place
 
@@ -25,12 +25,13 @@ PARTS: dict[str, Callable[[Place], Found]] = {
     "kernels": kernels.found,
     "merge": kernels.merged,
     "attention": attention.found,
-    **{name: steps.of(name) for name in ("sdxl", "flux-schnell", "flux-dev", "sd35-large")},
-    **{name: steps.of(name) for name in ("sd15", "sana", "pixart", "wan")},
-    "graph": graph.found,
-    "tests": own_tests.found,
+    **{name: steps.of(name) for name in (*costs.MODELS, "sd15", "sana", "pixart", "wan")},
     "library": steps.library,
+    "costs": costs.found,
+    "tests": own_tests.found,
 }
+# In a process of its own: runs even where the device has failed in this one.
+APART = "tests"
 NOTHING_PROVEN = (
     "**No GPU here: every part ran at toy size on the CPU. That shows that the check runs; it proves nothing "
     "about a GPU.**"
@@ -43,10 +44,14 @@ def run(only: Sequence[str] | None, json_path: str | None, markdown_path: str | 
     cuda = torch.cuda.is_available()
     place = Place(torch.device("cuda"), torch.bfloat16, GPU) if cuda else _toy()
     result: dict[str, Any] = {"proven": cuda, "parts": {}}
+    broken = ""
     for name in only or PARTS:
         begun = time.monotonic()
-        left_out = begun - started > BUDGET
-        made = Found({}, "Left out: no time was left.", left_out=True) if left_out else _made(name, place)
+        why = "no time was left" if begun - started > BUDGET else broken if name != APART else ""
+        made = Found({}, f"Left out: {why}.", left_out=True) if why else _made(name, place)
+        if not broken and not _usable(place):
+            broken = f"the device failed in {name}, and with it this process"
+            made.wrong.append("the device failed")
         seconds = time.monotonic() - begun
         result["parts"][name] = {
             "seconds": round(seconds, 1), "wrong": made.wrong, "left_out": made.left_out, "text": made.text,
@@ -74,10 +79,20 @@ def _made(name: str, place: Place) -> Found:
         traceback.print_exc()
         message = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
         return Found({"error": traceback.format_exc()[-4000:]}, f"Failed: `{message}`", [message])
-    finally:
-        gc.collect()
-        if place.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+
+def _usable(place: Place) -> bool:
+    """Frees what the part held. After an illegal access nothing works any more in this process."""
+    gc.collect()
+    if place.device.type != "cuda":
+        return True
+    try:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    except RuntimeError:
+        traceback.print_exc()
+        return False
+    return True
 
 
 def text(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a guided step can be captured as a CUDA graph, and gives the same when it is replayed."""
+"""Steps as CUDA graphs: what a step costs where Python orders nothing, and whether it can be captured."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.bench.check.part import Found, table
-from nag_core.bench.models import CASES, GPU, QUICK, TOY, Place
-
-MODELS = ("sdxl", "flux-schnell", "sd35-large")
+from nag_core.bench.measure import Step
 
 
-def found(place: Place) -> Found:
-    """Of a cross-attention model and two joint ones, at small size: what matters is what is in the graph."""
-    small = Place(place.device, place.dtype, QUICK if place.size == GPU else TOY)
-    lines, rows, wrong = [], [], []
-    for name in MODELS:
-        step = CASES[name](small).steps()["ours"]
+def captured(step: Step) -> tuple[Step, str]:
+    """The step as one replay, and why not: with a reason the step is what it was."""
+    try:
+        return _captured(step), ""
+    except Exception as error:
+        # What the step raised is behind what the end of the capture makes of it.
+        behind = error.__context__ or error
+        return step, f"{type(behind).__name__}: {(str(behind).splitlines() or [''])[0][:200]}"
+
+
+def _captured(step: Step) -> Callable[[], Tensor]:
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
         for _ in range(3):  # kernels are probed and keys are made in the first
             wanted = step()
-        failure = _replayed(step, wanted) if place.size == GPU else "not tried: needs a GPU"
-        rows.append({"model": name, "failure": failure})
-        lines.append((name, failure or "captured and replayed"))
-        if failure and place.size == GPU:
-            wrong.append(f"{name}: {failure}")
-    return Found({"rows": rows}, table(("model", "CUDA graph"), lines), wrong)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    error = distance(out, wanted)
+    if not error < 1e-2:
+        raise RuntimeError(f"the replay gives something else, error {error:.1e}")
 
-
-def _replayed(step: Callable[[], Any], wanted: Tensor) -> str:
-    """Why the graph is not what the step is; empty if it is."""
-    try:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = step()
+    def replay() -> Any:
         graph.replay()
-        torch.cuda.synchronize()
-        error = float((out.double() - wanted.double()).norm() / wanted.double().norm())
-        return "" if error < 1e-2 else f"replayed with an error of {error:.1e}"
-    except RuntimeError as error:
-        return str(error).splitlines()[0][:200]
+        return out
+
+    return replay
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """As a share of the norm; NaN where one is not finite."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())

@@ -35,12 +35,17 @@ def found(place: Place) -> Found:
         "--disable-warnings",
     ]
     command += [] if cuda else ["--collect-only"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    lines = (done.stdout + done.stderr).strip().splitlines()
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS,
+            check=False, env=os.environ | {"PYTHONPATH": path},
+        )  # fmt: skip
+        output, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as error:  # its output comes as bytes, whatever was asked for
+        output, code = (error.stdout or b"").decode(errors="replace"), -1
+    lines = output.strip().splitlines()
     last = next((line for line in reversed(lines) if "passed" in line or "failed" in line), "")
-    data = {"returncode": done.returncode, "output": "\n".join(lines)[-6000:]}
-    text = "\n".join(["```", *lines[-40:], "```"])
-    return Found(data, text, [f"pytest ended with {done.returncode} {last}"] if done.returncode else [])
+    ended = f"pytest took more than {SECONDS} s" if code < 0 else f"pytest ended with {code} {last}"
+    data = {"returncode": code, "output": output[-6000:]}
+    return Found(data, "\n".join(["```", *lines[-40:], "```"]), [ended] if code else [])
