@@ -95,7 +95,7 @@ def await_calls(p: Any, around: Around) -> Callable[[], None]:
 
 
 def interrupted() -> bool:
-    """Whether the user has ended the pipeline call that runs now, or skipped it."""
+    """Whether the pipeline call that runs now was ended early: by the user, or by an error of it."""
     state = importlib.import_module("modules.shared").state
     return bool(state.interrupted or state.skipped)
 
@@ -116,7 +116,7 @@ def _noting_parser(asked_for: list[Callable[[list[str]], Reading]]) -> Iterator[
     def noting(*args: Any, **kwargs: Any) -> Any:
         made = parser(*args, **kwargs)
         given = inspect.signature(parser).bind(*args, **kwargs).arguments
-        asked_for.append(functools.partial(_read, parser, given, made))
+        asked_for.append(functools.partial(_read, module, parser, given, made))
         return made
 
     module.PromptEmbedder = noting
@@ -126,19 +126,46 @@ def _noting_parser(asked_for: list[Callable[[list[str]], Reading]]) -> Iterator[
         module.PromptEmbedder = parser
 
 
-def _read(parser: Callable[..., Any], given: dict[str, Any], used: Any, texts: list[str]) -> Reading:
+def _read(
+    module: Any, parser: Callable[..., Any], given: dict[str, Any], used: Any, texts: list[str]
+) -> Reading:
     """`texts` as `parser(**given)` read the prompt, which is `used`."""
     each = list(dict.fromkeys(texts))
-    made = parser(**{**given, "prompts": each, "negative_prompts": [""] * len(each)})
+    with _unnoticed(module):
+        made = parser(**{**given, "prompts": each, "negative_prompts": [""] * len(each)})
     parts = dict(zip(each, map(_parts, made.prompt_embeds), strict=True))
     steps = range(max(map(len, used.prompt_embeds)))
-    return Reading(parts, [used("prompt_embeds", step) for step in steps])
+    # One context for each arrangement of words, however many steps have it.
+    first = {
+        tuple(id(image[min(n, len(image) - 1)]) for image in used.prompt_embeds): n for n in reversed(steps)
+    }
+    return Reading(parts, [used("prompt_embeds", step) for step in sorted(first.values())])
+
+
+@contextmanager
+def _unnoticed(module: Any) -> Iterator[None]:
+    """What the parser remembers, and the embeddings that it names in the infotext, stay the job's own."""
+    pipe = getattr(getattr(module, "shared", None), "sd_model", None)
+    cache, database = getattr(module, "cache", None), getattr(pipe, "embedding_db", None)
+    remembered = None if cache is None else dict(cache)
+    named = list(getattr(database, "embeddings_used", ()))
+    try:
+        yield
+    finally:
+        if remembered is not None:
+            cache.clear()
+            cache.update(remembered)
+        if database is not None:
+            database.embeddings_used = named
 
 
 def _parts(steps: list[Tensor]) -> list[Part]:
-    """Of one image's conditioning (1, tokens, channels) for each step, or one for all, its parts."""
+    """Where one image's words change. steps: its conditioning (1, tokens, channels) of each step, the same
+    tensor for the same words; or one for all steps.
+    """
+    contexts = {id(one): one[0] for one in steps}
     changes = [n for n in range(1, len(steps)) if steps[n] is not steps[n - 1]]
-    return [Part(end - 1, steps[end - 1][0]) for end in (*changes, len(steps))]
+    return [Part(end - 1, contexts[id(steps[end - 1])]) for end in (*changes, len(steps))]
 
 
 def _call(given: dict[str, Any], read: Callable[[list[str]], Reading] | None) -> PipelineCall:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nag_core import report
@@ -45,7 +46,7 @@ def guided_call(
         yield
     if guiding is not None and call.name not in reports:
         reports[call.name] = _of_pass(guiding)
-        if guiding.as_words and has_syntax(guiding.negative):
+        if reports[call.name].applied and guiding.as_words and has_syntax(guiding.negative):
             notes.append(AS_WORDS)
         if sdnext.interrupted():  # of which this WebUI tells no script, unless it keeps the picture so far
             logger.info("NAG: %s", reports[call.name].sentence())
@@ -72,11 +73,11 @@ def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -
     if unknown := [name for name in NOT_ON_DIFFUSERS if getattr(settings, name) != FIELD[name].default]:
         notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
     given = negative_texts(p, settings, call.name == HIRES, notes)
-    texts = given.texts if given.own else call.negatives
+    texts = (given.texts if given.own else call.negatives) or [""]
     negative = texts if given.weights or len(set(texts)) > 1 else texts[0]
     return Applied(
         call.pipe, negative, settings, call.name, strict=False, weights=given.weights,
-        reading=_reading(call, texts, notes), interrupted=sdnext.interrupted,
+        read=partial(_reading, call, texts, notes), interrupted=sdnext.interrupted,
     )  # fmt: skip
 
 

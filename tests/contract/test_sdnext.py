@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.negative import KeyValueCache
 from nag_core.webui.pipelines import AS_WORDS
 from tests import diffusers_pipelines as pipelines
 from tests.extras import needs_pipelines
@@ -49,7 +50,10 @@ def set_pipeline_args(p, model, prompts, negative_prompts, **_):
 class Parser:
     """As SD.Next's PromptEmbedder for SDXL at CFG 1, with two forms only: (red:1.2), [red:green:step]."""
 
+    asked = []
+
     def __init__(self, prompts, negative_prompts, steps, clip_skip, p, prompt_attention=None):
+        self.asked.append(list(prompts))
         self.steps, self.clip_skip, self.prompt_attention_value = steps, clip_skip, prompt_attention
         self.batchsize = len(prompts)
         parts = [self.over_steps(text, steps) for text in prompts]
@@ -59,6 +63,9 @@ class Parser:
         self.pooled = [image[0][1] for image in made]
 
     def over_steps(self, text, steps):
+        turns = re.fullmatch(r"\[(\w+)\|(\w+)\]", text)
+        if turns is not None:
+            return [turns[1 + number % 2] for number in range(steps)]
         found = re.search(r"\[(.*?):(.*?):(\d+)\]", text)
         if found is None:
             return [text]
@@ -382,6 +389,55 @@ def test_schedules_of_negative_and_prompt_by_the_hosts_parser(draw):
     assert "4/4 steps" in report(p), "the text changes within the pass, and is the prompt all the same"
 
 
+def test_words_that_take_turns_are_projected_once_each(draw, monkeypatch):
+    made = []
+    original = KeyValueCache._assemble
+
+    def watched(self, layer, *args):
+        made.append(layer)
+        return original(self, layer, *args)
+
+    monkeypatch.setattr(KeyValueCache, "_assemble", watched)
+    p, found = draw([{"scale": 4, "negative": "[blue|dark]"}], parser=Parser, steps=6)
+    assert "6/6 steps" in report(p)
+    assert len(made) == 2 * len(set(made)), "two texts, each layer's keys and values once"
+    assert not torch.equal(found, draw([{"scale": 4, "negative": "blue"}], parser=Parser, steps=6)[1])
+
+
+def test_the_hosts_parser_forgets_our_texts_and_is_not_asked_in_vain(draw, monkeypatch):
+    class Remembers(Parser):
+        asked = []
+
+        def encoded(self, text):
+            module = sys.modules[PARSER]
+            module.cache[text] = text
+            module.shared.sd_model.embedding_db.embeddings_used = [text]
+            return super().encoded(text)
+
+    module = sys.modules[PARSER]
+    module.cache = {}
+    module.shared = types.SimpleNamespace(
+        sd_model=types.SimpleNamespace(embedding_db=types.SimpleNamespace(embeddings_used=[]))
+    )
+    p, _ = draw([{"scale": 4, "negative": "(blue:1.2)"}], parser=Remembers)
+    assert "2/2 steps" in report(p)
+    assert Remembers.asked == [["a red circle"], ["(blue:1.2)"]]
+    assert list(module.cache) == ["a red circle"]
+    assert module.shared.sd_model.embedding_db.embeddings_used == ["a red circle"]
+    for args in ([{"scale": 0, "negative": "(blue:1.2)"}], [{"scale": 4, "blocks": "double.7"}]):
+        Remembers.asked.clear()
+        p, _ = draw(args, parser=Remembers, negative_prompts=["(blue:1.2)"])
+        assert report(p).startswith("not applied: ")
+        assert AS_WORDS not in report(p)
+        assert Remembers.asked == [["a red circle"]]
+
+
+def test_several_negatives_that_are_blank_when_prepared_are_no_negative(draw):
+    p, found = draw([{"scale": 4, "negatives": "<lora:x:1>"}])
+    assert report(p).startswith("not applied: the negative prompt is empty")
+    assert torch.equal(found, draw()[1])
+
+
 @pytest.mark.parametrize(
     ("parser", "said"),
     [(ReadsWords, AS_WORDS), (Fails, "prompt parser failed on the negative (no such word)")],
@@ -495,7 +551,7 @@ def test_an_interrupted_picture_says_how_far_it_came(draw, host, caplog, kept):
     handle.remove()
     said = report(p) if kept else caplog.messages[-1].removeprefix("NAG: ")
     assert said.startswith("8 layers × 3/3 steps")
-    assert said.endswith(", interrupted after 3 of 5 steps")
+    assert said.endswith(", ended early, after 3 of 5 steps")
 
 
 def test_a_negative_that_cannot_be_encoded_costs_the_guidance_not_the_picture(draw, sdnext, monkeypatch):

@@ -118,6 +118,7 @@ def test_several_negatives_with_weights_are_taken_together(name, pipe):
     for other in (blue, drawn("dark dog")[0], drawn("", negatives="blue :: 3\ndark dog")[0]):
         assert apart(both, other) > 1e-4
     assert apart(drawn("", negatives="blue :: 2\ndark dog :: 0\n")[0], blue) < 1e-4
+    assert torch.equal(drawn(" ", negatives="blue\ndark dog :: 3")[0], both)
     none, report = drawn("", negatives="blue :: 0")
     assert report == "not applied: the weights of the negatives sum to 0"
     assert torch.equal(none, draw(name, pipe, TWO))
@@ -285,12 +286,12 @@ def test_how_far_a_call_came_that_was_ended_early_is_said(name, pipe):
     with nag_core.applied(pipe, "blue", scale=4) as nag:
         draw(name, pipe, steps=5, callback_on_step_end=interrupt)
     assert "× 1/1 steps" in nag.report
-    assert nag.report.endswith(", interrupted after 1 of 5 steps")
+    assert nag.report.endswith(", ended early, after 1 of 5 steps")
     pipe._interrupt = False
     broken = nag_core.applied(pipe, "blue", scale=4)
     with pytest.raises(KeyboardInterrupt), broken as nag:
         draw(name, pipe, steps=5, callback_on_step_end=give_up)
-    assert nag.report.endswith(", broken off after 1 of 5 steps")
+    assert nag.report.endswith(", ended early, after 1 of 5 steps")
     with nag_core.applied(pipe, "blue", scale=4) as nag:
         draw(name, pipe, steps=5)
     assert "of 5 steps" not in nag.report

@@ -56,9 +56,10 @@ class Applied:
     strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
     negative: the text of all images, or one for each; with `weights`, one for each weight, together for every
         image alike.
-    reading: the texts as a host's own parser read them, where it did; the pipeline's encoder is then asked
-        only to see whether that made a difference: `as_words` says so afterwards.
-    interrupted: whether somebody has ended the call early; by default the pipeline's own mark of that.
+    read: gives the texts as a host's own parser reads them, None where it does not; asked before the call,
+        if there is something to do. `as_words` says afterwards whether the texts were taken as they are
+        written.
+    interrupted: whether the call was ended early; by default the pipeline's own mark of that.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class Applied:
         pass_name: str = "",
         strict: bool = True,
         weights: Sequence[float] = (),
-        reading: Reading | None = None,
+        read: Callable[[], Reading | None] = lambda: None,
         interrupted: Callable[[], bool] | None = None,
     ) -> None:
         self.pipe, self.negative, self.settings = pipe, negative, settings
         self.pass_name, self.strict, self.weights = pass_name, strict, weights
-        self.reading, self.as_words = reading, reading is None
+        self.read, self.as_words = read, True
+        self.reading: Reading | None = None
         self.interrupted = interrupted or (lambda: bool(getattr(pipe, "_interrupt", False)))
         self.networks: list[Network] = []
         self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
@@ -112,15 +114,20 @@ class Applied:
         if not isinstance(context_of(result), Tensor):
             raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
         texts = list(self.negative) if self.weights else texts_of(self.negative, arguments)
-        made = self.reading
-        if made is None:
-            made = self._encoded(encode, arguments, texts)
-        elif has_syntax(texts):
-            self.as_words = reads_words(made, texts, encoded(encode, arguments, texts))
+        made = self._encoded(encode, arguments, texts) if self.reading is None else self.reading
         text = Encoded(context_of(result), self._negative(texts, made, result))
+        self.waiting.append((_others(arguments), made, text))
         if self.reading is not None:
             text.later = self.reading.prompts
-        self.waiting.append((_others(arguments), made, text))
+            self.as_words = has_syntax(texts) and self._reads_words(encode, arguments, texts)
+
+    def _reads_words(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> bool:
+        """Only a remark depends on it, so that a failure is none of the pass."""
+        try:
+            return reads_words(self.reading, texts, encoded(encode, arguments, texts))
+        except Exception as error:
+            logger.debug("NAG: the pipeline did not encode the negative as words", exc_info=error)
+            return False
 
     def _encoded(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
         """By the pipeline; once where it encodes its prompt several times before its first model call."""
@@ -206,10 +213,8 @@ class Applied:
             steps = f"{session.calls} of {total} steps"
             if session.calls >= total:
                 pass
-            elif self.interrupted():
-                session.problem(f"interrupted after {steps}")
-            elif broken_off:
-                session.problem(f"broken off after {steps}")
+            elif broken_off or self.interrupted():
+                session.problem(f"ended early, after {steps}")
             elif not session.stopped:
                 session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
             session.close()
@@ -260,6 +265,7 @@ def guided(guiding: Applied) -> Iterator[None]:
         if reason:
             guiding.ended.append(report.aside(guiding.pass_name, reason))
         else:
+            guiding.reading = guiding.read()
             stack.enter_context(listening(pipe, guiding.heard))
             stack.enter_context(uncompiled(pipe))
             for number, model in enumerate(models):
@@ -274,7 +280,7 @@ def _asked(pipe: Any, negative: str | Sequence[str], settings: Settings) -> Appl
     several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
     if not several:
         return Applied(pipe, negative, settings)
-    if any(negative):
+    if any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
         raise ValueError("several negatives take the place of the negative: leave that empty")
     return Applied(pipe, [one.text for one in several], settings, weights=[one.weight for one in several])
 

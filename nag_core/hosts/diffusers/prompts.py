@@ -27,7 +27,7 @@ FOREVER = 2**31
 class Encoded:
     """One call of encode_prompt: the prompt (images, tokens, channels), and each image's negative.
 
-    later: what a host gives the model in the prompt's place as the steps go on, each as `prompt`.
+    later: other contexts that are the prompt, too: a host changes its words over the steps.
     seen: model calls' contexts that were looked at, with their marks. Pipelines hand over the same tensor in
     every step, so comparing values, which waits for the device, happens once or twice in a pass.
     """
@@ -70,8 +70,9 @@ class Part(NamedTuple):
 class Reading:
     """What a host's own parser of weights and schedules made of the texts of a pipeline call.
 
-    texts: the parts of each negative in the order of their ends, contexts (tokens, channels); prompts: what
-    the model gets as the prompt (images, tokens, channels), one for each change over the steps.
+    texts: the parts of each negative in the order of their ends; parts with the same words share their
+    context (tokens, channels). prompts: what the model gets as the prompt (images, tokens, channels), the
+    first step's and each other one.
     """
 
     texts: Mapping[str, Sequence[Part]]
@@ -155,8 +156,12 @@ def read(
     """One text as the host's parser read it; None for a blank one. of_several: see `entry`."""
     if not text.strip():
         return None
-    parts = reading.texts[text]
-    return tuple(Scheduled(part.end, entry(family, part.context, None, of_several)) for part in parts)
+    # One entry for the same words, which may come again: its keys and values are made once.
+    made: dict[int, Entry] = {}
+    for part in reading.texts[text]:
+        if id(part.context) not in made:
+            made[id(part.context)] = entry(family, part.context, None, of_several)
+    return tuple(Scheduled(part.end, made[id(part.context)]) for part in reading.texts[text])
 
 
 def mixed_negative(
@@ -183,7 +188,8 @@ def reads_words(reading: Reading, texts: Sequence[str], words: Any) -> bool:
     them.
     """
     first = [reading.texts[text][0].context for text in texts]
-    return all(torch.equal(one, other) for one, other in zip(first, context_of(words), strict=True))
+    pairs = zip(first, context_of(words), strict=True)
+    return all(one.shape == other.shape and torch.equal(one.to(other), other) for one, other in pairs)
 
 
 def static(entries: Sequence[Entry | None], alike_images: int = 0) -> Negative:
