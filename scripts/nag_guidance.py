@@ -7,8 +7,8 @@ from pathlib import Path
 
 from modules import paths, script_callbacks, scripts
 
-from nag_core import config, user_presets
 from nag_core.hosts import base
+from nag_core.settings import config, user_presets
 from nag_core.webui import (
     foreign_infotext,
     heat_picture,

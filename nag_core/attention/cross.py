@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from nag_core.attention.focus import Focus, focus_on
-from nag_core.attention.rows import Arrangement, Batch, Group
-from nag_core.guidance import average
-from nag_core.negative import Entry
-from nag_core.session import Session
+from nag_core.method.guidance import average
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Arrangement, Batch, Group
+from nag_core.passes.focus import Focus, focus_on
+from nag_core.passes.session import Session
 
 LayerKey = tuple[str, int, int]
 Replace = Callable[[Tensor, Tensor, Tensor, dict], Tensor]

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, guide_arranged
-from nag_core.attention.focus import Focus
 from nag_core.attention.joint_model import replaced
-from nag_core.attention.rows import Arrangement, Batch, Group
-from nag_core.guidance import average
+from nag_core.method.guidance import average
+from nag_core.method.rows import Arrangement, Batch, Group
 from nag_core.model_function import ApplyModel, wrapped
-from nag_core.session import Session
+from nag_core.passes.focus import Focus
+from nag_core.passes.session import Session
 
 Project = Callable[[Tensor], Tensor]
 

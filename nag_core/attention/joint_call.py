@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nag_core.attention.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.attention.joint import Layout, Plain, joint_attention
 from nag_core.attention.joint_model import NotGuided
-from nag_core.attention.rows import Arrangement
-from nag_core.heat import HeatMap
-from nag_core.kernels import Rule
-from nag_core.merge import Kernel, lse_kernel
-from nag_core.negative import Entry
-from nag_core.session import Session
+from nag_core.method.heat import HeatMap
+from nag_core.method.merge import Kernel, lse_kernel
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Arrangement
+from nag_core.method.rule import Rule
+from nag_core.passes.focus import EVERYWHERE, NOWHERE, Focus
+from nag_core.passes.session import Session
 
 
 def slot_width(rows: Arrangement) -> int:

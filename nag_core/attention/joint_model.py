@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from nag_core.attention.joint import Layout
-from nag_core.attention.rows import Arrangement
+from nag_core.method.rows import Arrangement
 
 TEXT_ONLY, UNTOUCHED = "text only", "untouched"
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.focus import focus_on
 from nag_core.attention.joint import Layout, Plain, text_attention
 from nag_core.attention.joint_call import JointCall, slot_width, with_negative
 from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, NotGuided, replaced
-from nag_core.attention.rows import Arrangement, Batch
-from nag_core.heat import HeatMap
+from nag_core.method.heat import HeatMap
+from nag_core.method.rows import Arrangement, Batch
 from nag_core.model_function import ApplyModel, wrapped
-from nag_core.session import Session
+from nag_core.passes.focus import focus_on
+from nag_core.passes.session import Session
 
 
 def patch_model_call(model_options: dict, model: JointModel, session: Session, batch: Batch) -> dict:

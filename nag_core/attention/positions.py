@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nag_core.attention.joint import Layout
 from nag_core.attention.joint_model import NotGuided
-from nag_core.attention.rows import Arrangement
+from nag_core.method.rows import Arrangement
 
 
 @contextmanager

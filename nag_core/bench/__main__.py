@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from nag_core.bench import check, library_models, measure, models, report, rows
+from nag_core.bench import library_models, measure, models, report, rows
+from nag_core.bench.check import command
 from nag_core.bench.models import CPU, GPU, QUICK, Place
 from nag_core.bench.rows import Effort
 
@@ -26,7 +27,7 @@ QUICK_MODELS = ("sd15", "flux-schnell")
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.gpu_check:
-        return check.run(options.only, options.json, options.markdown)
+        return command.run(options.only, options.json, options.markdown)
     place = _place(options)
     if options.memory:
         print(report.memory_table(extra_memory(options.models or list(CASES))))
@@ -69,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         "--gpu-check", action="store_true", help="everything that only a GPU can show, in six minutes"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=list(check.PARTS), metavar="PART",
-        help=f"with --gpu-check: of {', '.join(check.PARTS)}",
+        "--only", nargs="+", choices=list(command.PARTS), metavar="PART",
+        help=f"with --gpu-check: of {', '.join(command.PARTS)}",
     )  # fmt: skip
     parser.add_argument("--markdown", metavar="PATH", help="with --gpu-check: write its report there")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, by default")

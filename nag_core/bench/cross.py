@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, patch_attn2
-from nag_core.attention.rows import Batch
 from nag_core.bench.networks.parts import Attention
 from nag_core.bench.published import published_nag
-from nag_core.guidance import Method
-from nag_core.kernels import fused_kernels
-from nag_core.negative import Entry, Negative
-from nag_core.presets import Strength
-from nag_core.schedule import Window
-from nag_core.session import Progress, Session
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Entry, Negative
+from nag_core.method.rows import Batch
+from nag_core.method.rule import fused_kernels
+from nag_core.passes.session import Progress, Session
+from nag_core.settings.presets import Strength
+from nag_core.settings.schedule import Window
 
 F = nn.functional
 

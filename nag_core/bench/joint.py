@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.attention.joint import Layout, joint_attention
-from nag_core.attention.rows import Arrangement, Group
 from nag_core.bench.networks.parts import Attention, Rotation, rotated, split_heads
 from nag_core.bench.published import published_nag
-from nag_core.guidance import Method
-from nag_core.kernels import Rule, fused_kernels
-from nag_core.merge import FLASH_CPU, lse_kernel
-from nag_core.negative import Entry
-from nag_core.presets import Strength
+from nag_core.method.guidance import Method
+from nag_core.method.merge import FLASH_CPU, lse_kernel
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Arrangement, Group
+from nag_core.method.rule import Rule, fused_kernels
+from nag_core.settings.presets import Strength
 
 F = nn.functional
 

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.rows import Batch
 from nag_core.bench.published import published_nag
-from nag_core.guidance import Method
 from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import entry, static
-from nag_core.negative import Entry
-from nag_core.presets import Strength
-from nag_core.schedule import Window
-from nag_core.session import Progress, Session
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Batch
+from nag_core.passes.session import Progress, Session
+from nag_core.settings.presets import Strength
+from nag_core.settings.schedule import Window
 
 F = nn.functional
 

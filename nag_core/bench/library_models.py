@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nag_core.bench.library import LibraryCase
 from nag_core.bench.models import Place
-from nag_core.presets import TABLE_5
+from nag_core.settings.presets import TABLE_5
 
 
 def _pixart(place: Place) -> tuple[nn.Module, Callable[..., Any], Tensor]:

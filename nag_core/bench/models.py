@@ -18,7 +18,7 @@ from nag_core.bench.joint import JointCase
 from nag_core.bench.networks.cross import PixArt, Sana, Wan
 from nag_core.bench.networks.joint import SD3, Flux
 from nag_core.bench.networks.unet import UNet
-from nag_core.presets import TABLE_5, Strength
+from nag_core.settings.presets import TABLE_5, Strength
 
 GPU, CPU, QUICK, TOY = "gpu", "cpu", "quick", "toy"
 

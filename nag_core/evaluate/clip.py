@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nag_core.evaluate.pairs import Pair
-from nag_core.evaluate.scores import Choice, MissingScorerError
+from nag_core.evaluate.scorer import Choice, MissingScorerError
 
 MOST_PATCHES = 16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nag_core.evaluate.pairs import Pair
-from nag_core.evaluate.scores import Choice, MissingScorerError
+from nag_core.evaluate.scorer import Choice, MissingScorerError
 
 MODEL, FILES = "ImageReward-v1.0", ("ImageReward.pt", "med_config.json")
 

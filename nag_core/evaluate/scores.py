@@ -8,12 +8,14 @@ packages which cannot live in one environment can take turns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nag_core.evaluate import pixels
+from nag_core.evaluate.clip import ClipScorer
 from nag_core.evaluate.errors import EvaluationError
-from nag_core.evaluate.plan import OFF, Pair, Plan, Spot
+from nag_core.evaluate.plan import OFF, Plan, Spot
+from nag_core.evaluate.reward import RewardScorer
+from nag_core.evaluate.scorer import Choice, MissingScorerError, Scorer
 from nag_core.evaluate.store import SCORES, Record, Store
 
 # In the order of the results' columns, by name: heading, what it says, digits behind the point.
@@ -34,35 +36,8 @@ METRICS: dict[str, tuple[str, str, int]] = {
 }
 
 
-class Scorer(Protocol):
-    """One model. `identity` names model and weights: scores of another identity are made anew."""
-
-    name: str
-    identity: str
-
-    def score(self, picture: Any, off: Any | None, pair: Pair) -> dict[str, float]:
-        """Numbers of METRICS for one PIL picture (RGB); `off` is the off picture of its seed, or None."""
-        ...
-
-
-class MissingScorerError(Exception):
-    """A score cannot be had here; the text says what is missing and how to get it."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Models as the command line names them; `weights` is an open_clip tag or a file."""
-
-    clip_model: str = "ViT-L-14"
-    clip_weights: str = "openai"
-    device: str = ""
-
-
 def available(choice: Choice) -> tuple[list[Scorer], list[str]]:
     """The scorers of this environment, and a sentence for each that is missing."""
-    from nag_core.evaluate.clip import ClipScorer
-    from nag_core.evaluate.reward import RewardScorer
-
     found: list[Scorer] = []
     missing: list[str] = []
     for make in (ClipScorer, RewardScorer):

@@ -18,10 +18,10 @@ from nag_core.attention.cross import Call, cross_attention_layers
 from nag_core.attention.cross_call import CrossModel, Projections
 from nag_core.attention.hooked import HookedCall
 from nag_core.attention.joint_model import JointModel
-from nag_core.attention.rows import Batch
 from nag_core.hosts import asked
-from nag_core.hosts.base import UnsupportedHost
-from nag_core.session import Session
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.rows import Batch
+from nag_core.passes.session import Session
 
 _FOREIGN_SAMPLING = "another extension took the sampler's model call over; NAG cannot tell its rows apart"
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.unsupported import UnsupportedHost
 
 _ANYTHING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _DEEPEST = 8  # wrappers around wrappers

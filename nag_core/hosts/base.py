@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from nag_core.attention.cross import cross_attention_layers
 from nag_core.attention.cross_call import CrossModel
 from nag_core.attention.joint_model import JointModel
-from nag_core.blocks import Block
-from nag_core.session import Progress, Session
-
-
-class UnsupportedHost(RuntimeError):  # noqa: N818 - a reason to stand aside, not a fault
-    """This WebUI, or its loaded model, offers nothing to hook; the message is one readable sentence."""
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.passes.session import Progress, Session
+from nag_core.settings.blocks import Block
 
 
 class Host(Protocol):

@@ -15,7 +15,7 @@ from torch import nn
 from nag_core.attention.joint import Layout
 from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
 from nag_core.attention.positions import own_padding, own_positions
-from nag_core.attention.rows import Arrangement
+from nag_core.method.rows import Arrangement
 
 
 class Family(NamedTuple):

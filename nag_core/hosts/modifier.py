@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from nag_core.attention.cross import Call, LayerKey, cross_attention_layers, patch_attn2
 from nag_core.attention.cross_call import patch_cross_call
 from nag_core.attention.model_call import patch_model_call
-from nag_core.attention.rows import Batch
 from nag_core.hosts import asked
 from nag_core.hosts.base import Host, no_attention, unet_patcher
 from nag_core.hosts.texts import may_change
-from nag_core.reuse import Provenance, patch_reuse, traced
-from nag_core.session import Progress, Session
+from nag_core.method.rows import Batch
+from nag_core.passes.reuse import Provenance, patch_reuse, traced
+from nag_core.passes.session import Progress, Session
 
 logger = logging.getLogger("nag")
 

@@ -9,7 +9,7 @@ from torch import nn
 from nag_core.attention.cross_call import CrossModel
 from nag_core.hosts import modifier
 from nag_core.hosts.base import unet_patcher
-from nag_core.session import Session
+from nag_core.passes.session import Session
 
 
 class PatchedHost:

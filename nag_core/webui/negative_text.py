@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nag_core.config import Settings
 from nag_core.hosts import asked
-from nag_core.weighted import parse_negatives
+from nag_core.settings.config import Settings
+from nag_core.settings.weighted import parse_negatives
 
 
 class Texts(NamedTuple):

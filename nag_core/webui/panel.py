@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.hosts import sdnext
 from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS
-from nag_core.user_presets import Store
+from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
+from nag_core.settings.user_presets import Store
 from nag_core.webui import infotext, mask_image, preset_controls, settings
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."

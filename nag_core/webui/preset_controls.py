@@ -9,9 +9,9 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from nag_core import presets
-from nag_core.config import FIELD
-from nag_core.user_presets import OPTIONAL, STRENGTHS, Store
+from nag_core.settings import presets
+from nag_core.settings.config import FIELD
+from nag_core.settings.user_presets import OPTIONAL, STRENGTHS, Store
 
 HELD = (*STRENGTHS, *OPTIONAL)
 QUIET = {"queue": False, "show_progress": False}

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import nag_core
-from nag_core import hosts, identity, presets
-from nag_core.config import FIELDS, Field
-from nag_core.user_presets import Store
+from nag_core import identity
+from nag_core.hosts import which
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings import presets
+from nag_core.settings.config import FIELDS, Field
+from nag_core.settings.user_presets import Store
 from nag_core.webui.status import Status
 
 _STRENGTHS = ("scale", "tau", "alpha")
@@ -48,8 +51,8 @@ def register(demo: Any, app: Any, store: Store, status: Status) -> None:
 def version() -> dict[str, str]:
     """What to name in a report: the release, the code that really runs, and the WebUI as it is recognised."""
     try:
-        host = hosts.name()
-    except hosts.UnsupportedHost as reason:
+        host = which.name()
+    except UnsupportedHost as reason:
         host = str(reason)
     return {
         "name": "sd-webui-nag",

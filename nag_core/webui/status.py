@@ -6,9 +6,9 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from nag_core.config import FIELDS, Settings
-from nag_core.presets import Strength
-from nag_core.report import PassReport
+from nag_core.passes.report import PassReport
+from nag_core.settings.config import FIELDS, Settings
+from nag_core.settings.presets import Strength
 
 
 class Status:

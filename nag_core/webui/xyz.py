@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from nag_core import config, presets
-from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.hosts import sdnext
+from nag_core.settings import config, presets
+from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
 
 logger = logging.getLogger("nag")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nag_core.config import FIELDS
-from nag_core.presets import TABLE_5
+from nag_core.settings.config import FIELDS
+from nag_core.settings.presets import TABLE_5
 
 STRENGTH = ("scale", "tau", "alpha")
 

@@ -342,7 +342,7 @@ def test_off_leaves_no_trace(job, text):
 
 
 def test_the_infotext_draws_the_same_job_again(job, script):
-    from nag_core.config import FIELDS
+    from nag_core.settings.config import FIELDS
     from nag_core.webui import infotext
 
     given = {**ON, **ADVANCED, "mask_image": png(half())}
@@ -355,7 +355,7 @@ def test_the_infotext_draws_the_same_job_again(job, script):
 
 
 def test_positional_arguments_behind_the_overrides_are_the_same_job(job):
-    from nag_core.config import FIELDS, OVERRIDES_SLOT
+    from nag_core.settings.config import FIELDS, OVERRIDES_SLOT
 
     given = {**ON, "preset": "Custom", **ADVANCED, "mask_image": png(half())}
     slots = [given.get(field.name, field.default) for field in FIELDS]
@@ -366,7 +366,7 @@ def test_positional_arguments_behind_the_overrides_are_the_same_job(job):
 
 
 def test_a_preset_keeps_them_but_for_texts_of_this_job(tmp_path):
-    from nag_core.user_presets import Store
+    from nag_core.settings.user_presets import Store
 
     store = Store(tmp_path / "presets.json")
     store.save("mine", {"scale": 4, "tau": 2.5, "alpha": 0.5, **ADVANCED, "mask_image": "AAAA"})
@@ -444,7 +444,7 @@ def test_a_video_of_many_frames_has_one_negative(text, monkeypatch):
 
 
 def test_a_heat_map_of_a_pass_that_was_not_guided_is_none(job, monkeypatch):
-    from nag_core.session import Session
+    from nag_core.passes.session import Session
 
     monkeypatch.setattr(Session, "count", lambda *_: None)  # as where every call had to be made again
     _, processed = job([{**ON, "heat_map": True}])

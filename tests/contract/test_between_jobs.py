@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nag_core.attention.cross import cross_attention_layers
-from nag_core.kernels import Rule
+from nag_core.method.rule import Rule
 from tests.contract.test_odd_jobs import hooks
 
 ON = [{"enabled": True, "scale": 4}]

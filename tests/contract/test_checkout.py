@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nag_core.attention.cross import cross_attention_layers
-from nag_core.config import FIELDS, OVERRIDES_SLOT
+from nag_core.settings.config import FIELDS, OVERRIDES_SLOT
 from tests.contract.checkout import Engine, Run, embedding, unet
 from tests.contract.test_xyz import AXES
 from tests.infotext_line import TEXTS, assert_survives

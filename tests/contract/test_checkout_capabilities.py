@@ -10,8 +10,8 @@ import inspect
 import pytest
 import torch
 
-from nag_core import hosts
 from nag_core.attention.cross import cross_attention_layers
+from nag_core.hosts import which
 from tests.contract.checkout import Engine, Run, unet
 
 PROBES = {}
@@ -42,7 +42,7 @@ def watched(checkout, runner):
 
     def attn2(q, k, v, extra):
         calls["attn2"].append((q, k, v, dict(extra)))
-        return hosts.detect().attention(q, k, v, extra)
+        return which.detect().attention(q, k, v, extra)
 
     engine.original.add_conditioning_modifier(modifier)
     engine.original.set_model_unet_function_wrapper(wrapper)
@@ -73,7 +73,7 @@ def parameters(function):
 
 @probe("is told apart by what can be imported")
 def _(modules, watched):
-    host = hosts.detect()
+    host = which.detect()
     ldm = host.name == "ldm_patched"
     module = "ldm_patched.ldm.modules.attention" if ldm else "backend.attention"
     return None if importlib.util.find_spec(module) else f"{module} is gone"
@@ -82,7 +82,7 @@ def _(modules, watched):
 @probe("attends to heads that are not split, by a function found at call time")
 def _(modules, watched):
     q, k, v, extra = watched["attn2"][0]
-    found = hosts.detect().attention(q, k, v, extra)
+    found = which.detect().attention(q, k, v, extra)
     heads = [x.double().unflatten(-1, (extra["n_heads"], -1)).transpose(1, 2) for x in (q, k, v)]
     wanted = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
     return None if torch.allclose(found.double(), wanted, atol=1e-4) else "its attention gives other numbers"
@@ -233,7 +233,7 @@ def _(modules, watched):
 def _(modules, watched):
     name = (
         "backend.sampling.sampling_function"
-        if hosts.detect().name != "ldm_patched"
+        if which.detect().name != "ldm_patched"
         else "modules_forge.forge_sampler"
     )
     found = parameters(importlib.import_module(name).sampling_prepare)

@@ -5,8 +5,8 @@ import importlib
 import pytest
 import torch
 
-from nag_core import hosts
 from nag_core.attention.joint_model import replaced
+from nag_core.hosts import which
 from tests.contract.checkout import TOKENS, WIDTH, Engine, Model, Run, embedding, filled
 from tests.reference import nag
 
@@ -37,9 +37,9 @@ def cond(text):
 
 @pytest.fixture(params=FAMILIES, scope="module")
 def family(request, checkout):
-    if hosts.detect().name == "ldm_patched":
+    if which.detect().name == "ldm_patched":
         pytest.skip("this WebUI generates with UNets only: it has no joint attention to guide")
-    if hosts.detect().name == "Forge Neo":
+    if which.detect().name == "Forge Neo":
         pytest.skip("these are Forge main's classes; Neo's own are tried by test_neo_models.py")
     return request.param
 
@@ -60,7 +60,7 @@ def doubled_rows(engine, noise):
 
     Every token under the prompt's pooled vector, as we define it; both texts are equally long here.
     """
-    joint = hosts.detect().joint_model(engine.original.model.diffusion_model)
+    joint = which.detect().joint_model(engine.original.model.diffusion_model)
     original = joint.namespace[joint.attribute]
 
     def attention(*args, **kwargs):
@@ -114,7 +114,7 @@ def test_a_picture_does_not_depend_on_what_else_is_in_the_batch(run):
 
 
 def test_an_error_inside_a_block_leaves_the_hosts_attention_in_place(run, engine, family):
-    joint = hosts.detect().joint_model(engine.original.model.diffusion_model)
+    joint = which.detect().joint_model(engine.original.model.diffusion_model)
     before, attention = run(ON).latent, joint.namespace[joint.attribute]
 
     def fail(*_):

@@ -10,9 +10,9 @@ import torch
 from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2
 from nag_core.attention.cross_call import patch_cross_call
 from nag_core.attention.model_call import patch_model_call
-from nag_core.attention.rows import Batch
 from nag_core.hosts.neo import Neo
-from nag_core.negative import Entry
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Batch
 from tests.contract import neo_models as neo
 from tests.unit.test_joint import STRENGTH, error, session
 
@@ -192,8 +192,8 @@ def test_reference_images_cost_the_guidance_and_say_so(family, monkeypatch):
 
 
 def test_the_checkout_is_recognised_as_neo(backend):
-    from nag_core import hosts
+    from nag_core.hosts import which
 
-    host = hosts.detect()
+    host = which.detect()
     assert isinstance(host, Neo)
     assert host.attention_name == "attention_pytorch"

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from nag_core import reuse
 from nag_core.attention.cross import cross_attention_layers
+from nag_core.passes import reuse
 
 ON = [{"enabled": True, "scale": 4, "negative": "blue"}]
 LAYERS = 7

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import nag_core
-from nag_core.negative import KeyValueCache
+from nag_core.method.negative import KeyValueCache
 from nag_core.webui.pipelines import AS_WORDS
 from tests import diffusers_pipelines as pipelines
 from tests.extras import needs_pipelines

@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 import nag_core
-from nag_core import identity, presets
-from nag_core.config import FIELD, FIELDS
-from nag_core.user_presets import Store
+from nag_core import identity
+from nag_core.settings import presets
+from nag_core.settings.config import FIELD, FIELDS
+from nag_core.settings.user_presets import Store
 from nag_core.webui.preset_controls import HELD
 
 SOFT = {"scale": 1.5, "tau": 2.0, "alpha": 0.2, "end": 0.5}

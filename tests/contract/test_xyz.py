@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from nag_core import config
-from nag_core.config import FIELDS, OVERRIDES_SLOT
 from nag_core.hosts import sdnext
-from nag_core.user_presets import FILE_NAME, Store
+from nag_core.settings import config
+from nag_core.settings.config import FIELDS, OVERRIDES_SLOT
+from nag_core.settings.user_presets import FILE_NAME, Store
 from nag_core.webui.xyz import register
 
 ON = [{"enabled": True}]
@@ -369,7 +369,7 @@ def test_an_unreadable_overrides_slot_is_replaced(axis, cell, script, slot):
 
 
 def test_an_axis_wins_over_an_older_override_of_the_same_setting_by_another_name(axis, cell, script):
-    from nag_core import config
+    from nag_core.settings import config
 
     p = cell(as_list=True)
     p.script_args[script.args_from + OVERRIDES_SLOT] = {"scale": 1, "phi": 9, "end": 0.5}

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from nag_core import kernels
-from nag_core.merge import lse_kernel
+from nag_core.method.merge import lse_kernel
+from nag_core.method.rule import fused_kernels
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests.unit import test_cross, test_joint
@@ -67,4 +67,4 @@ def test_a_joint_step_never_waits_and_is_at_most_twice_as_far_off_as_a_naive_run
 
 @pytest.mark.parametrize("dtype", [torch.float32, *DTYPES], ids=str)
 def test_the_fused_kernels_are_in_use(dtype):
-    assert kernels.fused_kernels(torch.zeros(1, device="cuda", dtype=dtype)) is not None
+    assert fused_kernels(torch.zeros(1, device="cuda", dtype=dtype)) is not None

@@ -9,8 +9,9 @@ from functools import cache
 import httpx
 import pytest
 
-from nag_core import __version__, presets
-from nag_core.config import FIELDS
+from nag_core import __version__
+from nag_core.settings import presets
+from nag_core.settings.config import FIELDS
 from nag_core.webui.settings import OPTIONS
 from tests.live.serving import ROOT, free_port
 

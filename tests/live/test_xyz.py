@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_core.config import FIELDS
+from nag_core.settings.config import FIELDS
 
 ON = [{"enabled": True}]
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from nag_core import hosts
+from nag_core.hosts import which
 from nag_core.hosts.a1111 import A1111
-from nag_core.hosts.base import UnsupportedHost
-from nag_core.negative import Entry, Negative, Scheduled
-from nag_core.session import Progress
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.negative import Entry, Negative, Scheduled
+from nag_core.passes.session import Progress
 from tests import reference
 from tests.unit.test_joint import STRENGTH, error, normal, session
 
@@ -328,4 +328,4 @@ def test_a1111_is_recognised_by_its_own_modules(monkeypatch):
         module = ModuleType(f"modules.{name}")
         module.__spec__ = SimpleNamespace(name=module.__name__)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert isinstance(hosts.detect(), A1111)
+    assert isinstance(which.detect(), A1111)

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from nag_core.hosts import asked
-from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.unsupported import UnsupportedHost
 
 
 def three(prompts, base_steps, hires_steps=None):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_core.blocks import choose, listing, parse_blocks
+from nag_core.settings.blocks import choose, listing, parse_blocks
 
 SDXL = [("input", n) for n in (4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(6)]
 FLUX = [("double", n) for n in range(19)] + [("single", n) for n in range(38)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag_core import config, presets
-from nag_core.config import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
+from nag_core.settings import config, presets
+from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
 
 PAYLOADS = [
     pytest.param(case["args"], case["settings"], id=f"{file.stem}: {case['about']}")

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2, replaced_forward
-from nag_core.attention.rows import Batch
-from nag_core.guidance import Method
-from nag_core.negative import Entry, Negative
-from nag_core.presets import Strength
-from nag_core.schedule import Window
-from nag_core.session import Progress, Session
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Entry, Negative
+from nag_core.method.rows import Batch
+from nag_core.passes.session import Progress, Session
+from nag_core.settings.presets import Strength
+from nag_core.settings.schedule import Window
 from tests import reference
 
 HEADS, DIM, CONTEXT = 2, 20, 12

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from nag_core.attention.cross_call import patch_cross_call
-from nag_core.attention.rows import Batch
 from nag_core.hosts.neo import Neo
-from nag_core.negative import Entry
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Batch
 from tests import reference
 from tests.unit.test_joint import STRENGTH, error, normal, session
 

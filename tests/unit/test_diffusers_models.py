@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from nag_core.attention import joint_call
-from nag_core.attention.rows import Batch
-from nag_core.blocks import listing
-from nag_core.guidance import Method
-from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import FOREVER, entry, static
-from nag_core.negative import Scheduled, mixed
-from nag_core.presets import Strength
-from nag_core.schedule import Window
-from nag_core.session import Progress, Session
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Scheduled, mixed
+from nag_core.method.rows import Batch
+from nag_core.passes.session import Progress, Session
+from nag_core.settings.blocks import listing
+from nag_core.settings.presets import Strength
+from nag_core.settings.schedule import Window
 from tests.diffusers_models import BATCH, CASES
 from tests.diffusers_reference import Cross, Joint
 from tests.extras import needs_any_diffusers

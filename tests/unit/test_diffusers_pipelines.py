@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import nag_core
-from nag_core.blocks import listing
-from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.families import family_of, models_of
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings.blocks import listing
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines

@@ -6,11 +6,10 @@ import re
 import pytest
 import torch
 
-from nag_core import merge
-from nag_core.bench import check
 from nag_core.bench.check import attention, command, costs, graph, kernels, own_tests, steps
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import TOY, Place
+from nag_core.method import merge
 from tests import reference
 
 PLACE = Place(torch.device("cpu"), torch.float32, TOY)
@@ -34,9 +33,9 @@ def read(files):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the command itself is the check")
 def test_every_part_runs_at_toy_size_and_says_that_nothing_is_proven(files, capsys):
-    assert check.run(None, *map(str, files)) == 0
+    assert command.run(None, *map(str, files)) == 0
     result, text = read(files)
-    assert list(result["parts"]) == list(check.PARTS)
+    assert list(result["parts"]) == list(command.PARTS)
     assert not any(part["wrong"] for part in result["parts"].values())
     assert result["proven"] is False
     assert "it proves nothing about a GPU" in text
@@ -63,16 +62,16 @@ def stubs(monkeypatch, raising=None, error=KeyboardInterrupt):
 
         return found
 
-    made = {name: part(name) for name in check.PARTS}
+    made = {name: part(name) for name in command.PARTS}
     monkeypatch.setattr(command, "PARTS", made)
 
 
-@pytest.mark.parametrize("cut", list(check.PARTS))
+@pytest.mark.parametrize("cut", list(command.PARTS))
 def test_a_cut_in_any_part_leaves_those_before_it(files, monkeypatch, cut):
     stubs(monkeypatch, cut)
     with pytest.raises(KeyboardInterrupt):
-        check.run(None, *map(str, files))
-    before = list(check.PARTS)[: list(check.PARTS).index(cut)]
+        command.run(None, *map(str, files))
+    before = list(command.PARTS)[: list(command.PARTS).index(cut)]
     if not before:
         assert not files[0].exists()
         return
@@ -83,9 +82,9 @@ def test_a_cut_in_any_part_leaves_those_before_it(files, monkeypatch, cut):
 
 def test_a_part_that_fails_is_said_and_does_not_stop_the_others(files, monkeypatch, capsys):
     stubs(monkeypatch, "merge", RuntimeError)
-    assert check.run(None, *map(str, files)) == 1
+    assert command.run(None, *map(str, files)) == 1
     result, text = read(files)
-    assert list(result["parts"]) == list(check.PARTS)
+    assert list(result["parts"]) == list(command.PARTS)
     assert "**Wrong:** merge: RuntimeError: no more" in text
     assert "Traceback" in result["parts"]["merge"]["error"]
     assert re.search(r"merge: \d+ s; WRONG: RuntimeError: no more", capsys.readouterr().err)
@@ -93,10 +92,10 @@ def test_a_part_that_fails_is_said_and_does_not_stop_the_others(files, monkeypat
 
 def test_only_what_was_asked_for_and_nothing_after_the_time_is_up(files, monkeypatch):
     stubs(monkeypatch)
-    check.run(["machine", "sana"], *map(str, files))
+    command.run(["machine", "sana"], *map(str, files))
     assert list(read(files)[0]["parts"]) == ["machine", "sana"]
     monkeypatch.setattr(command, "BUDGET", -1.0)
-    assert check.run(None, *map(str, files)) == 0
+    assert command.run(None, *map(str, files)) == 0
     assert {part["text"] for part in read(files)[0]["parts"].values()} == {"Left out: no time was left."}
 
 
@@ -104,14 +103,14 @@ def test_a_device_that_failed_ends_this_process_work_and_not_the_tests(files, mo
     stubs(monkeypatch)
     answers = iter([True, False])
     monkeypatch.setattr(command, "_usable", lambda _place: next(answers, False))
-    assert check.run(None, *map(str, files)) == 1
+    assert command.run(None, *map(str, files)) == 1
     parts = read(files)[0]["parts"]
     assert parts["kernels"]["wrong"] == ["the device failed"]
     said = {name: part["text"] for name, part in parts.items()}
     assert said["machine"] == "the text of machine"
     assert said["tests"] == "the text of tests"
     left_out = [name for name in parts if "the device failed in kernels" in said[name]]
-    assert left_out == [name for name in list(check.PARTS)[2:] if name != "tests"]
+    assert left_out == [name for name in list(command.PARTS)[2:] if name != "tests"]
 
 
 def test_what_the_tests_said_before_their_time_was_up_is_kept(monkeypatch):
@@ -155,7 +154,7 @@ def test_the_yardstick_is_the_reference(dtype):
 
 
 def test_the_fused_kernels_pass_in_the_interpreter(monkeypatch):
-    fused = pytest.importorskip("nag_core.triton_kernels", reason="Triton is not installed")
+    fused = pytest.importorskip("nag_core.method.triton_kernels", reason="Triton is not installed")
     monkeypatch.setattr(kernels, "fused_kernels", lambda _like: fused)
     for part in (kernels.found(PLACE), kernels.merged(PLACE)):
         assert part.wrong == []

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nag_core.config import METHODS
-from nag_core.guidance import Method, extrapolate, guide, l1_norm
+from nag_core.method.guidance import Method, extrapolate, guide, l1_norm
+from nag_core.settings.config import METHODS
 from tests import reference
 
 SHAPES = [(1, 1, 1), (2, 7, 40), (3, 33, 59), (1, 130, 111), (2, 64, 1280)]
@@ -131,7 +131,7 @@ def test_a_zero_token_is_not_counted_as_clipped():
 
 
 def test_large_pictures_are_worked_on_in_parts_with_the_same_result(monkeypatch):
-    from nag_core import guidance
+    from nag_core.method import guidance
 
     pos, neg = pair((2, 33, 64), torch.float16)
     whole = guide(pos, neg, 2, 2.5, 0.5)

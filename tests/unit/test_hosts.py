@@ -7,9 +7,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from nag_core import hosts
 from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, NotGuided
-from nag_core.hosts import base, forge, ldm_patched, modifier, neo, patched
+from nag_core.hosts import base, forge, ldm_patched, modifier, neo, patched, which
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +45,7 @@ Q = torch.zeros(1, 2, 4)
 
 def test_forge_is_recognised_by_its_attention_and_uses_the_users_choice(monkeypatch):
     stub(monkeypatch, "backend.attention", attention_function=attention_pytorch)
-    host = hosts.detect()
+    host = which.detect()
     assert isinstance(host, forge.Forge)
     assert host.attention_name == "attention_pytorch"
     assert host.attention(Q, Q, Q, {"n_heads": 2, "attn_precision": torch.float32}) == (2, {})
@@ -55,7 +54,7 @@ def test_forge_is_recognised_by_its_attention_and_uses_the_users_choice(monkeypa
 def test_ldm_patched_passes_the_precision_on_only_where_the_host_has_it(monkeypatch):
     """reForge gives SD2.x fp32; the older hosts' function has no such parameter."""
     stub(monkeypatch, "ldm_patched.ldm.modules.attention", optimized_attention=attention_pytorch)
-    host = hosts.detect()
+    host = which.detect()
     assert isinstance(host, ldm_patched.LdmPatched)
     assert host.attention_name == "attention_pytorch"
     assert host.attention(Q, Q, Q, {"n_heads": 2}) == (2, {})
@@ -67,7 +66,7 @@ def test_ldm_patched_passes_the_precision_on_only_where_the_host_has_it(monkeypa
 
 def test_a_host_without_either_is_named_in_one_sentence():
     with pytest.raises(base.UnsupportedHost, match="no UNet patcher"):
-        hosts.detect()
+        which.detect()
 
 
 def test_a_change_of_lora_changes_the_weights_identity():
@@ -208,9 +207,9 @@ def test_a_patcher_without_conditioning_modifiers_is_unsupported():
 
 
 def call(images, options, network=None, joint_model=lambda network: None):
-    from nag_core.negative import Entry, Negative, Scheduled
+    from nag_core.method.negative import Entry, Negative, Scheduled
+    from nag_core.passes.session import Progress
     from nag_core.sandbox.model.unet import UNet
-    from nag_core.session import Progress
     from tests.unit.test_cross import session
 
     used = session()
@@ -282,7 +281,7 @@ def neo_host(monkeypatch):
     """Stand-ins of the modules that Neo's adapter looks its functions up in."""
     for name in ("attention", *(f"nn.{name}" for name in ("wan", "lumina", "flux", "qwen", "krea", "anima"))):
         stub_beside(monkeypatch, f"backend.{name}", attention_function=attention_pytorch)
-    return hosts.detect()
+    return which.detect()
 
 
 def stub_beside(monkeypatch, name, **attributes):
@@ -354,7 +353,7 @@ def test_other_weights_in_the_same_module_are_other_weights():
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_neos_fast_refiner_leaves_no_key_or_value_of_the_former_weights(monkeypatch, mode):
     """`Reload "state_dict" Only` (Wan 2.2's two experts): the same module and tensors, other numbers."""
-    from nag_core.negative import Entry, KeyValueCache
+    from nag_core.method.negative import Entry, KeyValueCache
 
     def expert():
         layer = torch.nn.Module()
@@ -404,13 +403,13 @@ def test_weights_written_into_the_same_tensors_are_other_weights():
     ],
 )
 def test_auto_finds_the_row_of_an_engine(engine, row):
-    from nag_core.presets import auto
+    from nag_core.settings.presets import auto
 
     assert auto(base.family(type(engine, (), {})())) == row
 
 
 def test_an_unknown_joint_model_takes_the_row_of_its_mechanism():
-    from nag_core.presets import auto
+    from nag_core.settings.presets import auto
 
     host = SimpleNamespace(network=lambda model: model, joint_model=lambda network: network or None)
     assert auto("unknown", base.mechanism("joint", host)) == "Flux"

@@ -8,14 +8,16 @@ from itertools import product
 import pytest
 import torch
 
-from nag_core import kernels, merge
 from nag_core.attention.joint import Layout, _merged_apart
-from nag_core.guidance import Method, guide
-from nag_core.kernels import Rule
-from nag_core.merge import Part
+from nag_core.method import merge
+from nag_core.method.guidance import Method, guide
+from nag_core.method.merge import Part
+from nag_core.method.rule import Rule, _probed, fused_kernels
 from tests import reference
 
-fused = pytest.importorskip("nag_core.triton_kernels", reason="Triton is not installed (webui4 extra, Linux)")
+fused = pytest.importorskip(
+    "nag_core.method.triton_kernels", reason="Triton is not installed (webui4 extra, Linux)"
+)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # (rows, tokens, channels): odd on purpose, and a power of two.
 SHAPES = [(2, 5, 100), (1, 3, 320), (3, 1, 59), (1, 2, 1280), (1, 4, 1)]
@@ -144,7 +146,7 @@ def test_merge_and_guide_agree_with_the_twin(device, dtype, heads, width, layout
 
 def test_the_choice_falls_on_the_twin_where_there_is_no_gpu_and_counts_alike(device):
     pos, neg = pair((2, 5, 100), torch.float32, device)
-    assert (kernels.fused_kernels(pos) is None) == (device == "cpu")
+    assert (fused_kernels(pos) is None) == (device == "cpu")
     rule = Rule(4.0, 2.5, 0.25, Method.NAG, counter(device))
     wanted = guide(pos, neg, 4.0, 2.5, 0.25)
     assert distance(rule.guide(pos, neg), wanted.out) <= 1e-6
@@ -168,10 +170,10 @@ def test_triton_that_gives_other_numbers_is_not_used(device, monkeypatch):
         for name, fake in (("guide", wrong), ("merge_and_guide", wrong_parts)):
             with monkeypatch.context() as patched:
                 patched.setattr(fused, name, partial(fake, value))
-                kernels._probed.cache_clear()
-                assert kernels._probed(torch.device(device), torch.float32) is None
-    kernels._probed.cache_clear()
-    assert kernels._probed(torch.device(device), torch.float32) is fused
+                _probed.cache_clear()
+                assert _probed(torch.device(device), torch.float32) is None
+    _probed.cache_clear()
+    assert _probed(torch.device(device), torch.float32) is fused
 
 
 def test_an_inert_rule_returns_the_positive_itself(device):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nag_core import merge
-from nag_core.merge import Kernel, Part
+from nag_core.method import merge
+from nag_core.method.merge import Kernel, Part
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 

@@ -9,11 +9,11 @@ import torch
 from nag_core.attention import joint_call, model_call
 from nag_core.attention.joint import Layout, joint_attention
 from nag_core.attention.model_call import patch_model_call
-from nag_core.attention.rows import Arrangement, Batch, Group
-from nag_core.guidance import Method
-from nag_core.kernels import Rule
-from nag_core.merge import Kernel, lse_kernel
-from nag_core.presets import Strength
+from nag_core.method.guidance import Method
+from nag_core.method.merge import Kernel, lse_kernel
+from nag_core.method.rows import Arrangement, Batch, Group
+from nag_core.method.rule import Rule
+from nag_core.settings.presets import Strength
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests.unit.test_joint import call, described, entry, error, expected, inputs, normal, session

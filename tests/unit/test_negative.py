@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from nag_core.negative import Entry, KeyValueCache, negative_from_schedules
+from nag_core.method.negative import Entry, KeyValueCache, negative_from_schedules
 
 
 def schedule(*parts):

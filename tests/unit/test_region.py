@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from nag_core.attention.focus import EVERYWHERE, NOWHERE, Focus, focus_on
 from nag_core.attention.joint import Layout, joint_attention
-from nag_core.attention.rows import Arrangement, Group
-from nag_core.guidance import Method
-from nag_core.heat import HeatMap, relative_change
-from nag_core.kernels import Rule
-from nag_core.merge import lse_kernel
-from nag_core.region import Region, Spot, feathered, token_grid
+from nag_core.method.guidance import Method
+from nag_core.method.heat import HeatMap, relative_change
+from nag_core.method.merge import lse_kernel
+from nag_core.method.region import Region, Spot, feathered, token_grid
+from nag_core.method.rows import Arrangement, Group
+from nag_core.method.rule import Rule
+from nag_core.passes.focus import EVERYWHERE, NOWHERE, Focus, focus_on
 from tests import joint_models as models
 from tests import reference
 from tests.unit import test_cross as cross
@@ -343,8 +343,8 @@ def test_the_references_of_these_tests_are_the_rule_itself():
 )
 def test_where_tokens_have_no_known_place_it_is_said(mask, size, tiled, said, guided):
     """Four frames of 8 x 8 latent pixels in tokens of 2 x 2 would pass for 64 tokens of one picture."""
-    from nag_core.attention.focus import focus_on
-    from nag_core.heat import HeatMap
+    from nag_core.method.heat import HeatMap
+    from nag_core.passes.focus import focus_on
     from tests.unit.test_joint import session
 
     used = session()

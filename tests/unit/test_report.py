@@ -2,12 +2,12 @@
 
 import torch
 
-from nag_core import report
-from nag_core.guidance import Method
-from nag_core.negative import Negative
-from nag_core.presets import Strength
-from nag_core.schedule import Window
-from nag_core.session import Progress, Session
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Negative
+from nag_core.passes import report
+from nag_core.passes.session import Progress, Session
+from nag_core.settings.presets import Strength
+from nag_core.settings.schedule import Window
 
 WHOLE = Window()
 

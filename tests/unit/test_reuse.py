@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nag_core.hosts.texts import may_change
-from nag_core.reuse import KeyValueReuse, Provenance, traced
+from nag_core.passes.reuse import KeyValueReuse, Provenance, traced
 from tests.unit.test_cross import session
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_core.attention.rows import conditional_rows
+from nag_core.method.rows import conditional_rows
 
 
 def rows(*args, **kwargs):

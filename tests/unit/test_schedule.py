@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_core.schedule import Curve, Window, parse_curve
+from nag_core.settings.schedule import Curve, Window, parse_curve
 
 WHOLE = Window()
 

@@ -1,6 +1,7 @@
 """The borders of the tree: who may import what, and what a host trips over."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,18 +31,27 @@ def imports(path):
     return names, inner
 
 
+# What each room's files may import beside the standard library and nag_core; a room that is not named, torch.
+MAY_IMPORT = {
+    "settings": set(),
+    "hosts": {"torch", *HOST},
+    "webui": {"torch", "gradio", "fastapi", "PIL", *HOST},
+    "scripts": {"torch", "gradio", "fastapi", "PIL", *HOST},
+    "install.py": set(),
+}
+
+
+def room(path):
+    """The folder within nag_core, "nag_core" for a file beside them, "scripts" or a file of the root."""
+    parts = path.relative_to(ROOT).parts
+    if parts[0] != "nag_core":
+        return parts[0]
+    return parts[1] if len(parts) > 2 else "nag_core"
+
+
 def allowed(path):
-    relative = path.relative_to(ROOT).as_posix()
-    stdlib_only = ("blocks", "config", "fields", "presets", "schedule", "user_presets", "weighted")
-    if relative in (*(f"nag_core/{name}.py" for name in stdlib_only), "install.py"):
-        return {"nag_core"}
-    if relative.startswith(("nag_core/webui/", "scripts/")):
-        return {"nag_core", "torch", "gradio", "fastapi", "PIL", *HOST}
-    if relative == "nag_core/triton_kernels.py":
-        return {"nag_core", "torch", "triton"}
-    if relative.startswith("nag_core/hosts/"):
-        return {"nag_core", "torch", *HOST}
-    return {"nag_core", "torch"}
+    more = {"triton"} if path.name == "triton_kernels.py" else set()
+    return {"nag_core", *MAY_IMPORT.get(room(path), {"torch"}), *more}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -50,40 +60,78 @@ def test_each_file_imports_only_what_its_layer_may(path):
     assert names - STDLIB <= allowed(path)
 
 
-LAYERS = [
-    "guidance",
-    "merge",
-    "schedule",
-    "blocks",
-    "weighted",
-    "triton_kernels",
-    "kernels",
-    "presets",
-    "fields",
-    "config",
-    "user_presets",
-    "report",
-    "negative",
-    "region",
-    "heat",
-    "model_function",
-    "reuse",
-    "session",
-    "attention",
-    "hosts",
-    "webui",
-]
+# Arrows go down, from a floor to the floors below it; rooms on one floor do not know each other.
+FLOORS = (("method", "settings"), ("passes",), ("attention",), ("hosts",), ("webui",), ("scripts",))
+# Beside the rooms: each a leaf that any room may use.
+LEAVES = {"identity", "model_function"}
+
+
+def floor(name):
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def arrows(path):
+    """The rooms that a file's imports are in; a module beside the rooms is its own."""
+    for name in imports(path)[1]:
+        yield name.split(".")[1]
+
+
+def test_every_room_has_a_floor():
+    rooms = {room(path) for path in SOURCES} - {"nag_core", "install.py"}
+    assert rooms == {name for floors in FLOORS for name in floors}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_arrows_between_layers_point_one_way(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] != "nag_core" or parts[1] not in LAYERS:
+def test_arrows_between_rooms_go_down(path):
+    own = room(path)
+    if own == "nag_core":
+        assert path.stem not in LEAVES or not set(arrows(path)) - LEAVES, path
         return
-    own = LAYERS.index(parts[1])
-    for name in imports(path)[1]:
-        layer = name.split(".")[1]
-        assert layer not in LAYERS or LAYERS.index(layer) <= own, f"{path.name} imports {name}"
+    for other in set(arrows(path)) - {own} - LEAVES:
+        if own != "install.py":
+            assert floor(other) < floor(own), f"{own}/{path.name} looks into {other}"
+
+
+def cycle(graph):
+    """Names of a circle in `graph` (name to names), None where there is none."""
+    done, under_way = set(), []
+
+    def visit(name):
+        if name in under_way:
+            return under_way[under_way.index(name) :]
+        if name in done or name not in graph:
+            return None
+        under_way.append(name)
+        found = next(filter(None, map(visit, sorted(graph[name]))), None)
+        under_way.pop()
+        done.add(name)
+        return found
+
+    return next(filter(None, map(visit, sorted(graph))), None)
+
+
+def module(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Lazy imports and those for type checkers count, too."""
+    files = {module(path): path for path in ROOT.glob("nag_core/**/*.py")}
+    graph = {name: (imports(path)[1] & set(files)) - {name} for name, path in files.items()}
+    assert cycle(graph) is None
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
+def test_the_rooms_are_those_of_the_readme_and_so_is_where_things_went():
+    text = (ROOT / "nag_core" / "README.md").read_text(encoding="utf-8")
+    rooms, _, moved = text.partition("## Where things went")
+    folders = {path.parent.name for path in ROOT.glob("nag_core/*/__init__.py")}
+    assert folders == set(re.findall(r"`(\w+)/`", rooms)) - {"diffusers"}
+    files = {module(path) for path in ROOT.glob("nag_core/**/*.py")}
+    for old, new in re.findall(r"^\| `(nag_core[\w.]+)` \| `([\w.]+)` \|$", moved, re.MULTILINE):
+        assert new in files
+        assert old not in files
 
 
 def test_nothing_that_a_webui_loads_imports_a_program():
@@ -95,7 +143,7 @@ def test_the_evaluation_knows_of_us_only_the_settings():
     """It speaks to a WebUI from outside, with whatever version of the extension is there."""
     for path in ROOT.glob("nag_core/evaluate/*.py"):
         for name in imports(path)[1]:
-            assert name.split(".")[1] in ("config", "presets", "evaluate"), f"{path.name} imports {name}"
+            assert name.split(".")[1] in ("settings", "evaluate"), f"{path.name} imports {name}"
 
 
 def test_the_evaluation_starts_without_torch_or_a_model_package():
@@ -118,7 +166,7 @@ def test_the_script_base_class_is_never_imported_by_name():
 
 def test_importing_the_package_needs_no_host_and_no_gradio():
     code = (
-        "import sys, nag_core.attention.cross, nag_core.config, nag_core.hosts, nag_core.webui.job;"
+        "import sys, nag_core.attention.cross, nag_core.settings.config, nag_core.hosts, nag_core.webui.job;"
         "import nag_core.webui.panel, nag_core.webui.infotext, nag_core.webui.routes;"
         "assert not {'gradio', 'fastapi', 'modules', 'backend', 'ldm_patched'} & set(sys.modules)"
     )

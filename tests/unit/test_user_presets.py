@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag_core import user_presets
-from nag_core.config import FIELD, parse
-from nag_core.presets import CHOICES, Strength
-from nag_core.user_presets import LONGEST_NAME, Store
+from nag_core.settings import user_presets
+from nag_core.settings.config import FIELD, parse
+from nag_core.settings.presets import CHOICES, Strength
+from nag_core.settings.user_presets import LONGEST_NAME, Store
 
 SOFT = {"scale": 1.5, "tau": 2.0, "alpha": 0.2}
 FULL = {

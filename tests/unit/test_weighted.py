@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from nag_core.attention.joint import Layout, joint_attention
-from nag_core.attention.rows import Arrangement, Group
-from nag_core.guidance import Method, average
-from nag_core.kernels import Rule
-from nag_core.merge import lse_kernel
-from nag_core.negative import Entry, negative_from_schedules, weighted_negative
-from nag_core.weighted import MOST, parse_negatives
+from nag_core.method.guidance import Method, average
+from nag_core.method.merge import lse_kernel
+from nag_core.method.negative import Entry, negative_from_schedules, weighted_negative
+from nag_core.method.rows import Arrangement, Group
+from nag_core.method.rule import Rule
+from nag_core.settings.weighted import MOST, parse_negatives
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests import reference

@@ -4,9 +4,3 @@ For a machine that is lent for a quarter of an hour, with torch and numpy and li
 written to the files as it ends, so a cut at any moment leaves what was done. Without a GPU it runs at toy
 size, which shows that it runs and proves nothing.
 """
-
-from __future__ import annotations
-
-from nag_core.bench.check.command import PARTS, run
-
-__all__ = ["PARTS", "run"]

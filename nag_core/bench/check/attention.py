@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from nag_core.bench import measure
 from nag_core.bench.check.part import Found, table
 from nag_core.bench.models import Place
-from nag_core.merge import CUDNN, EFFICIENT, FLASH, FLASH_CPU, TOLERANCE, Kernel, lse_kernel, merge
+from nag_core.method.merge import CUDNN, EFFICIENT, FLASH, FLASH_CPU, TOLERANCE, Kernel, lse_kernel, merge
 
 # Heads, their width, tokens of each text and of the picture: on a GPU, and at toy size.
 SHAPES = {

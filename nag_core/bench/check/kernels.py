@@ -11,9 +11,9 @@ from torch import Tensor
 from nag_core.bench.check.part import Found, table
 from nag_core.bench.models import Place
 from nag_core.bench.published import published_nag
-from nag_core.guidance import Method, guide
-from nag_core.kernels import _agrees, fused_kernels
-from nag_core.merge import Part
+from nag_core.method.guidance import Method, guide
+from nag_core.method.merge import Part
+from nag_core.method.rule import _agrees, fused_kernels
 
 STRENGTH = (4.0, 2.5, 0.5)
 EXTREME = (20.0, 10.0, 1.0)
@@ -101,7 +101,7 @@ def _missing(like: Tensor) -> str:
     if like.device.type != "cuda" or fused_kernels(like) is not None:
         return ""
     try:
-        from nag_core import triton_kernels
+        from nag_core.method import triton_kernels
 
         agrees = _agrees(triton_kernels, like.device, like.dtype)
         return "no fused kernels" if agrees else "no fused kernels: they give other numbers than PyTorch"

@@ -10,11 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core import config, report
-from nag_core.attention.rows import Batch
-from nag_core.config import Settings
-from nag_core.guidance import Method
-from nag_core.hosts.base import UnsupportedHost
 from nag_core.hosts.diffusers.checks import (
     chosen_blocks,
     no_such_blocks,
@@ -37,10 +32,16 @@ from nag_core.hosts.diffusers.prompts import (
     reads_words,
     texts_of,
 )
-from nag_core.negative import Negative
-from nag_core.report import PassReport
-from nag_core.session import Progress, Session
-from nag_core.weighted import parse_negatives
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Negative
+from nag_core.method.rows import Batch
+from nag_core.passes import report
+from nag_core.passes.report import PassReport
+from nag_core.passes.session import Progress, Session
+from nag_core.settings import config
+from nag_core.settings.config import Settings
+from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, guided_rows
-from nag_core.attention.focus import Focus
-from nag_core.attention.keys import weighted_keys, with_last_repeated
-from nag_core.attention.rows import Group
-from nag_core.guidance import average
+from nag_core.hosts.diffusers.calls import Arrived, Hooked
 from nag_core.hosts.diffusers.processors import Attention
-
-if TYPE_CHECKING:
-    from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.method.guidance import average
+from nag_core.method.keys import weighted_keys, with_last_repeated
+from nag_core.method.rows import Group
+from nag_core.passes.focus import Focus
 
 # Wan I2V takes the last 512 tokens of its context for the text, whatever is before (transformer_wan.py).
 WAN_TEXT = 512
@@ -48,7 +46,7 @@ class _Running:
 class CrossCall:
     """`network`: the hooked model. `embedded`: the negatives as attention gets them, by their context."""
 
-    network: Network
+    network: Hooked
     call: Call
     marks: tuple[int, ...]
     embedded: dict[int, Tensor]
@@ -163,7 +161,7 @@ class CrossCall:
         return self.embedded[id(context)]
 
 
-def opened(network: Network, arrived: Arrived, given: dict[str, Any]) -> CrossCall:
+def opened(network: Hooked, arrived: Arrived, given: dict[str, Any]) -> CrossCall:
     """The call that is about to be made."""
     session = arrived.session
     # On the session, so that the negative is embedded once in a pass, and not in every call.

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.blocks import Block
-from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings.blocks import Block
 
 CROSS, JOINT = "cross", "joint"
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nag_core.attention.joint import Layout
 from nag_core.attention.joint_call import JointCall, NotGuided, slot_width, with_negative
-from nag_core.attention.rows import Arrangement
+from nag_core.hosts.diffusers.calls import Arrived, Hooked
 from nag_core.hosts.diffusers.processors import Attention
-
-if TYPE_CHECKING:
-    from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.method.rows import Arrangement
 
 
 @dataclass(slots=True, kw_only=True)
 class WidenedCall(JointCall):
     """The call of `network`, with the negative's tokens. `broken`: why it must be made again without NAG."""
 
-    network: Network
+    network: Hooked
     broken: str = ""
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +111,7 @@ _WIDENED: dict[str, Callable[[WidenedCall, Any], Any]] = {
 }
 
 
-def opened(network: Network, arrived: Arrived, given: dict[str, Any]) -> WidenedCall | None:
+def opened(network: Hooked, arrived: Arrived, given: dict[str, Any]) -> WidenedCall | None:
     """The call that is about to be made; None where no row of it is guided."""
     session, context, latent = arrived.session, given["encoder_hidden_states"], given["hidden_states"]
     rows: Arrangement | None = arrived.batch.arrangement(context.shape[0], arrived.marks, context.device)

@@ -6,54 +6,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.attention.rows import Batch
-from nag_core.hosts.base import UnsupportedHost
+from nag_core.hosts.diffusers import cross_call, joint_call
+from nag_core.hosts.diffusers.calls import Arrived, ModelCall, Source
 from nag_core.hosts.diffusers.families import CROSS, Family, family_of
 from nag_core.hosts.diffusers.processors import Attention, Swaps, door
-from nag_core.session import Session
-
-
-class Arrived(NamedTuple):
-    """A model call that NAG acts on: the pass, its images, and a mark for each chunk of rows (0: prompt)."""
-
-    session: Session
-    batch: Batch
-    marks: tuple[int, ...]
-
-
-class Source(Protocol):
-    """Whoever knows which text is whose."""
-
-    def arrived(self, context: Tensor | None) -> Arrived | None:
-        """What to do with a model call over this text; None to leave it alone."""
-
-    def failed(self, reason: str, error: BaseException | None = None) -> None:
-        """NAG had to stand aside in a call; the pass goes on without it."""
-
-
-class ModelCall(Protocol):
-    """One model call under NAG, by mechanism (cross_call.py, joint_call.py)."""
-
-    def arguments(self, given: dict[str, Any]) -> dict[str, Any] | None:
-        """The arguments to call the model with; None for those given."""
-
-    def entering(self, layer: Hashable) -> None:
-        """One of the network's layers begins."""
-
-    def around(
-        self, code: Callable[..., Any], processor: Any, attn: nn.Module, args: tuple, kwargs: dict
-    ) -> Any:
-        """Runs a processor's code."""
-
-    def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """In the attention's place; result in the call's own layout."""
-
-    def finish(self) -> str:
-        """Ends the call: empty, or why it must be made again without NAG."""
+from nag_core.hosts.unsupported import UnsupportedHost
 
 
 class Network:
@@ -117,8 +78,6 @@ class Network:
         return None if arguments is None else ((), arguments)
 
     def _opened(self, arrived: Arrived, given: dict[str, Any]) -> ModelCall | None:
-        from nag_core.hosts.diffusers import cross_call, joint_call
-
         mechanism = cross_call if self.family.mechanism == CROSS else joint_call
         return mechanism.opened(self, arrived, given)
 

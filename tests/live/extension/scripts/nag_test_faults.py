@@ -23,7 +23,7 @@ def fail_in_block(block, step, p):
 
 def run_out_of_memory(step, p):
     """NAG finds no memory for its own part of the attention, from that step on; returns what ends it."""
-    from nag_core.kernels import Rule
+    from nag_core.method.rule import Rule
 
     original = Rule.fused
 

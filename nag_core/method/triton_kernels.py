@@ -1,7 +1,7 @@
 """The guidance rule as Triton kernels: each attention output read once, the result written once, one launch a
 layer.
 
-Imported only where a GPU asks for it; `kernels.py` chooses. One program works on one token, all of its
+Imported only where a GPU asks for it; `rule.py` chooses. One program works on one token, all of its
 channels at once, in fp32, on values scaled as in guidance.py and for the same reason.
 """
 
@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nag_core.guidance import HEADROOM as SCALE
-from nag_core.guidance import Method
-from nag_core.merge import Part
+from nag_core.method.guidance import HEADROOM as SCALE
+from nag_core.method.guidance import Method
+from nag_core.method.merge import Part
 
 HEADROOM = tl.constexpr(SCALE)
 ROOM = tl.constexpr(1 / SCALE)

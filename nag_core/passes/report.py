@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nag_core.presets import Strength
+from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
 

@@ -16,7 +16,7 @@ class Entry:
     """One schedule entry's cross-attention context, shape (tokens, channels). Compared by identity, never by
     value.
 
-    repeats: how many identical tokens the last one stands for (attention/keys.py). mask: what a joint model's
+    repeats: how many identical tokens the last one stands for (keys.py). mask: what a joint model's
         own attention mask says of the tokens, shape (tokens,); None where it has none.
     parts: (tokens, weight) of each of several negatives whose contexts lie one behind the other; the weights
         sum to 1. Empty for a single one.

@@ -14,9 +14,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from nag_core import guidance
-from nag_core.guidance import Method
-from nag_core.merge import Part
+from nag_core.method import guidance
+from nag_core.method.guidance import Method
+from nag_core.method.merge import Part
 
 logger = logging.getLogger("nag")
 
@@ -80,7 +80,7 @@ def _probed(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return None
     try:
-        from nag_core import triton_kernels
+        from nag_core.method import triton_kernels
 
         if _agrees(triton_kernels, device, dtype):
             return triton_kernels

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nag_core.guidance import HEADROOM, l1_norm
-from nag_core.region import Spot
+from nag_core.method.guidance import HEADROOM, l1_norm
+from nag_core.method.region import Spot
 
 Grid = tuple[tuple[int, ...], tuple[int, int], int]
 

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from nag_core.negative import Entry
+from nag_core.method.negative import Entry
 
 # Keys that stand for the pads in 16 bits: the logarithm rounds there, and the next takes what was lost.
 MOST_SHARES = 3

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nag_core.negative import Entry
+from nag_core.method.negative import Entry
 
 
 class Row(NamedTuple):

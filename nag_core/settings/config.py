@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nag_core import presets
-from nag_core.fields import (
+from nag_core.settings import presets
+from nag_core.settings.fields import (
     FIELD,
     FIELDS,
     HIRES_BOTH,
@@ -22,7 +22,7 @@ from nag_core.fields import (
     OVERRIDES_SLOT,
     Field,
 )
-from nag_core.schedule import Curve, Window, parse_curve
+from nag_core.settings.schedule import Curve, Window, parse_curve
 
 __all__ = [
     "FIELD", "FIELDS", "HIRES_BOTH", "HIRES_FIRST", "HIRES_ONLY", "MASK_INSIDE", "MASK_OFF",

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nag_core.config import FIELD, FIELDS, named
-from nag_core.presets import CHOICES
+from nag_core.settings.config import FIELD, FIELDS, named
+from nag_core.settings.presets import CHOICES
 
 logger = logging.getLogger("nag")
 

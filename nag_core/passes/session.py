@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.blocks import Block
-from nag_core.config import Settings
-from nag_core.guidance import Method
-from nag_core.heat import HeatMap
-from nag_core.kernels import Rule
-from nag_core.negative import KeyValueCache, Negative
-from nag_core.presets import Strength
-from nag_core.region import Region
-from nag_core.report import PassReport
-from nag_core.reuse import KeyValueReuse
-from nag_core.schedule import CONSTANT_CURVE, Curve, Window
-from nag_core.weighted import parse_negatives
+from nag_core.method.guidance import Method
+from nag_core.method.heat import HeatMap
+from nag_core.method.negative import KeyValueCache, Negative
+from nag_core.method.region import Region
+from nag_core.method.rule import Rule
+from nag_core.passes.report import PassReport
+from nag_core.passes.reuse import KeyValueReuse
+from nag_core.settings.blocks import Block
+from nag_core.settings.config import Settings
+from nag_core.settings.presets import Strength
+from nag_core.settings.schedule import CONSTANT_CURVE, Curve, Window
+from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nag_core.attention.rows import Group
-from nag_core.heat import HeatMap
-from nag_core.kernels import Rule
-from nag_core.region import Spot, token_grid
-from nag_core.session import Session
+from nag_core.method.heat import HeatMap
+from nag_core.method.region import Spot, token_grid
+from nag_core.method.rows import Group
+from nag_core.method.rule import Rule
+from nag_core.passes.session import Session
 
 # The rows' group, their image tokens before and after the guidance, (rows, tokens, channels) each.
 Note = Callable[[Group, Tensor, Tensor], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nag_core import blocks, presets, schedule, weighted
+from nag_core.settings import blocks, presets, schedule, weighted
 
 METHODS = ("NAG", "NASA", "No normalisation", "No refinement")
 HIRES_BOTH, HIRES_FIRST, HIRES_ONLY = "Both", "First pass", "Hires only"

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nag_core.negative import Entry, Negative, Scheduled, cross_attention_context, entry_at
+from nag_core.method.negative import Entry, Negative, Scheduled, cross_attention_context, entry_at
 
 # Of a token's L1 norm. One text encoded in batches of different sizes differs by rounding, in bf16 by up to
 # 0.4 %; another word changes its own token by far more.

@@ -1,0 +1,23 @@
+"""Which WebUI this process runs in."""
+
+from __future__ import annotations
+
+from nag_core.hosts import a1111, forge, ldm_patched, neo, sdnext
+from nag_core.hosts.base import Host
+from nag_core.hosts.unsupported import UnsupportedHost
+
+
+def detect() -> Host:
+    """The adapter for the WebUI this process runs in, by what can be imported; `UnsupportedHost` with the
+    reason.
+    """
+    for adapter in (neo, forge, ldm_patched, a1111):
+        host = adapter.probe()
+        if host is not None:
+            return host
+    raise UnsupportedHost("this WebUI has no UNet patcher (Forge's backend or ldm_patched) and is not A1111")
+
+
+def name() -> str:
+    """What the adapter of this WebUI is called; `UnsupportedHost` where there is none."""
+    return "SD.Next" if sdnext.present() else detect().name
