@@ -8,7 +8,7 @@ import torch
 
 from nag_core.bench.check import attention, command, costs, graph, kernels, own_tests, steps
 from nag_core.bench.check.part import Found
-from nag_core.bench.models import TOY, Place
+from nag_core.bench.models import CASES, TOY, Place
 from nag_core.method import merge
 from tests import reference
 
@@ -142,6 +142,31 @@ def test_a_variant_that_computes_something_else_is_wrong():
     assert steps._agreement(Case()) == [
         "cfg is not finite", "ours-no fused kernels is 1.0e-01 off", "first is 1.0e+00 off",
     ]  # fmt: skip
+
+
+def test_what_is_said_of_a_gpus_steps(monkeypatch):
+    """The parts of the report that need one, with a graph and a clock that stand in."""
+    monkeypatch.setattr(steps, "captured", lambda step: (step, ""))
+    monkeypatch.setattr(steps.measure, "enqueued", lambda _step: 1e3)
+    case = CASES["flux-schnell"](PLACE)
+    made, refused = steps._as_graphs("flux-schnell", case, PLACE.device, steps.AT_TOY_SIZE)
+    assert refused == {}
+    variants = [row["variant"] for row in made]
+    assert variants == ["baseline", "cfg", "official", "ours", "ours-no LSE merge"]
+    text = steps._overheads(made)
+    assert "| noise (A/A) | " in text
+    assert "| ours-no LSE merge | " in text
+    assert steps._ordered_text(steps._ordered(case), made).endswith(f": {', '.join(variants)}.")
+    assert steps._ordered_text(dict.fromkeys(variants, 0.0), made) == ""
+    assert steps._depth("flux-schnell").startswith("4 + 8 of 19 + 38 blocks")
+    for overhead, said in ((0.05, "met."), (0.5, "**missed**.")):
+        for row in made:
+            row.update(overhead=overhead, low=0.0, high=0.0)
+        assert steps._target("flux-schnell", made) == f"Target ≤ 11 %: {said}"
+    monkeypatch.setattr(steps, "captured", lambda step: (step, "no"))
+    made, refused = steps._as_graphs("flux-schnell", case, PLACE.device, steps.AT_TOY_SIZE)
+    assert made == []
+    assert set(refused.values()) == {"no"}
 
 
 @pytest.mark.parametrize("dtype", kernels.DTYPES, ids=str)
