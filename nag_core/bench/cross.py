@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.attention.cross import Call, patch_attn2
-from nag_core.bench.networks.parts import Attention
+from nag_core.bench.networks.parts import Attention, split_heads
 from nag_core.bench.published import published_nag
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
@@ -64,7 +64,7 @@ class Processor:
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:
     """torch's attention, heads merged on both sides: what stands for the host's."""
-    q, k, v = (x.unflatten(-1, (extra["n_heads"], -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (split_heads(x, extra["n_heads"]) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def table(result: dict[str, Any]) -> str:
         "memory",
     ]
     head += ["target", "paper"] if on_gpu else []
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for model in dict.fromkeys(row["model"] for row in result["rows"]):
         rows = {row["variant"]: row for row in result["rows"] if row["model"] == model}
         noise, first = rows["baseline"], rows.get("first", rows["ours"])
@@ -51,17 +52,23 @@ def table(result: dict[str, Any]) -> str:
         if on_gpu:
             target, paper = TARGETS[model.removesuffix("-library")]
             cells += [f"≤ {_percent(target)}", _percent(paper) if paper else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(head, lines)
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    rows = ["| " + " | ".join(map(str, cells)) + " |" for cells in (head, *lines)]
+    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
 
 
 def memory_table(extra: dict[str, dict[str, int]]) -> str:
     """One row a model: MiB beyond the unguided step's peak."""
-    lines = ["| model | CFG | official-style NAG | ours |", "|---|---|---|---|"]
-    for model, found in extra.items():
-        cells = [f"{found[variant] / 2**20:+.0f} MiB" for variant in ("cfg", "official", "ours")]
-        lines.append("| " + " | ".join([model, *cells]) + " |")
-    return "\n".join(lines)
+    lines = [
+        [model, *(f"{found[variant] / 2**20:+.0f} MiB" for variant in ("cfg", "official", "ours"))]
+        for model, found in extra.items()
+    ]
+    return markdown(("model", "CFG", "official-style NAG", "ours"), lines)
 
 
 def heading(result: dict[str, Any]) -> str:

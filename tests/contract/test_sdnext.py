@@ -1,8 +1,8 @@
 """The script in SD.Next: its processing runs around a real diffusers pipeline of small random parts.
 
 Twice: with a stand-in for SD.Next's processing that is ours, and, with `--sdnext-dir` at a checkout of
-SD.Next, with its own source (script runner and pipeline call; everything beneath them replaced). No live
-SD.Next has been tried.
+SD.Next, with its own source (script runner and pipeline call; everything beneath them replaced). A live one
+is for tests/live.
 """
 
 import ast

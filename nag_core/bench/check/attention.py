@@ -6,10 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from nag_core.bench import measure
-from nag_core.bench.check.part import Found, table
+from nag_core.bench import measure, report
+from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import Place
-from nag_core.method.merge import CUDNN, EFFICIENT, FLASH, FLASH_CPU, TOLERANCE, Kernel, lse_kernel, merge
+from nag_core.method.merge import (
+    _BACKENDS,
+    CUDNN,
+    EFFICIENT,
+    FLASH,
+    FLASH_CPU,
+    TOLERANCE,
+    Kernel,
+    lse_kernel,
+    merge,
+)
 
 # Heads, their width, tokens of each text and of the picture: on a GPU, and at toy size.
 SHAPES = {
@@ -17,10 +27,6 @@ SHAPES = {
     "Flux-dev": ((24, 128, 512, 4096), (2, 128, 32, 64)),
     "SD3.5-L": ((38, 64, 333, 4096), (3, 64, 21, 64)),
 }
-
-
-# The numbers of torch's SDPBackend.
-BACKENDS = {0: "math", 1: FLASH.name, 2: EFFICIENT.name, 3: CUDNN.name}
 
 
 def found(place: Place) -> Found:
@@ -51,7 +57,7 @@ def found(place: Place) -> Found:
          row["failure"] if row["error"] is None else f"{row['error']:.1e}",
          "" if row["ratio"] is None else f"{row['ratio'] * 100:+.1f} %") for row in rows
     ]  # fmt: skip
-    return Found({"rows": rows}, table(head, lines), wrong)
+    return Found({"rows": rows}, report.markdown(head, lines), wrong)
 
 
 def _judged(what: str, made: list[dict], choice: int | None) -> list[str]:
@@ -62,10 +68,9 @@ def _judged(what: str, made: list[dict], choice: int | None) -> list[str]:
     wrong = []
     if taken["error"] is None:
         wrong.append(f"{what}: {taken['kernel']} is taken and failed ({taken['failure']})")
-    if choice is not None and BACKENDS.get(choice) != taken["kernel"]:
-        wrong.append(
-            f"{what}: torch takes {BACKENDS.get(choice, choice)}, for its parts {taken['kernel']} is taken"
-        )
+    torchs = _BACKENDS[choice].name if choice in _BACKENDS else f"backend {choice}"
+    if choice is not None and torchs != taken["kernel"]:
+        wrong.append(f"{what}: torch takes {torchs}, for its parts {taken['kernel']} is taken")
     return wrong
 
 
@@ -78,7 +83,7 @@ def _row(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, text: int) -> dict:
         parts = [
             kernel.run(own[0], *(x[:, :, keys] for x in own[1:])) for keys in (slice(text), slice(text, None))
         ]
-        error = float((merge(*parts).double() - whole).norm() / whole.norm())
+        error = distance(merge(*parts), whole)
         if not error < TOLERANCE[q.dtype]:
             return {"error": None, "ratio": None, "failure": f"error {error:.1e}"}
         return {"error": error, "ratio": _ratio(kernel, q, k, v, text), "failure": ""}

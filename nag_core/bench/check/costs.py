@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core.bench import measure
-from nag_core.bench.check.part import Found, table
+from nag_core.bench import measure, report
+from nag_core.bench.check.part import Found
 from nag_core.bench.models import CASES, Place
 
 MODELS = ("sdxl", "flux-schnell", "flux-dev", "sd35-large")
@@ -30,4 +30,6 @@ def found(place: Place) -> Found:
          "" if row["bytes"] is None else f"{row['bytes'] / 2**20:.0f}") for row in rows
     ]  # fmt: skip
     wrong = ["the profiler saw no kernels"] if any(row["launches"] is None for row in rows) else []
-    return Found({"rows": rows}, table(("model", "variant", counted, "allocated, MiB"), lines), wrong)
+    return Found(
+        {"rows": rows}, report.markdown(("model", "variant", counted, "allocated, MiB"), lines), wrong
+    )

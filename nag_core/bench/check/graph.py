@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.bench.check.part import distance
 from nag_core.bench.measure import Step
 
 
@@ -42,8 +43,3 @@ def _captured(step: Step) -> Callable[[], Tensor]:
         return out
 
     return replay
-
-
-def distance(found: Tensor, wanted: Tensor) -> float:
-    """As a share of the norm; NaN where one is not finite."""
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())

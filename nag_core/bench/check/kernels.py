@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.bench.check.part import Found, table
+from nag_core.bench import report
+from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import Place
 from nag_core.bench.published import published_nag
 from nag_core.method.guidance import Method, guide
@@ -75,8 +76,8 @@ def _compared(what: str, pos: Tensor, neg: Tensor, strength: tuple, values: str)
         ours = fused.guide(pos, neg, strength, Method.NAG, counter)
         count = int(counter)
     usual = values == "usual"
-    naive = _error(published_nag(pos, neg, *strength), wanted) if usual else None
-    row = Row(what, _name(dtype), values, "Triton" if fused else "PyTorch", _error(ours, wanted), naive)
+    naive = distance(published_nag(pos, neg, *strength), wanted) if usual else None
+    row = Row(what, _name(dtype), values, "Triton" if fused else "PyTorch", distance(ours, wanted), naive)
     bound = _bound(naive, dtype) if usual else EXTREME_ERROR[dtype]
     row.wrong = "; ".join(
         filter(None, (_missing(pos), _judged(ours, row.error, bound), _counted(count, clipped)))
@@ -151,14 +152,14 @@ def _merged(what: str, parts: list[Part], text: int, dtype: torch.dtype) -> Row:
     rounded = [z[:, 2 * text :].to(dtype) for z in (z_pos, z_neg)]
     picture, clipped = exact(z_pos[:, 2 * text :], z_neg[:, 2 * text :], *STRENGTH)
     wanted[:, 2 * text :] = picture
-    naive = _error(published_nag(*rounded, *STRENGTH), picture)
+    naive = distance(published_nag(*rounded, *STRENGTH), picture)
     if fused is None:
         return Row(what, _name(dtype), "merge", "no fused kernel here", 0.0, naive, _missing(image.out))
     out = image.out.new_empty(batch, tokens, heads * width)
     counter = torch.zeros((), dtype=torch.int64, device=out.device)
     spans = (text, 2 * text, 0, text, text, tokens)
     fused.merge_and_guide(image, pos, neg, out, spans, STRENGTH, Method.NAG, counter)
-    row = Row(what, _name(dtype), "merge", "Triton", _error(out, wanted), naive)
+    row = Row(what, _name(dtype), "merge", "Triton", distance(out, wanted), naive)
     judged = (_judged(out, row.error, _bound(naive, dtype)), _counted(int(counter), clipped))
     row.wrong = "; ".join(filter(None, judged))
     return row
@@ -180,12 +181,6 @@ def _judged(out: Tensor, error: float, bound: float) -> str:
     return "" if error <= bound else f"error {error:.1e}, allowed {bound:.1e}"
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
-    """Of the largest value, so that squares near a dtype's limit stay finite."""
-    size = wanted.abs().amax()
-    return float(((found.double() - wanted) / size).norm() / (wanted / size).norm())
-
-
 def _normal(place: Place, generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, device=place.device)
 
@@ -202,4 +197,4 @@ def _reported(rows: list[Row]) -> Found:
     head = ("layer", "dtype", "values", "path", "error", "naive", "")
     wrong = [f"{r.what} {r.dtype} {r.values}: {r.wrong}" for r in rows if r.wrong]
     data: dict[str, Any] = {"rows": [{name: getattr(r, name) for name in Row.__slots__} for r in rows]}
-    return Found(data, table(head, lines), wrong)
+    return Found(data, report.markdown(head, lines), wrong)

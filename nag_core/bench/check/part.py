@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 
 @dataclass(slots=True)
@@ -17,7 +18,9 @@ class Found:
     left_out: bool = False
 
 
-def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """As a share of the norm, NaN where one is not finite. Counted in the largest value, so that squares near
+    a dtype's limit stay finite.
+    """
+    size = wanted.double().abs().amax()
+    return float(((found.double() - wanted.double()) / size).norm() / (wanted.double() / size).norm())

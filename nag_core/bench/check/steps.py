@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nag_core.bench import library_models, measure, report
-from nag_core.bench.check.graph import captured, distance
-from nag_core.bench.check.part import Found, table
+from nag_core.bench.check.graph import captured
+from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import CASES, GPU, Place
 from nag_core.bench.rows import Case, Effort, rows
 
@@ -120,7 +120,7 @@ def _overheads(made: list[dict[str, Any]]) -> str:
         ("noise (A/A)" if row["variant"] == "baseline" else row["variant"], f"{row['seconds'] * 1e3:.2f}",
          *(f"{row[share] * 100:+.1f} %" for share in ("overhead", "low", "high"))) for row in made
     ]  # fmt: skip
-    return table(("variant", "ms", "over the baseline", "from", "to"), lines)
+    return report.markdown(("variant", "ms", "over the baseline", "from", "to"), lines)
 
 
 def _milliseconds(made: list[dict[str, Any]]) -> str:

@@ -126,7 +126,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, inner: int = 256) -> None:
         super().__init__()
         self.inner = inner
-        self.layers = nn.Sequential(nn.Linear(inner, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = two_layers(inner, width, width)
 
     def forward(self, time: Tensor) -> Tensor:
         return self.layers(sines(time, self.inner).to(self.layers[0].weight.dtype))
