@@ -8,16 +8,17 @@ from pathlib import Path
 from modules import paths, script_callbacks, scripts
 
 from nag_core.hosts import base
-from nag_core.settings import config, user_presets
+from nag_core.settings import user_presets
+from nag_core.settings.parse import parse
 from nag_core.webui import (
     foreign_infotext,
     heat_picture,
     infotext,
     mask_image,
     negative_box,
+    options,
     panel,
     routes,
-    settings,
     xyz,
 )
 from nag_core.webui.job import Job
@@ -58,7 +59,7 @@ class NagScript(scripts.Script):
         inner = self.jobs.inside_another(p)
         if not inner:
             infotext.clear(p.extra_generation_params)
-        request = settings.with_default_negative(config.parse(args, PRESETS.load()), p)
+        request = options.with_default_negative(parse(args, PRESETS.load()), p)
         request = mask_image.compacted(request)
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
@@ -92,7 +93,7 @@ class NagScript(scripts.Script):
         sentence = job.end_batch()
         if not self.jobs.inside_another(p):
             p.extra_generation_params[infotext.REPORT] = sentence
-        if settings.read(settings.COMMENTS):
+        if options.read(options.COMMENTS):
             p.comment(f"NAG: {sentence}")
         STATUS.reported(sentence, job.reports)
         logger.info("NAG: %s", sentence)
@@ -121,5 +122,5 @@ def keep_installed(params) -> None:
 script_callbacks.on_cfg_denoiser(keep_installed)
 script_callbacks.on_before_ui(partial(xyz.register, PRESETS.load))
 script_callbacks.on_infotext_pasted(foreign_infotext.translate)
-script_callbacks.on_ui_settings(settings.register)
+script_callbacks.on_ui_settings(options.register)
 script_callbacks.on_app_started(partial(routes.register, store=PRESETS, status=STATUS))

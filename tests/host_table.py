@@ -131,7 +131,7 @@ SAMPLING: tuple[Entry, ...] = (
     Name(("backend/attention.py",), "attention_function", (FORGE, NEO)),
     Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO)),
     Function(_PREPARE, "sampling_prepare", 1, ("x",), PATCHED),
-    # Neo has none: there the identity of the weights is that of a tensor (nag_core/hosts/neo.py).
+    # Neo has none: there the identity of the weights is that of a tensor (nag_core/hosts/patcher/neo.py).
     Name(("backend/patcher/lora.py",), "LoraLoader.loaded_hash", (FORGE,)),
     Name(_LDM_ATTENTION, "optimized_attention", (LDM,)),
     Function(_LDM_ATTENTION, "attention_pytorch", 4, (), (LDM,)),
@@ -141,7 +141,7 @@ SAMPLING: tuple[Entry, ...] = (
     Name(("modules/sd_hijack_unet.py",), "apply_model", (A1111,)),
 )  # fmt: skip
 
-# The joint and cross families of nag_core/hosts/forge.py and neo.py: module, network, what it must have.
+# The joint and cross families of hosts/patcher/forge.py and neo.py: module, network, what it must have.
 _NETWORKS = {
     "flux": ("IntegratedFluxTransformer2DModel", ("double_blocks", "single_blocks"), (FORGE, NEO)),
     "chroma": ("IntegratedChromaTransformer2DModel", ("double_blocks", "single_blocks"), (FORGE, NEO)),
@@ -228,7 +228,7 @@ PAGE: tuple[Entry, ...] = (
     Function(_XYZ, "AxisOption.__init__", 5, ("choices",)),
 )  # fmt: skip
 
-# nag_core/hosts/sdnext.py
+# nag_core/hosts/diffusers/sdnext.py
 _DIFFUSERS = ("modules/processing_diffusers.py",)
 PIPELINES: tuple[Entry, ...] = (
     Name(_DIFFUSERS, "set_pipeline_args", (SDNEXT,)),

@@ -1,6 +1,6 @@
 """Settings through a host's parameter line and back, for the sandbox's grammar and for that of a checkout."""
 
-from nag_core.settings.config import FIELDS, parse
+from nag_core.settings.parse import FIELDS, parse
 from nag_core.webui import infotext
 
 TEXTS = [

@@ -10,7 +10,7 @@ import json
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT
+from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT
 
 # For every test over these: a machine under load is no reason to fail.
 patient = settings(deadline=None, suppress_health_check=list(HealthCheck))

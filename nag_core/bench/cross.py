@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.cross import Call, patch_attn2
 from nag_core.bench.networks.parts import Attention, split_heads
 from nag_core.bench.published import published_nag
+from nag_core.hosts.patcher.reuse import KeyValueReuse
+from nag_core.hosts.patcher.unet import Call, patch_attn2
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
@@ -111,7 +112,6 @@ class CrossCase:
         )
         batch = Batch((Entry(self.embedded),))
         options = patch_attn2({}, self.layers, Call(session, batch, "weights"))
-        session.reuse.prepare(self.layers)
         return session, options["transformer_options"]["patches_replace"]["attn2"]
 
     def _run(self, mode: str, context: Tensor, rows: int = 1) -> Callable[[], Any]:
@@ -124,14 +124,16 @@ class CrossCase:
     def _guided(self, reuse: bool = True, may_fuse: bool = True, first: bool = False) -> Callable[[], Any]:
         """A step of a pass of its own; of a new pass each time with `first`."""
         session, replace = self._session()
-        plain = self._run("ours", self.context)
+        plain, kept = self._run("ours", self.context), KeyValueReuse()
+        kept.prepare(self.layers)
 
         def step() -> Any:
             nonlocal session, replace
             if first:
                 session, replace = self._session()
+                kept.prepare(self.layers)
             self.replace, session.may_fuse = replace, may_fuse
-            with session.reuse.during(self.network, "prompt", self.context.shape) if reuse else nullcontext():
+            with kept.during(self.network, "prompt", self.context.shape) if reuse else nullcontext():
                 out = plain()
             if session.problems:
                 raise RuntimeError(f"NAG stood aside: {'; '.join(session.problems)}")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.joint import Layout, joint_attention
 from nag_core.bench.networks.parts import Attention, Rotation, rotated, split_heads
 from nag_core.bench.published import published_nag
 from nag_core.method.guidance import Method
+from nag_core.method.joint import Layout, joint_attention
 from nag_core.method.merge import FLASH_CPU, lse_kernel
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Group

@@ -12,7 +12,7 @@ from nag_core.evaluate import pairs
 from nag_core.evaluate.errors import BAD_USE
 from nag_core.evaluate.plan import Plan
 from nag_core.evaluate.scorer import Choice
-from nag_core.settings.config import FIELD
+from nag_core.settings.parse import FIELD
 
 URL = "http://127.0.0.1:7860"
 NAG_VALUES = ("preset", "scale", "tau", "alpha", "start", "end")

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from nag_core.attention.cross import cross_attention_layers
-from nag_core.attention.cross_call import CrossModel
-from nag_core.attention.joint_model import JointModel
+from nag_core.hosts.patcher.cross import CrossModel
+from nag_core.hosts.patcher.joint_model import JointModel
+from nag_core.hosts.patcher.unet import cross_attention_layers
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.passes.session import Progress, Session
 from nag_core.settings.blocks import Block

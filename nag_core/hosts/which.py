@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from nag_core.hosts import a1111, forge, ldm_patched, neo, sdnext
+from nag_core.hosts.a1111 import host as a1111
 from nag_core.hosts.base import Host
+from nag_core.hosts.diffusers import sdnext
+from nag_core.hosts.patcher import forge, ldm_patched, neo
 from nag_core.hosts.unsupported import UnsupportedHost
 
 

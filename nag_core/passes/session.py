@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.method.focus import Focus, focus_on
 from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap
 from nag_core.method.negative import KeyValueCache, Negative
 from nag_core.method.region import Region
 from nag_core.method.rule import Rule
 from nag_core.passes.report import PassReport
-from nag_core.passes.reuse import KeyValueReuse
 from nag_core.settings.blocks import Block
-from nag_core.settings.config import Settings
+from nag_core.settings.parse import Settings
 from nag_core.settings.presets import Strength
 from nag_core.settings.schedule import CONSTANT_CURVE, Curve, Window
 from nag_core.settings.weighted import parse_negatives
@@ -64,7 +64,8 @@ class Session:
     the path taken. `blocks`: the ones to guide, None for all. `region`: where in the picture, None for
     everywhere. `heat`: gathers what NAG changes, None where nobody wants to see it. `texts`: names of
     prompt's and negative's texts at a step, None where nobody can tell. `phi`: the strength of the running
-    call. `batches`: the arrangements seen, by what they hold for. `guided_images` of `images` have a
+    call. `batches`: the arrangements seen, by what they hold for.
+    `at_close`: what a host keeps for the pass is freed by these. `guided_images` of `images` have a
     negative. `armed`: calls that NAG was installed for; `faded`: calls of the window at which the curve is 0.
     `two_calls`: a log-sum-exp kernel has failed in this
     pass.
@@ -84,7 +85,7 @@ class Session:
     heat: HeatMap | None = None
     texts: Callable[[int], tuple[Hashable, Hashable]] | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
-    reuse: KeyValueReuse = field(default_factory=KeyValueReuse)
+    at_close: list[Callable[[], None]] = field(default_factory=list)
     phi: float = 0.0
     calls: int = 0
     guided_calls: int = 0
@@ -133,6 +134,22 @@ class Session:
         """No guidance for the rest of the pass; its calls are still counted."""
         self.problem(reason, error)
         self.stopped = True
+
+    def focus(
+        self,
+        tokens: int,
+        size: tuple[int, int] | None,
+        device: torch.device,
+        tiled: bool = False,
+        heat: HeatMap | None = None,
+    ) -> Focus:
+        """Which tokens of a layer are guided, see `focus_on`; what is left out is noted. heat: gathers the
+        changes, the pass's own unless told.
+        """
+        found = focus_on(self.region, heat or self.heat, tokens, size, device, tiled)
+        if found.problem:
+            self.problem(found.problem)
+        return found
 
     def rule(self, device: torch.device, counter: Tensor | None = None) -> Rule:
         """The guidance rule, counting clipped tokens into `counter`, or into the pass's own on that device.
@@ -186,7 +203,8 @@ class Session:
         """Frees what the pass held; the counters stay readable. Safe twice, and after a device error."""
         self.closed = True
         self.cache.clear()
-        self.reuse.clear()
+        while self.at_close:
+            self.at_close.pop()()
         self.batches.clear()
         self.texts = None
         # The host keeps the patched clone, and with it this object, until its next job.

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nag_core.settings.config import FIELD, FIELDS, named
+from nag_core.settings.parse import FIELD, FIELDS, named
 from nag_core.settings.presets import CHOICES
 
 logger = logging.getLogger("nag")

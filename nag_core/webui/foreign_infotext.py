@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nag_core.settings.config import FIELD, HIRES_BOTH, HIRES_FIRST, HIRES_ONLY
+from nag_core.settings.parse import FIELD, HIRES_BOTH, HIRES_FIRST, HIRES_ONLY
 from nag_core.webui import infotext
 
 Parameters = dict[str, Any]

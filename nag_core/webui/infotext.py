@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nag_core.settings import presets
-from nag_core.settings.config import FIELDS, Field, Settings, named
+from nag_core.settings.parse import FIELDS, Field, Settings, named
 
 REPORT = "NAG report"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.

@@ -10,19 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from nag_core.hosts import asked, base, encoding, sdnext, which
+from nag_core.hosts import asked, base, encoding, which
 from nag_core.hosts.base import Host
-from nag_core.hosts.texts import texts_in_use
+from nag_core.hosts.diffusers import sdnext
+from nag_core.hosts.patcher.texts import texts_in_use
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.alike import unlike_prompt
 from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap
 from nag_core.method.negative import Negative, negative_from_schedules, weighted_negative
 from nag_core.passes import report
-from nag_core.passes.alike import unlike_prompt
 from nag_core.passes.session import Session, asks_nothing
 from nag_core.settings import presets
 from nag_core.settings.blocks import Block, choose, listing, parse_blocks
-from nag_core.settings.config import HIRES_FIRST, HIRES_ONLY, Request, Settings
+from nag_core.settings.parse import HIRES_FIRST, HIRES_ONLY, Request, Settings
 from nag_core.settings.presets import Strength
 from nag_core.webui import heat_picture, mask_image
 from nag_core.webui.heat_picture import HeatPicture

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.region import Region
-from nag_core.settings.config import MASK_OFF, MASK_OUTSIDE, Request, Settings
+from nag_core.settings.parse import MASK_OFF, MASK_OUTSIDE, Request, Settings
 
 # A mask is recorded in the picture's parameters, so it is kept small: finer than any layer's tokens on
 # pictures up to 1024 pixels, and no heavier than a long prompt.

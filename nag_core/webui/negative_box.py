@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nag_core.hosts import forge
+from nag_core.hosts.patcher import forge
 
 _BOX, _SCALE = "box", "scale"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nag_core.hosts import asked
-from nag_core.settings.config import Settings
+from nag_core.settings.parse import Settings
 from nag_core.settings.weighted import parse_negatives
 
 

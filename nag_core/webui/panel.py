@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core.hosts import sdnext
+from nag_core.hosts.diffusers import sdnext
 from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS
-from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
+from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.settings.user_presets import Store
-from nag_core.webui import infotext, mask_image, preset_controls, settings
+from nag_core.webui import infotext, mask_image, options, preset_controls
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
 _SDNEXT_NEGATIVE_HINT = (
@@ -35,7 +35,7 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
     from modules.ui_components import InputAccordion
 
     made: dict[str, Any] = {}
-    advanced = settings.read(settings.ADVANCED)
+    advanced = options.read(options.ADVANCED)
     with InputAccordion(False, label="NAG", elem_id=script.elem_id("enabled")) as made["enabled"]:
         if sdnext.present():
             gr.HTML(_ON_SDNEXT.format(", ".join(FIELD[name].label for name in NOT_ON_DIFFUSERS)))
@@ -65,7 +65,7 @@ def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
     named = {"label": field.label, "elem_id": script.elem_id(field.name), "visible": works}
     if field.kind == "choice":
         of_presets = field.name == "preset"
-        named["visible"] = works and (of_presets or settings.read(settings.ADVANCED))
+        named["visible"] = works and (of_presets or options.read(options.ADVANCED))
         choices = preset_controls.choices(store) if of_presets else list(field.choices)
         return gr.Dropdown(choices, value=field.default, **named)
     if field.kind == "text":
@@ -118,7 +118,7 @@ def _on_page_load(gr: Any, made: dict[str, Any], store: Store) -> None:
         return
 
     def loaded() -> list[Any]:
-        ticked = gr.update(value=True) if settings.read(settings.ENABLED) else gr.update()
+        ticked = gr.update(value=True) if options.read(options.ENABLED) else gr.update()
         return [ticked, gr.update(choices=preset_controls.choices(store))]
 
     page.load(

@@ -9,15 +9,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from nag_core.hosts import sdnext
+from nag_core.hosts.diffusers import sdnext
 from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS, Applied, guided
 from nag_core.hosts.diffusers.prompts import Reading, has_syntax
-from nag_core.hosts.sdnext import FIRST, HIRES, REFINER, PipelineCall
+from nag_core.hosts.diffusers.sdnext import FIRST, HIRES, REFINER, PipelineCall
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.passes import report
 from nag_core.passes.report import PassReport
-from nag_core.settings.config import HIRES_FIRST, HIRES_ONLY, Settings
 from nag_core.settings.fields import FIELD
+from nag_core.settings.parse import HIRES_FIRST, HIRES_ONLY, Settings
 from nag_core.webui.negative_text import negative_texts
 
 logger = logging.getLogger("nag")

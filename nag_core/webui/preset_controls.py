@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nag_core.settings import presets
-from nag_core.settings.config import FIELD
+from nag_core.settings.parse import FIELD
 from nag_core.settings.user_presets import OPTIONAL, STRENGTHS, Store
 
 HELD = (*STRENGTHS, *OPTIONAL)

@@ -15,7 +15,7 @@ from nag_core import identity
 from nag_core.hosts import which
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import presets
-from nag_core.settings.config import FIELDS, Field
+from nag_core.settings.parse import FIELDS, Field
 from nag_core.settings.user_presets import Store
 from nag_core.webui.status import Status
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from nag_core.passes.report import PassReport
-from nag_core.settings.config import FIELDS, Settings
+from nag_core.settings.parse import FIELDS, Settings
 from nag_core.settings.presets import Strength
 
 

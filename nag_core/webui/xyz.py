@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from nag_core.hosts import sdnext
-from nag_core.settings import config, presets
-from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, Field
+from nag_core.hosts.diffusers import sdnext
+from nag_core.settings import presets
+from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field, parse
 
 logger = logging.getLogger("nag")
 
@@ -161,7 +161,7 @@ def _apply_search(p: Any, x: str, xs: list[str]) -> None:
     the main negative, whose text then becomes the NAG negative (the main one stays what it is: it is CFG's).
     """
     args, start = _arguments(p)
-    settings = config.parse(args[start : start + len(FIELDS) + 1]).settings
+    settings = parse(args[start : start + len(FIELDS) + 1]).settings
     name = "negatives" if settings.negatives.strip() else "negative"
     text = getattr(settings, name)
     if not text.strip():
@@ -195,7 +195,7 @@ def _value(field: Field, load: UserPresets, x: Any) -> Any:
     """
     # Ranges of the hosts arrive as 0.30000000000000004 and may end a rounding error above the maximum.
     x = round(x, 8) if isinstance(x, float) else x
-    request = config.parse([{field.name: x}], load() if field.name == "preset" else None)
+    request = parse([{field.name: x}], load() if field.name == "preset" else None)
     if request.notes and field.check is not None:
         raise RuntimeError("; ".join(request.notes))
     if request.notes or (x == "" and field.kind != "text"):
@@ -253,15 +253,11 @@ def _without(slot: Any, names: set[str]) -> Any:
     """
     if not isinstance(slot, Mapping):
         return slot
-    return {
-        key: value
-        for key, value in slot.items()
-        if not config.parse([{key: value}]).settings.explicit & names
-    }
+    return {key: value for key, value in slot.items() if not parse([{key: value}]).settings.explicit & names}
 
 
 def _overrides(slot: Any) -> dict[Any, Any]:
-    """What an overrides slot says; empty where config.parse would ignore it."""
+    """What an overrides slot says; empty where parse would ignore it."""
     try:
         value = json.loads(slot) if isinstance(slot, str) else slot
     except (ValueError, RecursionError):

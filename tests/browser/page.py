@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from nag_core.settings.config import FIELD
+from nag_core.settings.parse import FIELD
 
 # (part of the message, part of the address it is about): the hosts' own, seen without the extension as well.
 KNOWN_ERRORS = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_core.settings.config import FIELDS
+from nag_core.settings.parse import FIELDS
 from nag_core.settings.presets import TABLE_5
 
 STRENGTH = ("scale", "tau", "alpha")

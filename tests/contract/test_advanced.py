@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nag_core.attention.cross import cross_attention_layers
+from nag_core.hosts.patcher.unet import cross_attention_layers
 
 ON = {"enabled": True, "scale": 4, "alpha": 0.5}
 ALL_BLOCKS = "input middle output"
@@ -38,7 +38,7 @@ def model(host, job):
 @pytest.fixture
 def patched(host, monkeypatch):
     """The number of attention layers that NAG was put on, call by call."""
-    from nag_core.hosts import modifier
+    from nag_core.hosts.patcher import modifier
 
     seen = []
     original = modifier.patch_attn2
@@ -177,11 +177,11 @@ def test_each_negatives_keys_are_projected_once_and_together(job, model):
 @pytest.mark.parametrize("mask", ["Inside", "Outside"])
 def test_in_the_first_layer_of_the_first_call_nothing_outside_changes(job, model, monkeypatch, mask, size):
     """Behind it the convolutions carry the change on; within a layer the tokens outside keep their bits."""
-    from nag_core.attention import cross
+    from nag_core.hosts.patcher import unet
 
     width, height = size
     seen = {}
-    original = cross._guide_rows
+    original = unet._guide_rows
 
     def record(pos, marks, key, call, attend, may_write):
         before = pos.clone()
@@ -190,7 +190,7 @@ def test_in_the_first_layer_of_the_first_call_nothing_outside_changes(job, model
             seen[key] = ((before != after).any(-1)[-1], call.size, pos.shape[1])
         return after
 
-    monkeypatch.setattr(cross, "_guide_rows", record)
+    monkeypatch.setattr(unet, "_guide_rows", record)
     white = "left" if mask == "Inside" else "right"
     given = {**ON, "mask": mask, "mask_image": png(half(width, height, white)), "mask_feather": 0}
     job([given], width=width, height=height)
@@ -342,7 +342,7 @@ def test_off_leaves_no_trace(job, text):
 
 
 def test_the_infotext_draws_the_same_job_again(job, script):
-    from nag_core.settings.config import FIELDS
+    from nag_core.settings.parse import FIELDS
     from nag_core.webui import infotext
 
     given = {**ON, **ADVANCED, "mask_image": png(half())}
@@ -355,7 +355,7 @@ def test_the_infotext_draws_the_same_job_again(job, script):
 
 
 def test_positional_arguments_behind_the_overrides_are_the_same_job(job):
-    from nag_core.settings.config import FIELDS, OVERRIDES_SLOT
+    from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 
     given = {**ON, "preset": "Custom", **ADVANCED, "mask_image": png(half())}
     slots = [given.get(field.name, field.default) for field in FIELDS]
@@ -433,7 +433,7 @@ def test_a_curve_that_is_zero_in_the_windows_steps_is_named_as_the_reason(text):
 
 def test_a_video_of_many_frames_has_one_negative(text, monkeypatch):
     """Neo's batch size is then the number of frames, and so is the number of negatives it makes."""
-    from nag_core.hosts.forge import Forge
+    from nag_core.hosts.patcher.forge import Forge
     from nag_core.webui import negative_text
 
     monkeypatch.setattr(negative_text, "_main_negatives", lambda p, hires: ["red"] * 13)

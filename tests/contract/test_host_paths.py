@@ -272,7 +272,8 @@ def test_a_second_models_encoder_that_makes_the_prompt_of_the_negative_is_said(h
 
 
 def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, monkeypatch):
-    from nag_core.hosts import base, modifier
+    from nag_core.hosts import base
+    from nag_core.hosts.patcher import modifier
 
     tried = []
 
@@ -314,12 +315,12 @@ def test_adetailers_inner_jobs_leave_the_outer_pictures_report_alone(host, job, 
 
 
 def test_installing_twice_leaves_one_modifier(host, job, script):
-    from nag_core.hosts import modifier
+    from nag_core.hosts.patcher import modifier
 
     p, _ = job(ON)
     model = host.shared.sd_model
     model.forge_objects = model.forge_objects_original.shallow_copy()
-    sessions = [SimpleNamespace(begin_call=lambda: None), SimpleNamespace(begin_call=lambda: None)]
+    sessions = [SimpleNamespace(begin_call=lambda: None, at_close=[]) for _ in range(2)]
     for session in sessions:
         modifier.install(model, SimpleNamespace(joint_model=lambda network: None), session)
     assert not modifier.installed(model, sessions[0])

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from nag_core.settings.config import FIELDS, OVERRIDES_SLOT
+from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 
 ON = [{"enabled": True, "scale": 4}]
 
@@ -81,7 +81,7 @@ def test_the_negative_is_encoded_once_per_batch_and_pass(host, job, model, monke
 
 
 def test_keys_and_values_are_projected_once_per_layer_and_pass(job, model):
-    from nag_core.attention.cross import cross_attention_layers
+    from nag_core.hosts.patcher.unet import cross_attention_layers
 
     calls = []
     handles = [
@@ -248,7 +248,7 @@ def test_a_second_job_object_run_inside_the_first_does_not_end_it(host, job, scr
     """ADetailer runs process and postprocess on copies of p in the middle of a job."""
     from copy import copy
 
-    from nag_core.settings.config import parse
+    from nag_core.settings.parse import parse
     from nag_core.webui.job import Job
 
     p, _ = job()

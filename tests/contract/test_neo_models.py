@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2
-from nag_core.attention.cross_call import patch_cross_call
-from nag_core.attention.model_call import patch_model_call
-from nag_core.hosts.neo import Neo
+from nag_core.hosts.patcher.cross import patch_cross_call
+from nag_core.hosts.patcher.joint import patch_model_call
+from nag_core.hosts.patcher.neo import Neo
+from nag_core.hosts.patcher.unet import Call, cross_attention_layers, patch_attn2
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Batch
 from tests.contract import neo_models as neo

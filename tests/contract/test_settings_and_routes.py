@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 import nag_core
 from nag_core import identity
 from nag_core.settings import presets
-from nag_core.settings.config import FIELD, FIELDS
+from nag_core.settings.parse import FIELD, FIELDS
 from nag_core.settings.user_presets import Store
 from nag_core.webui.preset_controls import HELD
 
@@ -78,12 +78,12 @@ def test_the_settings_section_has_our_options_and_their_defaults(host):
 
 
 def test_a_host_without_the_options_or_with_other_types_gets_the_defaults(host, monkeypatch):
-    from nag_core.webui import settings
+    from nag_core.webui import options
 
     monkeypatch.setattr(host.shared, "opts", object())
-    assert settings.read(settings.COMMENTS) is True
+    assert options.read(options.COMMENTS) is True
     monkeypatch.setattr(host.shared, "opts", type("Opts", (), {"nag_default_negative": None})())
-    assert settings.read(settings.NEGATIVE) == ""
+    assert options.read(options.NEGATIVE) == ""
 
 
 def test_the_box_is_ticked_by_the_loaded_page_and_never_by_the_code(script, options):

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nag_core.hosts import sdnext
-from nag_core.settings import config
-from nag_core.settings.config import FIELDS, OVERRIDES_SLOT
+from nag_core.hosts.diffusers import sdnext
+from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT, parse
 from nag_core.settings.user_presets import FILE_NAME, Store
 from nag_core.webui.xyz import register
 
@@ -369,12 +368,12 @@ def test_an_unreadable_overrides_slot_is_replaced(axis, cell, script, slot):
 
 
 def test_an_axis_wins_over_an_older_override_of_the_same_setting_by_another_name(axis, cell, script):
-    from nag_core.settings import config
+    from nag_core.settings.parse import parse
 
     p = cell(as_list=True)
     p.script_args[script.args_from + OVERRIDES_SLOT] = {"scale": 1, "phi": 9, "end": 0.5}
     axis("Scale").apply(p, 3.0, [3.0])
-    settings = config.parse(p.script_args[script.args_from : script.args_to]).settings
+    settings = parse(p.script_args[script.args_from : script.args_to]).settings
     assert (settings.scale, settings.end) == (3.0, 0.5)
 
 
@@ -394,7 +393,7 @@ def test_arguments_that_the_host_keeps_by_title_are_those_that_an_axis_changes(a
         axis("Negative S/R").apply(p, "blue", ["red", "blue"])
     assert given == {"NAG": [{"enabled": True, "negative": "red circle"}], "Other": [1]}
     for p, scale in zip(cells, (2.0, 5.0), strict=True):
-        found = config.parse(p.per_script_args["NAG"]).settings
+        found = parse(p.per_script_args["NAG"]).settings
         assert (found.enabled, found.scale, found.negative) == (True, scale, "blue circle")
         assert p.per_script_args["Other"] == [1]
         assert p.script_args[script.args_from + OVERRIDES_SLOT] == "", "the host does not look there"

@@ -126,7 +126,7 @@ class WebUI:
 
     @cached_property
     def is_a1111(self) -> bool:
-        """By the attention that only nag_core/hosts/a1111.py names in the report."""
+        """By the attention that only nag_core/hosts/a1111/host.py names in the report."""
         return "torch attention for the negative" in self.txt2img([{}]).report()
 
     def same_but_for_main_negative(self, one: bytes, two: bytes) -> bool:

@@ -11,8 +11,8 @@ import pytest
 
 from nag_core import __version__
 from nag_core.settings import presets
-from nag_core.settings.config import FIELDS
-from nag_core.webui.settings import OPTIONS
+from nag_core.settings.parse import FIELDS
+from nag_core.webui.options import OPTIONS
 from tests.live.serving import ROOT, free_port
 
 ROUTES = ("version", "schema", "presets", "status")

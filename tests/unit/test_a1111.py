@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nag_core.hosts import which
-from nag_core.hosts.a1111 import A1111
+from nag_core.hosts.a1111.host import A1111
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.negative import Entry, Negative, Scheduled
 from nag_core.passes.session import Progress

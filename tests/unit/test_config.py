@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag_core.settings import config, presets
-from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
+from nag_core.settings import presets
+from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
 
 PAYLOADS = [
     pytest.param(case["args"], case["settings"], id=f"{file.stem}: {case['about']}")
@@ -31,7 +31,7 @@ def test_the_positional_order_is_frozen():
         "enabled", "preset", "scale", "tau", "alpha", "start", "end", "negative", "method", "hires",
         "hires_scale", "curve", "blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map",
     ]  # fmt: skip
-    assert config.OVERRIDES_SLOT == 11
+    assert OVERRIDES_SLOT == 11
 
 
 def test_tokens_and_ranges_are_frozen():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nag_core.attention.cross import Call, cross_attention_layers, patch_attn2, replaced_forward
+from nag_core.hosts.patcher.unet import Call, cross_attention_layers, patch_attn2, replaced_forward
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch

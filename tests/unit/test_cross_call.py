@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nag_core.attention.cross_call import patch_cross_call
-from nag_core.hosts.neo import Neo
+from nag_core.hosts.patcher.cross import patch_cross_call
+from nag_core.hosts.patcher.neo import Neo
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Batch
 from tests import reference

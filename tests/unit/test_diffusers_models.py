@@ -5,7 +5,6 @@
 import pytest
 import torch
 
-from nag_core.attention import joint_call
 from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import FOREVER, entry, static
@@ -13,6 +12,7 @@ from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Scheduled, mixed
 from nag_core.method.rows import Batch
+from nag_core.passes import joint_call
 from nag_core.passes.session import Progress, Session
 from nag_core.settings.blocks import listing
 from nag_core.settings.presets import Strength

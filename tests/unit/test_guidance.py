@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nag_core.method.guidance import Method, extrapolate, guide, l1_norm
-from nag_core.settings.config import METHODS
+from nag_core.settings.parse import METHODS
 from tests import reference
 
 SHAPES = [(1, 1, 1), (2, 7, 40), (3, 33, 59), (1, 130, 111), (2, 64, 1280)]

@@ -7,8 +7,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, NotGuided
-from nag_core.hosts import base, forge, ldm_patched, modifier, neo, patched, which
+from nag_core.hosts import base, which
+from nag_core.hosts.patcher import forge, ldm_patched, modifier, neo
+from nag_core.hosts.patcher.host import PatchedHost
+from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED
+from nag_core.passes.joint_call import NotGuided
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +219,7 @@ def call(images, options, network=None, joint_model=lambda network: None):
     schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
     used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
     model = SimpleNamespace(diffusion_model=network or UNet())
-    host = patched.PatchedHost()
+    host = PatchedHost()
     host.weights, host.joint_model = (lambda model: "w"), joint_model
     modify = modifier._conditioning_modifier(host, used)
     options = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
@@ -257,7 +260,7 @@ def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_load
     )
     patcher.clone = lambda: patcher
     model = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
-    session = SimpleNamespace(negative=SimpleNamespace(tokens=512))
+    session = SimpleNamespace(negative=SimpleNamespace(tokens=512), at_close=[])
     modifier.install(model, SimpleNamespace(joint_model=described), session)
     modifier.install(model, SimpleNamespace(joint_model=lambda network: None), session)
     assert asked == [192 * 2**20 + 512 * 3072 * 120]

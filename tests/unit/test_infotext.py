@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nag_core.settings import presets
-from nag_core.settings.config import FIELD, FIELDS, Settings, parse
+from nag_core.settings.parse import FIELD, FIELDS, Settings, parse
 from nag_core.webui import infotext
 from tests.odd_arguments import JUNK, patient
 

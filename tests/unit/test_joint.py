@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nag_core.attention.joint_model import JointModel
-from nag_core.attention.model_call import patch_model_call
+from nag_core.hosts.patcher.joint import patch_model_call
+from nag_core.hosts.patcher.joint_model import JointModel
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch

@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 import torch
 
-from nag_core.attention.joint import Layout, _merged_apart
 from nag_core.method import merge
 from nag_core.method.guidance import Method, guide
+from nag_core.method.joint import Layout, _merged_apart
 from nag_core.method.merge import Part
 from nag_core.method.rule import Rule, _probed, fused_kernels
 from tests import reference

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nag_core.attention import joint_call, model_call
-from nag_core.attention.joint import Layout, joint_attention
-from nag_core.attention.model_call import patch_model_call
+from nag_core.hosts.patcher import joint as joint_host
+from nag_core.hosts.patcher.joint import patch_model_call
 from nag_core.method.guidance import Method
+from nag_core.method.joint import Layout, joint_attention
 from nag_core.method.merge import Kernel, lse_kernel
 from nag_core.method.rows import Arrangement, Batch, Group
 from nag_core.method.rule import Rule
+from nag_core.passes import joint_call
 from nag_core.settings.presets import Strength
 from tests import joint_models as models
 from tests import joint_reference as literal
@@ -246,9 +247,9 @@ def test_odd_latents_are_counted_as_the_hosts_pad_them():
     """A width of 1000 pixels is 125 latent columns: 63 tokens."""
     x = torch.zeros(1, 4, 5, 7)
     rows = Batch((entry(5, 5),)).arrangement(1, [0], x.device)
-    joint = described(models.build(models.FluxLike))
-    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, replace(joint, patch=2)) == Layout(5, 9, 12)
-    assert model_call._layout(x, torch.zeros(1, 9, 12), rows, replace(joint, patch=1)) == Layout(5, 9, 35)
+    flux = described(models.build(models.FluxLike))
+    assert joint_host._layout(x, torch.zeros(1, 9, 12), rows, replace(flux, patch=2)) == Layout(5, 9, 12)
+    assert joint_host._layout(x, torch.zeros(1, 9, 12), rows, replace(flux, patch=1)) == Layout(5, 9, 35)
 
 
 def test_the_share_of_clipped_tokens_is_that_of_all_rows():
@@ -375,7 +376,7 @@ def test_long_pictures_are_worked_on_in_pieces(monkeypatch):
     q, k, v = sequences(layout)
     one, other = rule(), rule()
     wanted = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), one)
-    monkeypatch.setattr("nag_core.attention.joint.CHUNK", 32 * 7)
+    monkeypatch.setattr("nag_core.method.joint.CHUNK", 32 * 7)
     pieces = []
     original = Rule.guide
     monkeypatch.setattr(Rule, "guide", lambda *args: pieces.append(args[1].shape[1]) or original(*args))

@@ -4,7 +4,7 @@ import json
 
 from hypothesis import given
 
-from nag_core.settings.config import FIELD, FIELDS, OVERRIDES_SLOT, parse
+from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, parse
 from tests.odd_arguments import ARGUMENTS, NAMED, SLOTS, patient
 
 

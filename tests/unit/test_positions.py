@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
-from nag_core.attention.positions import own_padding, own_positions
+from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
+from nag_core.hosts.patcher.positions import own_padding, own_positions
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests.unit.test_joint import STRENGTH, call, entry, error, inputs, session

@@ -11,7 +11,7 @@ from nag_core.bench import __main__ as bench
 from nag_core.bench import report
 from nag_core.passes.report import PassReport
 from nag_core.settings import presets
-from nag_core.settings.config import FIELDS
+from nag_core.settings.parse import FIELDS
 from tests.extras import needs_diffusers
 from tests.readme import README, prose, snippet, snippets
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from nag_core.attention.joint import Layout, joint_attention
+from nag_core.method.focus import EVERYWHERE, NOWHERE, Focus, focus_on
 from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap, relative_change
+from nag_core.method.joint import Layout, joint_attention
 from nag_core.method.merge import lse_kernel
 from nag_core.method.region import Region, Spot, feathered, token_grid
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
-from nag_core.passes.focus import EVERYWHERE, NOWHERE, Focus, focus_on
 from tests import joint_models as models
 from tests import reference
 from tests.unit import test_cross as cross
@@ -142,13 +142,13 @@ def test_a_layer_that_fits_no_grid_and_a_tiled_one_stay_plain_and_are_said():
     for size, more, said in (((6, 9), {}, "does not fit"), ((5, 7), {"tiled": True}, "tiles and a mask")):
         used = cross.session()
         used.region = Region(LEFT)
-        focus = focus_on(used, 35 if more else 11, size, CPU, **more)
-        assert focus is NOWHERE
+        focus = used.focus(35 if more else 11, size, CPU, **more)
+        assert not focus.guided
         assert said in used.problems[0]
 
 
 def test_without_mask_and_heat_map_nothing_is_looked_up():
-    assert focus_on(cross.session(), 7, (6, 9), CPU) is EVERYWHERE
+    assert focus_on(None, None, 7, (6, 9), CPU) is EVERYWHERE
 
 
 @pytest.mark.parametrize("image_first", [False, True])
@@ -344,13 +344,12 @@ def test_the_references_of_these_tests_are_the_rule_itself():
 def test_where_tokens_have_no_known_place_it_is_said(mask, size, tiled, said, guided):
     """Four frames of 8 x 8 latent pixels in tokens of 2 x 2 would pass for 64 tokens of one picture."""
     from nag_core.method.heat import HeatMap
-    from nag_core.passes.focus import focus_on
     from tests.unit.test_joint import session
 
     used = session()
     used.region, used.heat = (Region(torch.ones(8, 8)) if mask else None), HeatMap()
     tokens = 64 if size is None or tiled else 63
-    focus = focus_on(used, tokens, size, torch.device("cpu"), tiled)
+    focus = used.focus(tokens, size, torch.device("cpu"), tiled)
     assert focus.guided == guided
     assert len(used.problems) == 1
     assert used.problems[0].startswith(said)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nag_core.hosts.texts import may_change
-from nag_core.passes.reuse import KeyValueReuse, Provenance, traced
+from nag_core.hosts.patcher.reuse import KeyValueReuse, Provenance, traced
+from nag_core.hosts.patcher.texts import may_change
 from tests.unit.test_cross import session
 
 
@@ -167,7 +167,8 @@ def test_nothing_is_held_between_calls_but_the_kept_keys_and_nothing_after_the_p
     step(network, kept, torch.ones(1, 3, 4))
     assert kept.context is None
     used = session()
-    used.reuse, used.texts = kept, lambda step: ("p", "n")
+    used.texts = lambda step: ("p", "n")
+    used.at_close.append(kept.clear)
     used.close()
     assert (len(kept.kept), kept.made, used.texts) == (0, {}, None)
 

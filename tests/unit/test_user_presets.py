@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nag_core.settings import user_presets
-from nag_core.settings.config import FIELD, parse
+from nag_core.settings.parse import FIELD, parse
 from nag_core.settings.presets import CHOICES, Strength
 from nag_core.settings.user_presets import LONGEST_NAME, Store
 

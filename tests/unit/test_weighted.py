@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nag_core.attention.joint import Layout, joint_attention
 from nag_core.method.guidance import Method, average
+from nag_core.method.joint import Layout, joint_attention
 from nag_core.method.merge import lse_kernel
 from nag_core.method.negative import Entry, negative_from_schedules, weighted_negative
 from nag_core.method.rows import Arrangement, Group

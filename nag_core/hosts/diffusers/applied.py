@@ -10,13 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.hosts.diffusers.checks import (
-    chosen_blocks,
-    no_such_blocks,
-    refuse_caches,
-    uncompiled,
-    why_not,
-)
+from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
 from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import (
@@ -39,8 +33,7 @@ from nag_core.method.rows import Batch
 from nag_core.passes import report
 from nag_core.passes.report import PassReport
 from nag_core.passes.session import Progress, Session
-from nag_core.settings import config
-from nag_core.settings.config import Settings
+from nag_core.settings.parse import Settings, parse
 from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
@@ -291,7 +284,7 @@ def _request(settings: dict[str, Any]) -> Settings:
     foreign = NOT_HERE & settings.keys()
     if foreign:
         raise ValueError(f"no such setting here: {', '.join(sorted(foreign))}")
-    request = config.parse([settings])
+    request = parse([settings])
     if request.notes:
         raise ValueError("; ".join(request.notes))
     return request.settings

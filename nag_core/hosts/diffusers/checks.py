@@ -14,7 +14,7 @@ from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.passes.session import asks_nothing
 from nag_core.settings.blocks import Choice, choose, listing, parse_blocks
-from nag_core.settings.config import Settings
+from nag_core.settings.parse import Settings
 
 logger = logging.getLogger("nag")
 

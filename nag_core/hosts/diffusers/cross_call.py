@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.cross import Call, guided_rows
 from nag_core.hosts.diffusers.calls import Arrived, Hooked
+from nag_core.hosts.diffusers.keys import weighted_keys, with_last_repeated
 from nag_core.hosts.diffusers.processors import Attention
+from nag_core.hosts.patcher.unet import Call, guided_rows
+from nag_core.method.focus import Focus
 from nag_core.method.guidance import average
-from nag_core.method.keys import weighted_keys, with_last_repeated
 from nag_core.method.rows import Group
-from nag_core.passes.focus import Focus
 
 # Wan I2V takes the last 512 tokens of its context for the text, whatever is before (transformer_wan.py).
 WAN_TEXT = 512

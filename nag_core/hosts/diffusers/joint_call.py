@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.joint import Layout
-from nag_core.attention.joint_call import JointCall, NotGuided, slot_width, with_negative
 from nag_core.hosts.diffusers.calls import Arrived, Hooked
 from nag_core.hosts.diffusers.processors import Attention
+from nag_core.method.joint import Layout
 from nag_core.method.rows import Arrangement
+from nag_core.passes.joint_call import JointCall, NotGuided, slot_width, with_negative
 
 
 @dataclass(slots=True, kw_only=True)

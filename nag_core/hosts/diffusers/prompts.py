@@ -15,10 +15,10 @@ from torch import Tensor
 
 from nag_core.hosts import asked
 from nag_core.hosts.diffusers.families import CROSS, Family
+from nag_core.hosts.diffusers.keys import with_last_repeated, without_pads
 from nag_core.hosts.unsupported import UnsupportedHost
-from nag_core.method.keys import with_last_repeated, without_pads
+from nag_core.method.alike import alike
 from nag_core.method.negative import Entry, Negative, Scheduled, mixed
-from nag_core.passes.alike import alike
 
 FOREVER = 2**31
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from nag_core.attention.joint import Layout
-from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
-from nag_core.attention.positions import own_padding, own_positions
+from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
+from nag_core.hosts.patcher.positions import own_padding, own_positions
+from nag_core.method.joint import Layout
 from nag_core.method.rows import Arrangement
 
 

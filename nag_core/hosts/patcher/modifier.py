@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.attention.cross import Call, LayerKey, cross_attention_layers, patch_attn2
-from nag_core.attention.cross_call import patch_cross_call
-from nag_core.attention.model_call import patch_model_call
 from nag_core.hosts import asked
 from nag_core.hosts.base import Host, no_attention, unet_patcher
-from nag_core.hosts.texts import may_change
+from nag_core.hosts.patcher.cross import patch_cross_call
+from nag_core.hosts.patcher.joint import patch_model_call
+from nag_core.hosts.patcher.reuse import KeyValueReuse, Provenance, patch_reuse, traced
+from nag_core.hosts.patcher.texts import may_change
+from nag_core.hosts.patcher.unet import Call, LayerKey, cross_attention_layers, patch_attn2
 from nag_core.method.rows import Batch
-from nag_core.passes.reuse import Provenance, patch_reuse, traced
 from nag_core.passes.session import Progress, Session
 
 logger = logging.getLogger("nag")
@@ -74,12 +74,13 @@ class _Unet:
 
     network: nn.Module | None = None
     layers: dict[LayerKey, nn.Module] = field(default_factory=dict)
+    reuse: KeyValueReuse = field(default_factory=KeyValueReuse)
 
     def of(self, network: nn.Module, session: Session) -> dict[LayerKey, nn.Module]:
         """The layers to guide; what is kept for later calls is that of all of them."""
         if network is not self.network:
             self.network, self.layers = network, cross_attention_layers(network)
-            session.reuse.prepare(self.layers)
+            self.reuse.prepare(self.layers)
         if session.blocks is None:
             return self.layers
         return {key: layer for key, layer in self.layers.items() if key[:2] in session.blocks}
@@ -87,6 +88,7 @@ class _Unet:
 
 def _conditioning_modifier(host: Host, session: Session) -> Callable[..., tuple]:
     unet = _Unet()
+    session.at_close.append(unet.reuse.clear)
 
     def modifier(model, x, timestep, uncond, cond, cond_scale, model_options, seed):
         try:
@@ -164,7 +166,7 @@ def _guided_unet(given: tuple, call: Call, unet: _Unet, model: Any, progress: Pr
         provenance = Provenance()
         cond = traced(cond, ("cond", prompt, call.weights), provenance)
         uncond = traced(uncond, ("uncond", negative, call.weights), provenance)
-        return cond, uncond, patch_reuse(guided, network, session.reuse, provenance)
+        return cond, uncond, patch_reuse(guided, network, unet.reuse, provenance)
     except Exception as error:  # only the speed is lost
         logger.debug("NAG: the prompt's keys and values cannot be reused here", exc_info=error)
         return given[0], given[1], guided

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nag_core.hosts import asked
 from nag_core.hosts.base import unet_patcher
-from nag_core.hosts.patched import PatchedHost
+from nag_core.hosts.patcher.host import PatchedHost
 
 
 def probe() -> LdmPatched | None:

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.attention.joint import Layout, Plain, text_attention
-from nag_core.attention.joint_call import JointCall, slot_width, with_negative
-from nag_core.attention.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, NotGuided, replaced
+from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, replaced
+from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 from nag_core.method.heat import HeatMap
+from nag_core.method.joint import Layout, Plain, text_attention
 from nag_core.method.rows import Arrangement, Batch
-from nag_core.model_function import ApplyModel, wrapped
-from nag_core.passes.focus import focus_on
+from nag_core.passes.joint_call import JointCall, NotGuided, slot_width, with_negative
 from nag_core.passes.session import Session
 
 
@@ -79,7 +78,7 @@ def _prepared(
     flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
     layout = _layout(x, flat, rows, model)
     heat = None if session.heat is None else HeatMap()
-    focus = focus_on(session, layout.image, tuple(x.shape[-2:]), x.device, batch.tiled, heat)
+    focus = session.focus(layout.image, tuple(x.shape[-2:]), x.device, batch.tiled, heat)
     if not focus.guided:
         return None
     if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.model_function import ApplyModel, wrapped
+from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 
 # Texts kept at a time: two suffice for `[a|b]`, which alternates, and bound what a long schedule may take.
 MOST_TEXTS = 2

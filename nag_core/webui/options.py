@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nag_core.settings.config import Request
+from nag_core.settings.parse import Request
 
 SECTION = ("nag", "NAG")
 

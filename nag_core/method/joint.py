@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nag_core.method.focus import EVERYWHERE, Focus
 from nag_core.method.guidance import CHUNK, average
 from nag_core.method.merge import Kernel, Part, merge
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
-from nag_core.passes.focus import EVERYWHERE, Focus
 
 # The host's own attention: q, k, v (B, H, N, D) and a mask or None, to (B, N, H*D).
 Plain = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]

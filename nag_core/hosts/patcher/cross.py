@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.attention.cross import Call, guide_arranged
-from nag_core.attention.joint_model import replaced
+from nag_core.hosts.patcher.joint_model import replaced
+from nag_core.hosts.patcher.unet import Call, guide_arranged
+from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
+from nag_core.method.focus import Focus
 from nag_core.method.guidance import average
 from nag_core.method.rows import Arrangement, Batch, Group
-from nag_core.model_function import ApplyModel, wrapped
-from nag_core.passes.focus import Focus
 from nag_core.passes.session import Session
 
 Project = Callable[[Tensor], Tensor]

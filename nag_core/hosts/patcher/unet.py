@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from nag_core.method.focus import Focus
 from nag_core.method.guidance import average
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Batch, Group
-from nag_core.passes.focus import Focus, focus_on
 from nag_core.passes.session import Session
 
 LayerKey = tuple[str, int, int]
@@ -151,7 +151,7 @@ def guide_arranged(
 ) -> Tensor:
     """The same for rows whose arrangement is known already; raises what `attend` raises."""
     session = call.session
-    focus = focus_on(session, pos.shape[1], call.size, pos.device, call.batch.tiled)
+    focus = session.focus(pos.shape[1], call.size, pos.device, call.batch.tiled)
     if not focus.guided:
         return pos
     negatives = [attend(group, focus) for group in arrangement.groups]

@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from nag_core.method.heat import HeatMap
-from nag_core.method.region import Spot, token_grid
+from nag_core.method.region import Region, Spot, token_grid
 from nag_core.method.rows import Group
 from nag_core.method.rule import Rule
-from nag_core.passes.session import Session
 
 # The rows' group, their image tokens before and after the guidance, (rows, tokens, channels) each.
 Note = Callable[[Group, Tensor, Tensor], None]
 
 
 class Focus(NamedTuple):
-    """How one layer is guided. guided: whether at all. spot: only these tokens. note: told what it did."""
+    """How one layer is guided. guided: whether at all. spot: only these tokens. note: told what it did.
+    problem: why the mask or the heat map leaves the layer out.
+    """
 
     guided: bool = True
     spot: Spot | None = None
     note: Note | None = None
+    problem: str = ""
 
     def queries(self, tokens: Tensor, dim: int = 1) -> Tensor:
         """Of the image tokens along `dim` those that are guided."""
@@ -51,36 +53,35 @@ EVERYWHERE, NOWHERE = Focus(), Focus(guided=False)
 
 
 def focus_on(
-    session: Session,
+    region: Region | None,
+    heat: HeatMap | None,
     tokens: int,
     size: tuple[int, int] | None,
     device: torch.device,
     tiled: bool = False,
-    heat: HeatMap | None = None,
 ) -> Focus:
-    """The focus of a layer of so many image tokens over a latent of `size`, by the session's mask and heat
-    map.
+    """The focus of a layer of so many image tokens over a latent of `size`, by a mask and a heat map.
 
     Where nobody can tell which token is where, a mask leaves the layer unguided (and says so) and the heat
     map does without it. size: None of a video, whose frames' tokens nobody tells apart here. tiled: the layer
-    sees a part of the picture, and which one is not known. heat: gathers the changes, the session's unless
-    told.
+    sees a part of the picture, and which one is not known.
     """
-    if session.region is None and session.heat is None:
+    if region is None and heat is None:
         return EVERYWHERE
     side = None if tiled or size is None else token_grid(tokens, *size)
     if side is None:
         why = "tiles" if tiled else "video" if size is None else "grid"
-        session.problem((_NO_HEAT if session.region is None else _NO_MASK)[why])
-        return EVERYWHERE if session.region is None else NOWHERE
+        if region is None:
+            return Focus(problem=_NO_HEAT[why])
+        return Focus(guided=False, problem=_NO_MASK[why])
     spot = None
-    if session.region is not None:
-        spot = session.region.on(size, side, device)
+    if region is not None:
+        spot = region.on(size, side, device)
         if spot is None:
             return NOWHERE
         if len(spot.index) == tokens and spot.weight is None:
             spot = None
-    return Focus(True, spot, _note(heat or session.heat, size, side, spot))
+    return Focus(True, spot, _note(heat, size, side, spot))
 
 
 _NO_MASK = {

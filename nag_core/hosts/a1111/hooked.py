@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.attention.cross import Call, LayerKey, guide_arranged, negative_attention, replaced_forward
+from nag_core.hosts.patcher.unet import Call, LayerKey, guide_arranged, negative_attention, replaced_forward
+from nag_core.method.focus import Focus
 from nag_core.method.rows import Arrangement, Group
-from nag_core.passes.focus import Focus
 
 FOREIGN = "another extension replaced the forward of some attention layers; those are unguided"
 

@@ -12,14 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from nag_core.attention.joint import Layout
+from nag_core.method.joint import Layout
 from nag_core.method.rows import Arrangement
 
 TEXT_ONLY, UNTOUCHED = "text only", "untouched"
-
-
-class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
-    """The model call was not what NAG expects; it must be made again without it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.attention.cross_call import CrossModel, Project, Projections
-from nag_core.attention.joint_model import JointModel, NotGuided
-from nag_core.hosts.forge import Forge
-from nag_core.hosts.joint_families import Family, class_row, globals_of, joint_model
+from nag_core.hosts.patcher.cross import CrossModel, Project, Projections
+from nag_core.hosts.patcher.forge import Forge
+from nag_core.hosts.patcher.joint_model import JointModel
+from nag_core.hosts.patcher.networks import Family, class_row, globals_of, joint_model
+from nag_core.passes.joint_call import NotGuided
 
 _LOOKED_UP = {
     "attribute": "attention_function",

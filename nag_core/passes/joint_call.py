@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nag_core.attention.joint import Layout, Plain, joint_attention
-from nag_core.attention.joint_model import NotGuided
+from nag_core.method.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.method.heat import HeatMap
+from nag_core.method.joint import Layout, Plain, joint_attention
 from nag_core.method.merge import Kernel, lse_kernel
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement
 from nag_core.method.rule import Rule
-from nag_core.passes.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.passes.session import Session
+
+
+class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
+    """The model call was not what NAG expects; it must be made again without it."""
 
 
 def slot_width(rows: Arrangement) -> int:

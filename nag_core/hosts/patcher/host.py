@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from nag_core.attention.cross_call import CrossModel
-from nag_core.hosts import modifier
 from nag_core.hosts.base import unet_patcher
+from nag_core.hosts.patcher import modifier
+from nag_core.hosts.patcher.cross import CrossModel
 from nag_core.passes.session import Session
 
 

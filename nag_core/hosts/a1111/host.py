@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.attention.cross import Call, cross_attention_layers
-from nag_core.attention.cross_call import CrossModel, Projections
-from nag_core.attention.hooked import HookedCall
-from nag_core.attention.joint_model import JointModel
 from nag_core.hosts import asked
+from nag_core.hosts.a1111.hooked import HookedCall
+from nag_core.hosts.patcher.cross import CrossModel, Projections
+from nag_core.hosts.patcher.joint_model import JointModel
+from nag_core.hosts.patcher.unet import Call, cross_attention_layers
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.rows import Batch
 from nag_core.passes.session import Session

@@ -1,0 +1,1 @@
+"""The hosts with a UNet patcher: Forge main, Forge Neo, reForge, Forge Classic."""
