@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modules import paths, script_callbacks, scripts
 
-from nag_core.hosts import base
+from nag_core.hosts import model
 from nag_core.settings import user_presets
 from nag_core.settings.parse import parse
 from nag_core.webui import (
@@ -63,8 +63,8 @@ class NagScript(scripts.Script):
         request = mask_image.compacted(request)
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
-        strength = job.strength(p.sd_model) if job is not None else None
-        STATUS.began(request.settings, strength, None if job is None else base.family(p.sd_model))
+        strength = job.build.strength(p.sd_model) if job is not None else None
+        STATUS.began(request.settings, strength, None if job is None else model.family(p.sd_model))
         if job is not None:
             job.recorded = strength
             if not inner:
@@ -83,7 +83,7 @@ class NagScript(scripts.Script):
             return
         if not self.jobs.inside_another(p):
             # A picture that is saved before this batch ends must not carry the report of the one before.
-            p.extra_generation_params.pop(infotext.REPORT, None)
+            infotext.forget_report(p.extra_generation_params)
         job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
 
     def postprocess_batch(self, p, *args, **kwargs) -> None:
@@ -92,7 +92,7 @@ class NagScript(scripts.Script):
             return
         sentence = job.end_batch()
         if not self.jobs.inside_another(p):
-            p.extra_generation_params[infotext.REPORT] = sentence
+            infotext.write_report(p.extra_generation_params, sentence, job.reports)
         if options.read(options.COMMENTS):
             p.comment(f"NAG: {sentence}")
         STATUS.reported(sentence, job.reports)

@@ -11,17 +11,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from nag_core.passes.report import PassReport, verdict
 from nag_core.settings import presets
 from nag_core.settings.parse import FIELDS, Field, Settings, named
 
-REPORT = "NAG report"
+REPORT, APPLIED = "NAG report", "NAG applied"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
 _CORE = ("scale", "tau", "alpha")
 
 
 def clear(parameters: dict[str, Any]) -> None:
     """Removes our keys: XYZ cells share one dict, a neighbour's values would end up in this picture."""
-    for key in (REPORT, *(field.infotext for field in FIELDS)):
+    for key in (REPORT, APPLIED, *(field.infotext for field in FIELDS)):
         parameters.pop(key, None)
 
 
@@ -39,6 +40,17 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
         fixed[name] == core.get(name, getattr(settings, name)) for name in fixed
     ):
         parameters["NAG preset"] = settings.preset
+
+
+def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassReport]) -> None:
+    """Records what was done, for people and, in one word, for programs."""
+    parameters[REPORT], parameters[APPLIED] = sentence, verdict(reports)
+
+
+def forget_report(parameters: dict[str, Any]) -> None:
+    """Removes what the batch before has recorded."""
+    for key in (REPORT, APPLIED):
+        parameters.pop(key, None)
 
 
 def _writable(value: Any) -> Any:
