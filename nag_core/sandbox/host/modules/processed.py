@@ -64,7 +64,6 @@ class Processed:
         all_subseeds: Any = None,
         index_of_first_image: int = 0,
         infotexts: list[str] | None = None,
-        comments: str = "",
         extra_images_list: list[Any] | None = None,
     ) -> None:
         self.images, self.extra_images = images_list, extra_images_list or []
@@ -97,7 +96,6 @@ class Processed:
             self.all_prompts,
             self.all_seeds,
             self.all_subseeds,
-            comments=[],
             position_in_batch=index % self.batch_size,
             iteration=index // self.batch_size,
         )
@@ -138,7 +136,6 @@ def create_infotext(
     all_prompts: list[str],
     all_seeds: list[int],
     all_subseeds: list[int],
-    comments: Any = None,
     iteration: int = 0,
     position_in_batch: int = 0,
     use_main_prompt: bool = False,

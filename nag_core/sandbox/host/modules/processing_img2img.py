@@ -15,7 +15,7 @@ from modules.processing_base import StableDiffusionProcessing, opt_f
 from modules.sd_samplers_common import images_tensor_to_samples
 from modules.shared import opts
 
-FILL_MEAN, KEEP_ORIGINAL, LATENT_NOISE, LATENT_NOTHING = range(4)
+FILL_MEAN, LATENT_NOISE, LATENT_NOTHING = 0, 2, 3  # 1 keeps the original
 
 
 @dataclass(repr=False)
@@ -23,7 +23,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     """img2img; with `mask` only the white part changes. Inpainting always works on the whole picture here."""
 
     init_images: list[Any] | None = None
-    resize_mode: int = 0
     denoising_strength: float = 0.75
     mask: Any = None
     mask_blur_x: int = 4
@@ -31,7 +30,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     mask_blur: int | None = None
     inpainting_fill: int = 0
     inpaint_full_res: bool = True
-    inpaint_full_res_padding: int = 0
     inpainting_mask_invert: int = 0
     initial_noise_multiplier: float | None = None
     hr_distilled_cfg: float = 3.5
@@ -54,8 +52,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.extra_generation_params["Denoising strength"] = self.denoising_strength
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         mask = self._prepared_mask()
-        if self.scripts is not None:
-            self.scripts.before_process_init_images(self, {"crop_region": None, "image_mask": mask})
         pictures = [
             image.convert("RGB").resize((self.width, self.height), Image.LANCZOS)
             for image in self.init_images
@@ -137,11 +133,4 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         )
         if self.mask is None:
             return samples
-        blended = samples * self.nmask + self.init_latent * self.mask
-        if self.scripts is not None:
-            from modules.scripts import MaskBlendArgs
-
-            args = MaskBlendArgs(samples, self.nmask, self.init_latent, self.mask, blended)
-            self.scripts.on_mask_blend(self, args)
-            blended = args.blended_latent
-        return blended
+        return samples * self.nmask + self.init_latent * self.mask

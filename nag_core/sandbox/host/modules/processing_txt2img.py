@@ -42,10 +42,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
     hr_second_pass_steps: int = 0
     hr_resize_x: int = 0
     hr_resize_y: int = 0
-    hr_checkpoint_name: str | None = None
-    hr_additional_modules: list[str] | None = None
     hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
     hr_prompt: Any = ""
     hr_negative_prompt: Any = ""
     hr_cfg: float = 1.0
@@ -152,8 +149,6 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             extra_networks.activate(self, self.hr_extra_network_data)
         with devices.autocast():
             self.calculate_hr_conds()
-        if self.scripts is not None:
-            self.scripts.before_hr(self)
         tensors = {"x": samples, "noise": noise, "c": self.hr_c, "uc": self.hr_uc}
         self.announce_sampling(**tensors)
         self.reset_patches()
