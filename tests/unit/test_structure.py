@@ -148,7 +148,8 @@ def test_the_rooms_are_those_of_the_readme_and_so_is_where_things_went():
     text = (ROOT / "nag_core" / "README.md").read_text(encoding="utf-8")
     rooms, _, moved = text.partition("## Where things went")
     folders = {path.parent.name for path in ROOT.glob("nag_core/*/__init__.py")}
-    assert folders == set(re.findall(r"`(\w+)/`", rooms)) - {"diffusers", "patcher", "a1111"}
+    within = {"diffusers", "patcher", "a1111", "toy", "host", "model"}
+    assert folders == set(re.findall(r"`(\w+)/`", rooms)) - within
     files = {module(path) for path in ROOT.glob("nag_core/**/*.py")}
     for old, new in re.findall(r"^\| `(nag_core[\w.]+)` \| `([\w.]+)` \|$", moved, re.MULTILINE):
         assert new in files
@@ -160,11 +161,23 @@ def test_nothing_that_a_webui_loads_imports_a_program():
         assert not [name for name in imports(path)[1] if name.split(".")[1] in PROGRAMS], path
 
 
-def test_the_evaluation_knows_of_us_only_the_settings():
-    """It speaks to a WebUI from outside, with whatever version of the extension is there."""
-    for path in ROOT.glob("nag_core/evaluate/*.py"):
-        for name in imports(path)[1]:
-            assert name.split(".")[1] in ("settings", "evaluate"), f"{path.name} imports {name}"
+# What of us a program's files know. The evaluation speaks to a WebUI from outside, with whatever version of
+# the extension is there; the toys' draws through the sandbox's API; the sandbox loads scripts/ as WebUIs do.
+KNOWN = {
+    "evaluate/*.py": ("settings", "evaluate"),
+    "evaluate/toy/*.py": ("evaluate", "sandbox.app", "sandbox.model"),
+    "sandbox/**/*.py": ("sandbox",),
+    "bench/**/*.py": ("bench", "evaluate.tables", "hosts", "identity", "method", "passes", "settings"),
+}
+
+
+@pytest.mark.parametrize("files", KNOWN)
+def test_a_program_knows_of_us_what_is_named(files):
+    known = tuple(f"nag_core.{name}." for name in KNOWN[files])
+    for path in ROOT.glob(f"nag_core/{files}"):
+        for name in imports(path)[1] - {"nag_core.evaluate"}:
+            assert f"{name}.".startswith(known), f"{path.name} imports {name}"
+            assert "toy" in files or ".toy" not in name, f"{path.name} imports {name}"
 
 
 def test_the_evaluation_starts_without_torch_or_a_model_package():
