@@ -80,8 +80,6 @@ class StableDiffusionProcessing:
         self.override_settings = self.override_settings or {}
         self.cached_uc = StableDiffusionProcessing.cached_uc
         self.cached_c = StableDiffusionProcessing.cached_c
-        self.extra_result_images: list[Any] = []
-        self.modified_noise = None
 
     def comment(self, text: str) -> None:
         """Show a line under the pictures."""
@@ -90,15 +88,7 @@ class StableDiffusionProcessing:
     def init(self, all_prompts: list[str], all_seeds: list[int], all_subseeds: list[int]) -> None:
         """Prepare what is common to all batches."""
 
-    def sample(
-        self,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        seeds: list[int],
-        subseeds: list[int],
-        subseed_strength: float,
-        prompts: list[str],
-    ) -> Any:
+    def sample(self) -> Any:
         """Latents of one batch."""
         raise NotImplementedError
 

@@ -108,15 +108,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
             self.extra_generation_params["Masked content"] = "latent nothing"
             self.init_latent = kept
 
-    def sample(
-        self,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        seeds: list[int],
-        subseeds: list[int],
-        subseed_strength: float,
-        prompts: list[str],
-    ) -> Tensor:
+    def sample(self) -> Tensor:
         """Latents of one batch."""
         x = self.rng.next()
         if self.initial_noise_multiplier != 1.0:
@@ -125,12 +117,8 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         # The host makes the sampler once, in init; a fresh one a batch starts at step 0 in the same way.
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         self.reset_patches()
-        self.announce_sampling(x=self.init_latent, noise=x, c=conditioning, uc=unconditional_conditioning)
-        x = x if self.modified_noise is None else self.modified_noise
-        self.modified_noise = None
-        samples = self.sampler.sample_img2img(
-            self, self.init_latent, x, conditioning, unconditional_conditioning
-        )
+        self.announce_sampling(x=self.init_latent, noise=x, c=self.c, uc=self.uc)
+        samples = self.sampler.sample_img2img(self, self.init_latent, x, self.c, self.uc)
         if self.mask is None:
             return samples
         return samples * self.nmask + self.init_latent * self.mask

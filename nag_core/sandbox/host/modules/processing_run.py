@@ -83,7 +83,6 @@ def process_images_inner(p: Any) -> Processed:
         subseed=p.all_subseeds[0],
         index_of_first_image=first,
         infotexts=infotexts,
-        extra_images_list=p.extra_result_images,
     )
     if p.scripts is not None:
         p.scripts.postprocess(p, result)
@@ -142,14 +141,7 @@ def _prepare_batch(p: Any, number: int) -> bool:
 
 def _sample_batch(p: Any) -> torch.Tensor:
     """Pictures of the batch as one tensor in [0, 1]."""
-    samples = p.sample(
-        conditioning=p.c,
-        unconditional_conditioning=p.uc,
-        seeds=p.seeds,
-        subseeds=p.subseeds,
-        subseed_strength=p.subseed_strength,
-        prompts=p.prompts,
-    )
+    samples = p.sample()
     if getattr(samples, "already_decoded", False):
         decoded = torch.stack(list(samples))
     else:

@@ -38,7 +38,6 @@ class Script:
     args_to: int | None = None
     alwayson = False
     is_img2img = False
-    tabname: str | None = None
     group: Any = None
     create_group = True
     infotext_fields: list[Any] | None = None

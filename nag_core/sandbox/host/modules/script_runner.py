@@ -48,7 +48,6 @@ class ScriptRunner:
                 continue
             script.filename = data.path
             script.is_img2img = is_img2img
-            script.tabname = "img2img" if is_img2img else "txt2img"
             shown = script.show(is_img2img)
             script.alwayson = shown is AlwaysVisible
             if shown:
