@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 AUTO = "Auto"
 CUSTOM = "Custom"
+STRENGTHS = ("scale", "tau", "alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,12 @@ def auto(family: str, mechanism: str = "cross") -> str:
     if family in TABLE_5:
         return family
     return _RELATIVES.get(family) or _NEAREST[mechanism]
+
+
+def asks_model(name: str) -> bool:
+    """Whether the strength under this preset is that of the loaded model's row."""
+    variant = VARIANTS.get(name)
+    return AUTO in (name, variant.family if variant else name)
 
 
 def values(name: str, family: str = "", mechanism: str = "cross") -> dict[str, float]:

@@ -70,7 +70,7 @@ def _read(field: Field, parameters: dict[str, Any]) -> Any:
     if field.name == "preset":
         return value if value in field.choices else presets.CUSTOM
     # As arguments are read: held within the range, the default where it is none.
-    return field.default if value is None else named({field.name: value}, [])[field.name]
+    return named({field.name: value}, []).get(field.name, field.default)
 
 
 def _found(key: str, parameters: dict[str, Any]) -> Any:
