@@ -16,6 +16,7 @@ from nag_core.webui import (
     heat_picture,
     infotext,
     negative_box,
+    negative_text,
     options,
     panel,
     routes,
@@ -77,6 +78,9 @@ class NagScript(scripts.Script):
     def process_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is not None:
+            if job.settings.each_negative and not self.jobs.inside_another(p):
+                texts = negative_text.of_batch(job.settings, p, len(p.prompts))
+                infotext.write_negatives(p.extra_generation_params, texts)
             job.begin_batch(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:

@@ -47,7 +47,11 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one job asked for. `explicit`: the fields given by dict or overrides; they win over a preset."""
+    """What one job asked for.
+
+    explicit: the fields given by dict or overrides; they win over a preset. each_negative: the NAG negatives
+    of the job's images, where wildcards make them differ; `negative` is the first one's then.
+    """
 
     enabled: bool = FIELD["enabled"].default
     preset: str = FIELD["preset"].default
@@ -68,6 +72,7 @@ class Settings:
     mask_image: str = FIELD["mask_image"].default
     heat_map: bool = FIELD["heat_map"].default
     explicit: frozenset[str] = frozenset()
+    each_negative: tuple[str, ...] = ()
 
     @property
     def window(self) -> Window:

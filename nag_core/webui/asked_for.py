@@ -7,7 +7,7 @@ from typing import Any
 
 from nag_core.settings.parse import Request, Settings, parse
 from nag_core.settings.presets import Strength
-from nag_core.webui import mask_image, options
+from nag_core.webui import mask_image, negative_text, options
 from nag_core.webui.job import Job
 
 
@@ -17,8 +17,8 @@ def request(p: Any, args: Sequence[Any], user_presets: Mapping[str, Mapping[str,
     def of_model(settings: Settings) -> Strength:
         return Job.of(Request(settings)).strength(p.sd_model)
 
-    found = options.with_default_negative(parse(args, user_presets, of_model), p)
-    return mask_image.compacted(found)
+    found = mask_image.compacted(options.with_default_negative(parse(args, user_presets, of_model), p))
+    return negative_text.prepared(found, p) if found.settings.enabled else found
 
 
 def said_while_off(notes: Sequence[str]) -> str:

@@ -8,11 +8,12 @@ while pasting a picture without NAG still switches it off (webui-conventions 1.6
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nag_core.settings import presets
-from nag_core.settings.parse import FIELDS, Field, Settings, named
+from nag_core.settings.parse import FIELD, FIELDS, Field, Settings, named
+from nag_core.webui import negative_text
 
 REPORT = "NAG report"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
@@ -33,7 +34,7 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     for field in FIELDS:
         value = core.get(field.name, getattr(settings, field.name))
         if field.name in _CORE or (field.name not in ("enabled", "preset") and value != field.default):
-            parameters[field.infotext] = _writable(value)
+            parameters[field.infotext] = _writable(value, field.infotext)
     fixed = presets.values(settings.preset)
     if set(_CORE) <= set(fixed) and all(
         fixed[name] == core.get(name, getattr(settings, name)) for name in fixed
@@ -41,15 +42,21 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
         parameters["NAG preset"] = settings.preset
 
 
-def _writable(value: Any) -> Any:
+def write_negatives(parameters: dict[str, Any], texts: Sequence[str]) -> None:
+    """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image."""
+    key = FIELD["negative"].infotext
+    parameters[key] = [_writable(text, key) for text in texts]
+
+
+def _writable(value: Any, key: str) -> Any:
     """The value as the hosts' parameter line brings it back: that line loses blanks around a text and quotes
     around it, unless the text is quoted; the hosts do that themselves only where a comma, a colon or a line
-    end is in it.
+    end is in it. Of a text that is its own key they write the key alone.
     """
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     text = str(value)
-    safe = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
+    safe = text == text.strip() != key and not (text.startswith('"') and text.endswith('"'))
     return text if safe or any(mark in text for mark in ",:\n") else json.dumps(text, ensure_ascii=False)
 
 
@@ -70,7 +77,14 @@ def _read(field: Field, parameters: dict[str, Any]) -> Any:
     if field.name == "preset":
         return value if value in field.choices else presets.CUSTOM
     # As arguments are read: held within the range, the default where it is none.
-    return named({field.name: value}, []).get(field.name, field.default)
+    value = named({field.name: value}, []).get(field.name, field.default)
+    return _WITHOUT_STYLES[field.name](value, parameters) if field.name in _WITHOUT_STYLES else value
+
+
+_WITHOUT_STYLES = {
+    "negative": negative_text.without_styles,
+    "negatives": negative_text.lines_without_styles,
+}
 
 
 def _found(key: str, parameters: dict[str, Any]) -> Any:

@@ -121,7 +121,7 @@ class Job:
         base.check_model(p.sd_model, self.host)
         chosen = self._chosen_blocks(p.sd_model)
         region = mask_image.region(self.settings, p)
-        texts = negative_texts(p, self.settings, name == HIRES, self.notes)
+        texts = negative_texts(p, self.settings, name == HIRES)
         if self.host.samples_one(p.sd_model):
             texts = texts.of_one_image()
         negative = self._negative(p, texts, None if texts.own else uc, name, c)

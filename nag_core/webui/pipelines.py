@@ -72,7 +72,7 @@ def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -
         settings = replace(settings, scale=settings.hires_scale, explicit=settings.explicit | {"scale"})
     if unknown := [name for name in NOT_ON_DIFFUSERS if getattr(settings, name) != FIELD[name].default]:
         notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
-    given = negative_texts(p, settings, call.name == HIRES, notes)
+    given = negative_texts(p, settings, call.name == HIRES)
     texts = (given.texts if given.own else call.negatives) or [""]
     negative = texts if given.weights or len(set(texts)) > 1 else texts[0]
     return Applied(

@@ -178,7 +178,16 @@ class StableDiffusionProcessing:
                 f"Received a different number of prompts ({len(self.all_prompts)}) and negative "
                 f"prompts ({len(self.all_negative_prompts)})"
             )
+        self.all_prompts, self.all_negative_prompts = self.styled(self.all_prompts, self.all_negative_prompts)
         self.main_prompt, self.main_negative_prompt = self.all_prompts[0], self.all_negative_prompts[0]
+
+    def styled(self, prompts: list[str], negatives: list[str]) -> tuple[list[str], list[str]]:
+        """Prompts and negative prompts with the job's styles."""
+        known = shared.prompt_styles
+        return (
+            [known.apply_styles_to_prompt(text, self.styles) for text in prompts],
+            [known.apply_negative_styles_to_prompt(text, self.styles) for text in negatives],
+        )
 
     def cached_params(
         self,
