@@ -60,6 +60,7 @@ _PROCESSED = ("modules/processing.py", "modules/processed.py")
 _XYZ = (
     "extensions-builtin/xyz/lib_xyz/classes.py", "scripts/xyz/xyz_grid_classes.py", "scripts/xyz_grid.py",
 )  # fmt: skip
+_STYLES = ("modules/styles.py",)
 _DENOISER = ("modules/sd_samplers_cfg_denoiser.py",)
 _JOB, _TXT2IMG = "StableDiffusionProcessing", "StableDiffusionProcessingTxt2Img"
 _FORGE_PATCHER = ("backend/patcher/unet.py", "modules_forge/unet_patcher.py")
@@ -212,7 +213,10 @@ PAGE: tuple[Entry, ...] = (
     Function(_OPTIONS, "OptionInfo.info", 1),
     Function(_OPTIONS, "OptionInfo.needs_reload_ui", 0),
     Function(_OPTIONS, "*.add_option", 2),
-    Function(("modules/styles.py",), "StyleDatabase.apply_negative_styles_to_prompt", 2),
+    Function(_STYLES, "StyleDatabase.apply_negative_styles_to_prompt", 2),
+    Function(_STYLES, "StyleDatabase.apply_styles_to_prompts", 4, (), (SDNEXT,)),
+    Function(_STYLES, "extract_style_text_from_prompt", 2, (), WEBUIS),
+    Name(_STYLES, "StyleDatabase.styles", WEBUIS),
     Function(("modules/extra_networks.py",), "parse_prompts", 1),
     Function(("modules/processing_scripts/comments.py",), "strip_comments", 1, (), WEBUIS),
     Function(
@@ -220,12 +224,16 @@ PAGE: tuple[Entry, ...] = (
     ),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}")
-        for name in ("extra_generation_params", "script_args", "scripts", "batch_size", "styles")
+        for name in (
+            "extra_generation_params", "script_args", "scripts", "batch_size", "styles", "all_prompts",
+            "all_negative_prompts", "all_seeds", "iteration", "prompts",
+        )
     ),
     Function(_PROCESSING, f"{_JOB}.comment", 1, (), WEBUIS),
     Function(_PROCESSING, f"{_JOB}.save_samples", 0, (), WEBUIS),
     *(Name(_PROCESSED, f"Processed.{name}") for name in ("images", "infotexts", "index_of_first_image")),
     Function(_XYZ, "AxisOption.__init__", 5, ("choices",)),
+    Function(_XYZ, "AxisOption.__init__", 5, ("prepare",), WEBUIS),
 )  # fmt: skip
 
 # nag_core/hosts/diffusers/sdnext.py

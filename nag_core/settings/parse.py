@@ -13,6 +13,7 @@ from nag_core.settings.fields import (
     HIRES_BOTH,
     HIRES_FIRST,
     HIRES_ONLY,
+    KEPT_SLOT,
     MASK_INSIDE,
     MASK_OFF,
     MASK_OUTSIDE,
@@ -71,6 +72,8 @@ class Settings:
     mask_feather: float = FIELD["mask_feather"].default
     mask_image: str = FIELD["mask_image"].default
     heat_map: bool = FIELD["heat_map"].default
+    hires_tau: float = FIELD["hires_tau"].default
+    hires_alpha: float = FIELD["hires_alpha"].default
     explicit: frozenset[str] = frozenset()
     each_negative: tuple[str, ...] = ()
 
@@ -81,6 +84,16 @@ class Settings:
     @property
     def strength_curve(self) -> Curve:
         return parse_curve(self.curve)
+
+    def of_hires(self) -> Settings:
+        """The settings of a hires pass: its own scale, tau and alpha where they are set. The points of a
+        curve stand in for its scale, too.
+        """
+        own = {name: getattr(self, f"hires_{name}") for name in presets.STRENGTHS}
+        own = {name: value for name, value in own.items() if value > 0}
+        if self.strength_curve.points:
+            own.pop("scale", None)
+        return replace(self, **own, explicit=self.explicit | own.keys())
 
     def strength(self, family: str, mechanism: str = "cross") -> presets.Strength:
         """phi, tau, alpha for a model family: what was explicit, else the preset's, else the own values (the
@@ -116,7 +129,9 @@ def parse(
     problems: list[Problem] = []
     own = user_presets or {}
     fields = {**FIELD, "preset": replace(FIELD["preset"], choices=(*FIELD["preset"].choices, *own))}
-    slots = list(args)[: len(FIELDS) + 1]
+    slots = list(args)[: len(FIELDS) + 2]
+    if (kept := slots.pop(KEPT_SLOT) if len(slots) > KEPT_SLOT else None) not in (None, "", 0):
+        problems.append(Problem(f"{quoted(kept)} in the slot of a later setting ignored"))
     given: dict[Any, Any] = {}
     for index in (0, 1):
         named_values = json_object(slots[index]) if len(slots) > index else None
@@ -185,11 +200,12 @@ def _held(field: Field, read: Any, value: Any, key: str) -> tuple[Any, str]:
             return None, f"{key} {quoted(value)} ignored: {reason}"
     if field.kind != "float":
         return read, ""
-    held = min(max(read, field.minimum), field.maximum)
+    least = field.gap if read > field.minimum else field.minimum
+    held = min(max(read, least), field.maximum)
     if held == read:
         return read, ""
     shown = f"{key} {read:g}" if key == field.name else f"{key} {quoted(value)} ({field.name} {read:g})"
-    return held, f"{shown} is outside {field.minimum:g}–{field.maximum:g}"
+    return held, f"{shown} is outside {least:g}–{field.maximum:g}"
 
 
 def _overrides(slot: Any, problems: list[Problem]) -> Mapping[Any, Any]:

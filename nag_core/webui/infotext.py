@@ -1,14 +1,15 @@
 """A job's settings into the picture's parameters, and back into the accordion when they are pasted.
 
-The readers are module-level functions on purpose: the hosts match a field of one tab with the same field of
-the other by equality, and the same function object in both tabs is what lets "Send to img2img" carry NAG
-while pasting a picture without NAG still switches it off (webui-conventions 1.6).
+A reader is a function that is also the text of its key. As a text it stands in the host's list of fields to
+disregard, and is the same field in both tabs, which is what lets "Send to img2img" carry NAG. As a function
+it knows that what was not written was at its default, and switches NAG off for a picture without it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nag_core.settings import presets
@@ -17,7 +18,9 @@ from nag_core.webui import negative_text
 
 REPORT = "NAG report"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
-_CORE = ("scale", "tau", "alpha")
+_CORE = presets.STRENGTHS
+_ON = FIELD["enabled"].infotext
+_MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for name in _CORE)}): ")
 
 
 def clear(parameters: dict[str, Any]) -> None:
@@ -60,21 +63,44 @@ def _writable(value: Any, key: str) -> Any:
     return text if safe or any(mark in text for mark in ",:\n") else json.dumps(text, ensure_ascii=False)
 
 
-def present(parameters: dict[str, Any]) -> bool:
+def present(parameters: Mapping[str, Any]) -> bool:
     """Whether the picture was made with NAG on."""
-    return any(f"NAG {name}" in parameters for name in _CORE)
+    return any(FIELD[name].infotext in parameters for name in _CORE) or str(parameters.get(_ON)) == "True"
 
 
-def _read(field: Field, parameters: dict[str, Any]) -> Any:
+def mark(text: str, parameters: dict[str, Any]) -> None:
+    """Notes that NAG was on where the host has taken away the keys that say so: the user has told it to
+    disregard them, and wants these settings left alone, not NAG switched off.
+    """
+    if _MADE_WITH_NAG.search(text.rstrip().rpartition("\n")[2]):
+        parameters[_ON] = "True"
+
+
+def _disregarded() -> Sequence[str]:
+    """The keys that the host is told to leave out of what is pasted."""
+    try:
+        from modules import shared
+
+        return tuple(shared.opts.infotext_skip_pasting or ())
+    except (ImportError, AttributeError, TypeError):
+        return ()
+
+
+def _read(field: Field, parameters: Mapping[str, Any]) -> Any:
     """The field's value for the accordion; what was not written was at its default. None leaves the control
     alone.
     """
+    disregarded = _disregarded()
+    if field.infotext in disregarded:
+        return None
     if field.name == "enabled":
         return present(parameters)
     if not present(parameters):
         return None
     value = _found(field.infotext, parameters)
     if field.name == "preset":
+        if value is None and all(FIELD[name].infotext in disregarded for name in _CORE):
+            return None  # Custom would put other values in force than those that shall stay
         return value if value in field.choices else presets.CUSTOM
     # As arguments are read: held within the range, the default where it is none.
     value = named({field.name: value}, []).get(field.name, field.default)
@@ -87,18 +113,24 @@ _WITHOUT_STYLES = {
 }
 
 
-def _found(key: str, parameters: dict[str, Any]) -> Any:
+def _found(key: str, parameters: Mapping[str, Any]) -> Any:
     """What stands under `key`; the hosts take any 3x4 for a size and put it under two keys."""
     size = [parameters.get(f"{key}-{side}") for side in (1, 2)]
     return parameters.get(key, "x".join(map(str, size)) if None not in size else None)
 
 
-def _reader(field: Field) -> Callable[[dict[str, Any]], Any]:
-    def read(parameters: dict[str, Any]) -> Any:
-        return _read(field, parameters)
+class Reader(str):
+    """The key of a field, which reads the field's value from the parameters when it is called."""
 
-    read.__name__ = read.__qualname__ = f"nag_{field.name}"
-    return read
+    __slots__ = ("field",)
+
+    def __new__(cls, field: Field) -> Reader:
+        made = super().__new__(cls, field.infotext)
+        made.field = field
+        return made
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Any:
+        return _read(self.field, parameters)
 
 
-READERS: dict[str, Callable[[dict[str, Any]], Any]] = {field.name: _reader(field) for field in FIELDS}
+READERS: dict[str, Reader] = {field.name: Reader(field) for field in FIELDS}

@@ -72,13 +72,12 @@ class Job:
 
     def strength(self, sd_model: Any, pass_name: str = FIRST) -> Strength:
         """phi, tau, alpha for the model that is loaded now (the hires pass may run on another one)."""
-        strength = self.settings.strength(base.family(sd_model), self._mechanism(sd_model))
-        if pass_name == HIRES and self.settings.hires_scale > 0:
-            if self.settings.strength_curve.points:
+        settings = self.settings
+        if pass_name == HIRES:
+            if settings.hires_scale > 0 and settings.strength_curve.points:
                 self.notes.append("hires scale has no effect: the curve's points are used")
-                return strength
-            return Strength(self.settings.hires_scale, strength.tau, strength.alpha)
-        return strength
+            settings = settings.of_hires()
+        return settings.strength(base.family(sd_model), self._mechanism(sd_model))
 
     def begin_pass(self, p: Any, uc: Any, c: Any = None) -> None:
         """Installs NAG for the pass that is about to be sampled, or notes why it stands aside. Never raises.

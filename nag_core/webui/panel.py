@@ -6,6 +6,7 @@ from typing import Any
 
 from nag_core.hosts.diffusers import sdnext
 from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS
+from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.settings.user_presets import Store
 from nag_core.webui import infotext, mask_image, options, preset_controls
@@ -20,9 +21,9 @@ _ON_SDNEXT = (
     "no extensions. Not in this WebUI yet: {}."
 )
 
-_HIRES = ("hires", "hires_scale")
+_HIRES = (("hires", "hires_scale"), ("hires_tau", "hires_alpha"))
 # Two to a row at most: in a third of the settings column the labels break.
-_ROWS = (("preset", "method"), ("scale",), ("tau", "alpha"), ("start", "end"), ("negative",), _HIRES)
+_ROWS = (("preset", "method"), ("scale",), ("tau", "alpha"), ("start", "end"), ("negative",), *_HIRES)
 
 
 def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], list[Any]]:
@@ -40,7 +41,7 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
         if sdnext.present():
             gr.HTML(_ON_SDNEXT.format(", ".join(FIELD[name].label for name in NOT_ON_DIFFUSERS)))
         for row in _ROWS:
-            with gr.Row(visible=row != _HIRES or (advanced and not script.is_img2img)):
+            with gr.Row(visible=row not in _HIRES or (advanced and not script.is_img2img)):
                 made.update({name: _component(gr, script, FIELD[name], store) for name in row})
             if "preset" in row:
                 tools = preset_controls.build(gr, script)
@@ -49,12 +50,14 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
             if not sdnext.present():
                 _mask_upload(gr, script, made["mask_image"])
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
-        overrides.do_not_save_to_config = True
+        kept = gr.Number(0, label="Kept for a later setting", visible=False, elem_id=script.elem_id("kept"))
+        overrides.do_not_save_to_config = kept.do_not_save_to_config = True
     preset_controls.link(gr, made, tools, store)
     _on_page_load(gr, made, store)
     _announce_changes(gr, made)
     components = [made[field.name] for field in FIELDS]
     components.insert(OVERRIDES_SLOT, overrides)
+    components.insert(KEPT_SLOT, kept)
     fields = [(made[field.name], infotext.READERS[field.name]) for field in FIELDS]
     return components, fields, [reader for _, reader in fields]
 

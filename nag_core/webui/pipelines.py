@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -68,8 +67,8 @@ def _applied(call: PipelineCall, p: Any, settings: Settings, notes: list[str]) -
         HIRES if settings.hires == HIRES_FIRST else FIRST if settings.hires == HIRES_ONLY else ""
     ):
         raise UnsupportedHost(f"hires is set to {settings.hires}")
-    if call.name == HIRES and settings.hires_scale > 0:
-        settings = replace(settings, scale=settings.hires_scale, explicit=settings.explicit | {"scale"})
+    if call.name == HIRES:
+        settings = settings.of_hires()
     if unknown := [name for name in NOT_ON_DIFFUSERS if getattr(settings, name) != FIELD[name].default]:
         notes.append(f"{', '.join(FIELD[name].label for name in unknown)}: not in this WebUI yet")
     given = negative_texts(p, settings, call.name == HIRES)

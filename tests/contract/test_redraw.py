@@ -7,6 +7,7 @@ import json
 import pytest
 from PIL import Image
 
+from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 from nag_core.webui import infotext
 
@@ -40,6 +41,7 @@ def again(host, job):
         callbacks.infotext_pasted_callback(text, pasted)
         nag = [infotext.READERS[field.name](pasted) for field in FIELDS]
         nag.insert(OVERRIDES_SLOT, "")
+        nag.insert(KEPT_SLOT, 0)
         fields = {
             "prompt": pasted["Prompt"], "negative_prompt": pasted["Negative prompt"],
             "seed": int(pasted["Seed"]), "steps": int(pasted["Steps"]),
@@ -140,6 +142,7 @@ def test_settings_of_one_pass(redrawn, nag, fields):
     [
         ({}, {"hr_negative_prompt": "blue square"}),
         ({"hires_scale": 8}, {}),
+        ({"hires_tau": 1.5, "hires_alpha": 0.75}, {}),
         ({"negative": "framed", "hires": "Hires only"}, {"hr_negative_prompt": "blue"}),
     ],
     ids=str,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
-from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT, parse
+from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+from nag_core.settings.parse import parse
 from nag_core.settings.presets import Strength
 from nag_core.settings.reading import json_object, number, switch
 from tests.odd_arguments import JUNK, NUMBERS, TEXTS, WORDS, patient
@@ -102,6 +103,8 @@ def test_off_on_purpose_is_not_talked_about(args):
         ([{"preset": "Mine", "tau": "x"}], Strength(3, 2, 0.3), "tau 'x' not understood, 2 used"),
         ([{"preset": "SDXL v-pred", "alpha": []}], Strength(2, 2.5, 0.125),
          "alpha of type list not understood, 0.125 used"),
+        ([{"hires_tau": 0.5}], FLUX, "hires_tau 0.5 is outside 1–10, 1 used"),
+        ([{"hires_tau": -1}], FLUX, "hires_tau -1 is outside 0–10, 0 used"),
         ([{"scale": 4, "phi": 5}], Strength(5, 2.5, 0.25), "scale and phi are the same setting, 5 used"),
     ],
     ids=lambda value: str(value)[:40],
@@ -263,11 +266,11 @@ def same(field, used, given_value):
 
 
 @patient
-@given(st.lists(JUNK | NUMBERS | TEXTS, max_size=14))
+@given(st.lists(JUNK | NUMBERS | TEXTS, max_size=24))
 def test_every_slot_is_taken_as_it_is_or_talked_about(args):
     request = parsed(*args)
     said = " ".join(request.notes)
-    slots = [*args[:OVERRIDES_SLOT], *args[OVERRIDES_SLOT + 1 :]]
+    slots = [*args[:OVERRIDES_SLOT], *args[OVERRIDES_SLOT + 1 : KEPT_SLOT], *args[KEPT_SLOT + 1 :]]
     for field, given_value in zip(FIELDS, slots, strict=False):
         if field.name in ("enabled", "preset") and json_object(given_value) is not None:
             continue

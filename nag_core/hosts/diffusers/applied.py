@@ -40,7 +40,8 @@ logger = logging.getLogger("nag")
 
 # Settings that act in the hooks of the patchers' hosts only, and those that mean nothing outside of a WebUI.
 NOT_ON_DIFFUSERS = ("mask", "mask_feather", "mask_image", "heat_map")
-NOT_HERE = frozenset({"enabled", "negative", "hires", "hires_scale", *NOT_ON_DIFFUSERS})
+_HIRES = ("hires", "hires_scale", "hires_tau", "hires_alpha")
+NOT_HERE = frozenset({"enabled", "negative", *_HIRES, *NOT_ON_DIFFUSERS})
 CHANGED = "the text reached the model other than encode_prompt had made it"
 
 

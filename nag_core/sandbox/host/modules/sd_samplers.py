@@ -72,6 +72,10 @@ class Sampler:
         self.model_wrap_cfg = CFGDenoiser(self)
         self.conditioning_key = "crossattn"
 
+    def get_sigmas(self, p: Any, steps: int) -> Tensor:
+        """The schedule of a job with so many steps, to its end at 0."""
+        return torch.tensor(_schedule(steps))
+
     def sample(
         self,
         p: Any,
