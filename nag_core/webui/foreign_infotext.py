@@ -65,14 +65,17 @@ def _take(found: Imported, text: str, parameters: dict[str, Any]) -> None:
 
 
 def _show(line: str) -> None:
-    """In the page, where this is called for one."""
+    """In the page, where this is called for one; elsewhere gradio would print it beside the log."""
     try:
         import gradio as gr
-        from gradio.context import LocalContext
-    except ImportError:
-        return
-    if LocalContext.blocks.get(None) is not None:
-        gr.Info(f"NAG: {line}")
+        from gradio import context
+
+        local = getattr(context, "LocalContext", None)  # from gradio 4 on
+        page = local.blocks.get(None) if local else getattr(context.thread_data, "blocks", None)
+        if page is not None:
+            gr.Info(f"NAG: {line}")
+    except Exception as error:  # a message must not cost the paste
+        logger.debug("NAG: the page could not be told", exc_info=error)
 
 
 def _is_main(negative: str, text: str, parameters: Parameters) -> bool:
