@@ -222,6 +222,8 @@ PAGE: tuple[Entry, ...] = (
     Function(
         ("modules/images.py", "modules/image/save.py"), "save_image", 6, ("info", "p", "suffix"),
     ),
+    Function(_PROCESSING, "create_binary_mask", 1, (), WEBUIS),
+    Function(("modules/images.py",), "read", 1, (), (FORGE, NEO, A1111)),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}")
         for name in (
@@ -232,6 +234,10 @@ PAGE: tuple[Entry, ...] = (
     Function(_PROCESSING, f"{_JOB}.comment", 1, (), WEBUIS),
     Function(_PROCESSING, f"{_JOB}.save_samples", 0, (), WEBUIS),
     *(Name(_PROCESSED, f"Processed.{name}") for name in ("images", "infotexts", "index_of_first_image")),
+    # An end by sigma in a pasted picture (sigmas.py): where it is gone, that is named as not taken.
+    Name(("modules/sd_models.py",), "model_data", WEBUIS),
+    Function(("modules/sd_samplers.py",), "create_sampler", 2, (), WEBUIS),
+    Function(("modules/sd_samplers_kdiffusion.py",), "KDiffusionSampler.get_sigmas", 2, (), WEBUIS),
     Function(_XYZ, "AxisOption.__init__", 5, ("choices",)),
     Function(_XYZ, "AxisOption.__init__", 5, ("prepare",), WEBUIS),
 )  # fmt: skip

@@ -95,6 +95,7 @@ def _mask_upload(gr: Any, script: Any, text: Any) -> None:
     image = gr.Image(
         label="Drop a mask here: white is inside",
         type="pil",
+        image_mode=None,  # as it was dropped: its alpha channel, too
         elem_id=script.elem_id("mask_upload"),
         height=160,
     )

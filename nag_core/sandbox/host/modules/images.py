@@ -7,7 +7,7 @@ import io
 import math
 from typing import Any
 
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
 
 LABEL_HEIGHT = 24
 
@@ -55,12 +55,18 @@ def encode_png(image: Image.Image) -> str:
         return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def read(file: Any) -> Image.Image:
+    """The picture in a file, turned as its EXIF says, and with the transparency that its palette has."""
+    image = ImageOps.exif_transpose(Image.open(file))
+    return image.convert("RGBA") if isinstance(image.info.get("transparency"), bytes) else image
+
+
 def decode_base64(encoded: str) -> Image.Image:
     """The picture in a base64 string or data URL; raises ValueError when there is none."""
     if encoded.startswith("data:image/"):
         encoded = encoded.split(",", 1)[-1]
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        image = read(io.BytesIO(base64.b64decode(encoded)))
         image.load()
     except Exception as error:
         raise ValueError("Invalid encoded image") from error
