@@ -94,8 +94,12 @@ class NagScript(scripts.Script):
 
     def postprocess_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
-        if job is not None:
-            self._say(p, job.end_batch(), job.reports)
+        if job is None:
+            return
+        sentence = job.end_batch()
+        if any(heat is not None for heat in job.heats) and not nested(p) and heat_picture.taken_by_script(p):
+            sentence = f"{sentence}; {heat_picture.BESIDE}"
+        self._say(p, sentence, job.reports)
 
     def _say(self, p, sentence: str, reports: list[PassReport]) -> None:
         """Where a user looks for it. A job within another one writes nothing that is the other's."""

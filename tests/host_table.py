@@ -228,9 +228,12 @@ PAGE: tuple[Entry, ...] = (
         Name(_PROCESSING, f"{_JOB}.{name}")
         for name in (
             "extra_generation_params", "script_args", "scripts", "batch_size", "styles", "all_prompts",
-            "all_negative_prompts", "all_seeds", "iteration", "prompts",
+            "all_negative_prompts", "all_seeds", "iteration", "prompts", "outpath_samples",
         )
     ),
+    # Heat maps stand beside the results there, elsewhere behind them.
+    Name(_PROCESSING, f"{_JOB}.extra_result_images", PATCHED),
+    Name(_SCRIPTS, "ScriptRunner.selectable_scripts"),
     Function(_PROCESSING, f"{_JOB}.comment", 1, (), WEBUIS),
     Function(_PROCESSING, f"{_JOB}.save_samples", 0, (), WEBUIS),
     *(Name(_PROCESSED, f"Processed.{name}") for name in ("images", "infotexts", "index_of_first_image")),

@@ -25,7 +25,7 @@ logger = logging.getLogger("nag")
 TITLE = "NAG"
 SWITCH = ("off", "on")
 NO_EFFECT = "NAG is off: this axis changes nothing"
-_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
+PLOT_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 # One per setting that is worth a row of pictures; the others are reached through Override.
 _AXES = ("enabled", "preset", "scale", "tau", "alpha", "start", "end", "method", "hires", "negative")
 _LATER_AXES = tuple(field.name for field in FIELDS if field.axis)
@@ -43,7 +43,7 @@ def register(user_presets: UserPresets = dict) -> None:
     """
     from modules import scripts
 
-    for module in [d.module for d in scripts.scripts_data if d.script_class.__module__ in _MODULES]:
+    for module in [d.module for d in scripts.scripts_data if d.script_class.__module__ in PLOT_MODULES]:
         options, option_class = (getattr(module, name, None) for name in ("axis_options", "AxisOption"))
         if options is None or option_class is None:
             continue

@@ -51,6 +51,7 @@ def plot(host, prepared):
         cells = zip(processed.images[1:], processed.infotexts[1:], strict=True)
         return SimpleNamespace(
             p=p,
+            maps=processed.extra_images,
             text=processed.infotexts[0],
             cells=[SimpleNamespace(pixels=image.tobytes(), text=text) for image, text in cells],
         )
@@ -219,6 +220,15 @@ def test_the_window_the_method_and_the_negative_have_axes(plot, single):
     ]:
         (drawn,) = plot({f"[NAG] {label}": text}, ON).cells
         assert drawn.pixels == single([setting])
+
+
+def test_the_heat_maps_of_all_cells_are_handed_on_and_no_cell_is_one(plot, single):
+    nag = [{"heat_map": True}]
+    drawn = plot({"[NAG] Scale": "2,6"}, nag)
+    assert [cell.pixels for cell in drawn.cells] == [single([{"scale": scale}]) for scale in (2, 6)]
+    assert len(drawn.maps) == 2
+    assert all("NAG heat map of: " in one.info["parameters"] for one in drawn.maps)
+    assert "heat maps are" not in str(drawn.p.comments)
 
 
 def test_the_hires_axis(plot):

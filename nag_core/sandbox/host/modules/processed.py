@@ -67,7 +67,8 @@ class Processed:
         comments: str = "",
         extra_images_list: list[Any] | None = None,
     ) -> None:
-        self.images, self.extra_images = images_list, extra_images_list or []
+        self.images = images_list
+        self.extra_images = [] if extra_images_list is None else extra_images_list
         self.seed, self.subseed, self.info = int(seed), -1 if subseed is None else int(subseed), info
         self.comments = "".join(f"{comment}\n" for comment in p.comments)
         for name in FROM_JOB:

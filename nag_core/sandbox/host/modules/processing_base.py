@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
+from modules import devices, extra_networks, paths, prompt_parser, sd_samplers, shared
 from modules.shared import opts
 
 opt_f = 8
@@ -90,6 +91,7 @@ class StableDiffusionProcessing:
 
     def __post_init__(self) -> None:
         self.comments = {}
+        self.outpath_samples = self.outpath_samples or os.path.join(paths.data_path, "outputs")
         self.styles = self.styles or []
         self.extra_generation_params = self.extra_generation_params or {}
         self.override_settings = self.override_settings or {}
