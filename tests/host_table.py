@@ -223,6 +223,8 @@ PAGE: tuple[Entry, ...] = (
         ("modules/images.py", "modules/image/save.py"), "save_image", 6, ("info", "p", "suffix"),
     ),
     Function(_PROCESSING, "create_binary_mask", 1, (), WEBUIS),
+    Name(("modules/ui.py",), "update_negative_prompt_token_counter", WEBUIS),
+    Function(("modules/ui.py",), "update_token_counter", 3, (), WEBUIS),
     Function(("modules/images.py",), "read", 1, (), (FORGE, NEO, A1111)),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}")

@@ -9,7 +9,7 @@ from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS
 from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.settings.user_presets import Store
-from nag_core.webui import infotext, mask_image, options, preset_controls
+from nag_core.webui import infotext, mask_image, options, preset_controls, prompt_box
 
 _NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
 _SDNEXT_NEGATIVE_HINT = (
@@ -72,8 +72,11 @@ def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
         choices = preset_controls.choices(store) if of_presets else list(field.choices)
         return gr.Dropdown(choices, value=field.default, **named)
     if field.kind == "text":
-        box = gr.Textbox(field.default, lines=field.lines, placeholder=_hint(field), **named)
+        own = {"elem_classes": [prompt_box.PROMPT]} if field.name in prompt_box.BOXES else {}
+        box = gr.Textbox(field.default, lines=field.lines, placeholder=_hint(field), **named, **own)
         box.do_not_save_to_config = field.advanced
+        if own:
+            prompt_box.add_counter(gr, script, field.name, box)
         return box
     if field.kind == "bool":
         return gr.Checkbox(field.default, info=field.help, **named)
