@@ -17,17 +17,36 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> AbstractContextManager[Applied]:
+def applied(
+    pipe: Any,
+    negative: str | Sequence[str] = "",
+    *,
+    scale: float | None = None,
+    phi: float | None = None,
+    tau: float | None = None,
+    alpha: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    method: str | None = None,
+    preset: str | None = None,
+    curve: str | None = None,
+    blocks: str | None = None,
+    negatives: str | None = None,
+) -> AbstractContextManager[Applied]:
     """NAG on a diffusers pipeline inside a `with` block; afterwards the pipeline is what it was.
 
     pipe: any pipeline whose `unet` or `transformer` is of a known family (hosts/diffusers/families.py).
     negative: one text for all prompts, or one for each prompt of the call; a blank one leaves its images
-    alone. settings: scale (or phi), tau, alpha, start, end, method, preset, curve, blocks, negatives (beside
-        an empty `negative`), as in the WebUI; without any the paper's values for the model are taken.
+    alone. The others as in the WebUI: scale (phi is the same), tau, alpha; start and end of the steps, 0 to
+    1; method, preset, curve, blocks; negatives (beside an empty `negative`). Without any the paper's values
+    for the model are taken.
 
-    Gives an object whose `report` says what was done. `UnsupportedHost` for a pipeline that NAG does not
-    know, ValueError for a setting that does not exist or is out of range.
+    Gives an object whose `report` says what was done, and `complete` whether everywhere. `UnsupportedHost`
+    for a pipeline that NAG does not know, ValueError for a setting that is out of range or means nothing.
     """
     from nag_core.hosts.diffusers.applied import applied as context
 
-    return context(pipe, negative, **settings)
+    return context(
+        pipe, negative, scale=scale, phi=phi, tau=tau, alpha=alpha, start=start, end=end, method=method,
+        preset=preset, curve=curve, blocks=blocks, negatives=negatives,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modules import paths, script_callbacks, scripts
 
-from nag_core.hosts import base
+from nag_core.hosts import model
 from nag_core.passes.report import PassReport
 from nag_core.settings import user_presets
 from nag_core.webui import (
@@ -63,9 +63,9 @@ class NagScript(scripts.Script):
         request = asked_for.request(p, args, PRESETS.load())
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
-        strength = job.strength(p.sd_model) if job is not None else None
+        strength = job.build.strength(p.sd_model) if job is not None else None
         if not nested(p):
-            STATUS.began(request.settings, strength, None if job is None else base.family(p.sd_model))
+            STATUS.began(request.settings, strength, None if job is None else model.family(p.sd_model))
         if job is not None:
             job.recorded = strength
             if not shares:
@@ -78,8 +78,8 @@ class NagScript(scripts.Script):
     def process_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is not None:
-            if job.settings.each_negative and not self.jobs.inside_another(p):
-                texts = negative_text.of_batch(job.settings, p, len(p.prompts))
+            if job.build.settings.each_negative and not self.jobs.inside_another(p):
+                texts = negative_text.of_batch(job.build.settings, p, len(p.prompts))
                 infotext.write_negatives(p.extra_generation_params, texts)
             job.begin_batch(p)
 
@@ -89,7 +89,7 @@ class NagScript(scripts.Script):
             return
         if not self.jobs.inside_another(p):
             # A picture that is saved before this batch ends must not carry the report of the one before.
-            p.extra_generation_params.pop(infotext.REPORT, None)
+            infotext.forget_report(p.extra_generation_params)
         job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
 
     def postprocess_batch(self, p, *args, **kwargs) -> None:
@@ -104,7 +104,7 @@ class NagScript(scripts.Script):
     def _say(self, p, sentence: str, reports: list[PassReport]) -> None:
         """Where a user looks for it. A job within another one writes nothing that is the other's."""
         if not self.jobs.inside_another(p):
-            p.extra_generation_params[infotext.REPORT] = sentence
+            infotext.write_report(p.extra_generation_params, sentence, reports)
         if not nested(p):
             STATUS.reported(sentence, reports)
             if options.read(options.COMMENTS):

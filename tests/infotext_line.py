@@ -1,5 +1,6 @@
 """Settings through a host's parameter line and back, for the sandbox's grammar and for that of a checkout."""
 
+from nag_core.settings import strength
 from nag_core.settings.parse import FIELDS, parse
 from nag_core.webui import infotext
 
@@ -16,7 +17,7 @@ def read_back(utils, settings):
     utils: the host's modules.infotext_utils. The line is put together as modules/processing.py does it.
     """
     parameters = {"Steps": 4, "Sampler": "Euler", "CFG scale": 1.0, "Size": "64x64"}
-    infotext.write(parameters, settings, settings.strength("SDXL"))
+    infotext.write(parameters, settings, strength.of(settings, "SDXL"))
     line = ", ".join(
         key if key == value else f"{key}: {utils.quote(value)}" for key, value in parameters.items()
     )

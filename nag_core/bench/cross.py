@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from nag_core.bench.networks.parts import Attention, split_heads
 from nag_core.bench.published import published_nag
 from nag_core.hosts.patcher.reuse import KeyValueReuse
-from nag_core.hosts.patcher.unet import Call, patch_attn2
+from nag_core.hosts.patcher.unet import Step, patch_attn2
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
 from nag_core.method.rule import fused_kernels
-from nag_core.passes.session import Progress, Session
+from nag_core.passes.plan import Plan, Progress
+from nag_core.passes.session import Session
 from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import Window
 
 F = nn.functional
 
@@ -105,13 +105,15 @@ class CrossCase:
             self.network(context=text, rows=1)
         return self.seen
 
-    def _session(self) -> tuple[Session, dict]:
+    def _session(self, may_fuse: bool) -> tuple[Session, dict]:
         """As a job makes it, with its negative; and the replaced attn2 of every layer."""
-        session = Session(
-            Strength(*self.strength), Method.NAG, Window(), Negative(()), lambda: Progress(0, 1), sdpa, "sdpa"
-        )
+        plan = Plan(
+            strength=Strength(*self.strength), method=Method.NAG, progress=lambda: Progress(0, 1),
+            attention=sdpa, may_fuse=may_fuse,
+        )  # fmt: skip
+        session = Session(plan, Negative(()))
         batch = Batch((Entry(self.embedded),))
-        options = patch_attn2({}, self.layers, Call(session, batch, "weights"))
+        options = patch_attn2({}, self.layers, Step(session, batch, "weights"))
         return session, options["transformer_options"]["patches_replace"]["attn2"]
 
     def _run(self, mode: str, context: Tensor, rows: int = 1) -> Callable[[], Any]:
@@ -123,16 +125,16 @@ class CrossCase:
 
     def _guided(self, reuse: bool = True, may_fuse: bool = True, first: bool = False) -> Callable[[], Any]:
         """A step of a pass of its own; of a new pass each time with `first`."""
-        session, replace = self._session()
+        session, replace = self._session(may_fuse)
         plain, kept = self._run("ours", self.context), KeyValueReuse()
         kept.prepare(self.layers)
 
         def step() -> Any:
             nonlocal session, replace
             if first:
-                session, replace = self._session()
+                session, replace = self._session(may_fuse)
                 kept.prepare(self.layers)
-            self.replace, session.may_fuse = replace, may_fuse
+            self.replace = replace
             with kept.during(self.network, "prompt", self.context.shape) if reuse else nullcontext():
                 out = plain()
             if session.problems:

@@ -18,9 +18,9 @@ from nag_core.hosts.diffusers.prompts import entry, static
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Batch
-from nag_core.passes.session import Progress, Session
+from nag_core.passes.plan import Plan, Progress
+from nag_core.passes.session import Session
 from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import Window
 
 F = nn.functional
 
@@ -94,10 +94,8 @@ class LibraryCase:
         return lambda: self.call(self.network, self.texts[:rows], mask, rows)
 
     def _session(self) -> Session:
-        return Session(
-            Strength(*self.strength), Method.NAG, Window(), static([self._entry()]), lambda: Progress(0, 1),
-            None, "attention",
-        )  # fmt: skip
+        plan = Plan(strength=Strength(*self.strength), method=Method.NAG, progress=lambda: Progress(0, 1))
+        return Session(plan, static([self._entry()]))
 
     def _entry(self) -> Entry:
         text, mask = self.texts[1], None if self.mask is None else self.mask[1]

@@ -20,8 +20,8 @@ from typing import Any
 from nag_core.evaluate.plan import NAG, Plan
 
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-LABEL, REPORT = "Worker Label", "NAG report"
-# What a report says of a picture that was guided in a part of its steps or layers only, and was not to be.
+LABEL, REPORT, APPLIED = "Worker Label", "NAG report", "NAG applied"
+# What reports of 0.1, which had the sentence only, said of a picture that was guided in a part only.
 PARTLY = re.compile(
     r"unguided|off from call|off after the refiner|could not be installed|negatives for \d+ images"
 )
@@ -133,9 +133,11 @@ def _decoded(encoded: Any) -> tuple[bytes, str, tuple[int, int]]:
     return data, text, size
 
 
-def applied(report: str) -> bool:
-    """Whether a picture's NAG report says that it was guided wherever its job asked for it."""
-    return not (report.startswith("not applied") or PARTLY.search(report))
+def applied(said: Mapping[str, str]) -> bool:
+    """Whether a picture's parameters say that it was guided wherever its job asked for it."""
+    if APPLIED in said:
+        return said[APPLIED] == "fully"
+    return not (said[REPORT].startswith("not applied") or PARTLY.search(said[REPORT]))
 
 
 def problems(picture: Picture, arm: str, plan: Plan) -> list[str]:
@@ -147,7 +149,7 @@ def problems(picture: Picture, arm: str, plan: Plan) -> list[str]:
         found.append(LOST_TEXT)
     elif arm == NAG and REPORT not in said:
         found.append(f"no NAG report{worker}: the WebUI that drew it lacks the extension, or an old one")
-    elif arm == NAG and not applied(said[REPORT]):
+    elif arm == NAG and not applied(said):
         found.append(f"{said[REPORT]}{worker}")
     elif arm != NAG and "NAG scale" in said:
         found.append(f"NAG was on although it was asked to be off{worker}")

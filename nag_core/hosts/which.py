@@ -13,13 +13,16 @@ def detect() -> Host:
     """The adapter for the WebUI this process runs in, by what can be imported; `UnsupportedHost` with the
     reason.
     """
-    for adapter in (neo, forge, ldm_patched, a1111):
+    for adapter in (sdnext, neo, forge, ldm_patched, a1111):
         host = adapter.probe()
         if host is not None:
             return host
     raise UnsupportedHost("this WebUI has no UNet patcher (Forge's backend or ldm_patched) and is not A1111")
 
 
-def name() -> str:
-    """What the adapter of this WebUI is called; `UnsupportedHost` where there is none."""
-    return "SD.Next" if sdnext.present() else detect().name
+def detected() -> Host | None:
+    """The same, None where there is none."""
+    try:
+        return detect()
+    except UnsupportedHost:
+        return None

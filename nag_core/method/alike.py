@@ -12,7 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from nag_core.method.negative import Entry, Negative, Scheduled, cross_attention_context, entry_at
+from nag_core.method.negative import (
+    Entry,
+    Negative,
+    Scheduled,
+    cross_attention_context,
+    entry_at,
+    entry_number,
+)
 
 # Of a token's L1 norm. One text encoded in batches of different sizes differs by rounding, in bf16 by up to
 # 0.4 %; another word changes its own token by far more.
@@ -48,7 +55,7 @@ def _same(schedule: Sequence[Scheduled], prompt: Sequence[Any], known: dict[tupl
     """Whether the two agree wherever the negative has a text."""
     ends = sorted({part.end_at_step for part in (*schedule, *prompt)})
     for step in ends:
-        entry, cond = entry_at(schedule, step), _cond_at(prompt, step)
+        entry, cond = entry_at(schedule, step), prompt[entry_number(prompt, step)].cond
         if entry is None:
             continue
         key = (id(entry), id(cond))
@@ -62,8 +69,3 @@ def _same(schedule: Sequence[Scheduled], prompt: Sequence[Any], known: dict[tupl
 def _is_prompt(entry: Entry, prompt: Tensor) -> bool:
     """Of several negatives, whether each of them is."""
     return all(alike(entry.context[span], prompt) for span, _ in entry.spans)
-
-
-def _cond_at(schedule: Sequence[Any], step: int) -> Any:
-    """By the hosts' rule: the first that has not ended, past the last one the first."""
-    return next((part.cond for part in schedule if step <= part.end_at_step), schedule[0].cond)

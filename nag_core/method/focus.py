@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nag_core.method.heat import HeatMap
+from nag_core.method.merge import Part
 from nag_core.method.region import Region, Spot, token_grid
 from nag_core.method.rows import Group
 from nag_core.method.rule import Rule
@@ -31,20 +32,21 @@ class Focus(NamedTuple):
         """Of the image tokens along `dim` those that are guided."""
         return tokens if self.spot is None else tokens.index_select(dim, self.spot.index)
 
-    def write(self, pos: Tensor, neg: Tensor, rule: Rule, group: Group) -> None:
-        """The guided tokens over `pos` (rows, tokens, channels), which may be a view; every other token keeps
-        its bits. neg: z- of the tokens that `queries` gave.
+    def write(self, out: Tensor, pos: Part, neg: Part, rule: Rule, group: Group) -> None:
+        """The guided tokens over `out` (rows, tokens, channels), which may be a view and may be z+ itself;
+        every other token keeps its bits. neg, and the log-sum-exps of both: of the tokens that
+        `queries` gives.
         """
         if self.spot is not None:
-            before = self.queries(pos)
+            before = self.queries(pos.out)
             guided = before.clone()
-            rule.guide_in_place(guided, neg)
+            rule.write(guided, Part(guided, pos.lse), neg)
             after = self.spot.blend(before, guided)
-            pos[:, self.spot.index] = after
+            out[:, self.spot.index] = after
         else:
-            before = pos.clone() if self.note else pos
-            rule.guide_in_place(pos, neg)
-            after = pos
+            before = pos.out.clone() if self.note and pos.out is out else pos.out
+            rule.write(out, pos, neg)
+            after = out
         if self.note is not None:
             self.note(group, before, after)
 

@@ -24,13 +24,9 @@ class Method(str, Enum):
     NO_NORMALISATION = "No normalisation"
     NO_REFINEMENT = "No refinement"
 
-    def inert(self, phi: float, alpha: float) -> str:
-        """Why these strengths change nothing, empty if they do."""
-        if phi == 0:
-            return "scale φ is 0"
-        if alpha == 0 and self in (Method.NAG, Method.NO_NORMALISATION):
-            return "alpha is 0"
-        return ""
+    def inert(self, phi: float, alpha: float) -> bool:
+        """Whether these strengths change nothing."""
+        return phi == 0 or (alpha == 0 and self in (Method.NAG, Method.NO_NORMALISATION))
 
 
 class Guided(NamedTuple):

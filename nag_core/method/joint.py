@@ -1,4 +1,4 @@
-"""NAG as one attention function over a joint sequence of text and image tokens (Flux, Chroma, SD3.5).
+"""The guided joint attention: one sequence of text and image tokens (Flux, Chroma, SD3.5, Qwen and others).
 
 After NAG the image tokens are the same for both prompts, so the host's own blocks run once, on the negative's
 text tokens beside the prompt's: every linear, norm and MLP is token-wise. Only the attention knows the
@@ -14,74 +14,84 @@ their mean takes the place of z- in the rule, which is then computed without the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from nag_core.method.focus import EVERYWHERE, Focus
-from nag_core.method.guidance import CHUNK, average
-from nag_core.method.merge import Kernel, Part, merge
+from nag_core.method.focus import EVERYWHERE, NOWHERE, Focus
+from nag_core.method.guidance import CHUNK
+from nag_core.method.heat import HeatMap
+from nag_core.method.layout import Layout
+from nag_core.method.lse import log_sum_exp, together
+from nag_core.method.masks import asked, between, of_rows
+from nag_core.method.merge import Kernel, Part, lse_kernel, merge
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
 
 # The host's own attention: q, k, v (B, H, N, D) and a mask or None, to (B, N, H*D).
 Plain = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+Block = tuple[str, int]  # a block's kind and its number within its kind
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the tokens of a joint sequence are: [neg | pos | image], or [image | pos | neg] with
-    `image_first`.
+class NotGuided(RuntimeError):  # noqa: N818 - a reason to repeat the call without NAG, not a fault of the host
+    """The model call was not what NAG expects; it must be made again without it."""
 
-    Either way the prompt's tokens lie beside the image's, so that [pos, image] is one view of the sequence.
-    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it. `pad`: the
-    multiple that the model pads each text to.
-    """
 
-    neg: int
-    pos: int
-    image: int
-    image_first: bool = False
-    pad: int = 1
+@dataclass(slots=True)
+class JointCall:
+    """One model call: the guided attention of its blocks, and the check that every block went through it."""
 
-    @property
-    def total(self) -> int:
-        return self.neg + self.pos + self.image
+    rows: Arrangement
+    layout: Layout
+    rule: Rule  # with a counter of its own, as `heat`: a call that must be made again must not have counted
+    focus: Focus = EVERYWHERE
+    heat: HeatMap | None = None
+    chosen: Callable[[Block], bool] = lambda _block: True  # whether a block is to be guided
+    may_merge: bool = True  # whether kernels that return a log-sum-exp are tried
+    path: str = ""  # how the last guided block attended, for the report
+    refused: tuple[str, Exception] | None = None  # by a kernel: what is said, and why
+    attended: int = 0
+    entered: list[Block] = field(default_factory=list)  # the blocks that ran
 
-    @property
-    def pos_part(self) -> slice:
-        first = self.image if self.image_first else self.neg
-        return slice(first, first + self.pos)
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, plain: Plain, exact: bool, name: str, mask: Tensor | None
+    ) -> Tensor:
+        """Guided attention (B, N, H*D) of q, k, v (B, H, N, D).
 
-    @property
-    def image_part(self) -> slice:
-        return slice(0, self.image) if self.image_first else slice(self.neg + self.pos, self.total)
+        plain: the host's attention, called `name` in the report. exact: it is torch's own, so that its work
+        may go to a kernel which returns a log-sum-exp.
+        """
+        focus = self.focus if all(map(self.chosen, self.entered[-1:])) else NOWHERE
+        split = focus.guided and focus.spot is None and mask is None and self.may_merge
+        kernel = lse_kernel(q) if exact and split else None
+        given = (q, k, v, self.layout, self.rows, plain)
+        try:
+            out = joint_attention(*given, kernel, self.rule, mask, focus)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a kernel may pass its probe and refuse these shapes
+            if kernel is None:
+                raise
+            self.may_merge, self.refused = False, (f"the {kernel.name} kernel refused these shapes", error)
+            kernel, out = None, joint_attention(*given, None, self.rule, mask, focus)
+        self.attended += 1
+        if focus.guided:
+            self.path = f"LSE merge ({kernel.name})" if kernel else f"two calls ({name})"
+        return out
 
-    @property
-    def unguided_part(self) -> slice:
-        """Prompt and image: the sequence as it were without NAG."""
-        return slice(0, self.image + self.pos) if self.image_first else slice(self.neg, self.total)
+    def check(self) -> None:
+        """`NotGuided` unless every block that ran came through `attention`.
 
-    @property
-    def texts(self) -> tuple[slice, slice]:
-        """The two texts' slots in the order they have in the sequence."""
-        neg = self.neg_part(self.neg)
-        return (self.pos_part, neg) if self.image_first else (neg, self.pos_part)
-
-    def neg_part(self, tokens: int) -> slice:
-        """What a negative of `tokens` tokens takes of its slot, from the front."""
-        first = self.image + self.pos if self.image_first else 0
-        return slice(first, first + -(-tokens // self.pad) * self.pad)
-
-    def neg_parts(self, group: Group) -> list[slice]:
-        """Where the group's negatives stand in their slot, one behind the other from its first token on."""
-        spans = group.entries[0].spans
-        if len(spans) == 1:
-            return [self.neg_part(group.entries[0].tokens)]
-        first = self.image + self.pos if self.image_first else 0
-        return [slice(first + at.start, first + at.stop) for at, _ in spans]
+        Otherwise some block saw the negative as a part of the prompt: that answer is worthless. Blocks that
+        did not run are fine: the user skips them, or an extension (a block cache) answers for them.
+        """
+        if self.attended != len(self.entered):
+            raise NotGuided(
+                f"{self.attended} of {len(self.entered)} blocks attended as they are known to; "
+                "this WebUI or an extension changed them"
+            )
 
 
 def joint_attention(
@@ -107,20 +117,19 @@ def joint_attention(
         bit; the negatives' own tokens go on as ever.
     """
     shape = (q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
-    out = q.new_empty(shape) if _filled(layout, rows) else q.new_zeros(shape)
+    out = q.new_empty(shape) if layout.filled(rows) else q.new_zeros(shape)
     own = layout.unguided_part
     if rows.rest is not None:
         one = (x[:, :, own][rows.rest] for x in (q, k, v))
-        out[rows.rest, own] = plain(*one, _square(_of_rows(mask, rows.rest), own))
+        out[rows.rest, own] = plain(*one, between(of_rows(mask, rows.rest), (own,), (own,)))
     for group in rows.groups:
         # A view where the rows are consecutive, else a copy to be written back.
         part = out[group.index]
-        tensors = [x[group.index] for x in (q, k, v)]
+        guided = _Guided(*(x[group.index] for x in (q, k, v)), part, layout, group, rule, focus)
         if not focus.guided or focus.spot is not None or kernel is None or mask is not None:
-            of_rows = _of_rows(mask, group.index)
-            _two_calls(*tensors, layout, group, plain, rule, part, of_rows, focus)
+            guided.by_calls(plain, of_rows(mask, group.index))
         else:
-            _merged(*tensors, layout, group, kernel, rule, part, focus)
+            guided.by_parts(kernel)
         if not isinstance(group.index, slice):
             out[group.index] = part
     return out
@@ -146,61 +155,120 @@ def _filled(layout: Layout, rows: Arrangement) -> bool:
     return rows.rest is None and all(part == layout.neg_part(layout.neg) for part in parts)
 
 
-def _merged(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    group: Group,
-    kernel: Kernel,
-    rule: Rule,
-    out: Tensor,
-    focus: Focus,
-) -> None:
-    """Writes the group's result to `out` by three partial attentions, one more for each further negative.
+@dataclass(frozen=True, slots=True)
+class _Guided:
+    """One group's rows of a call; the result is written to `out` (B, N, H*D)."""
 
-    The prompt's queries ride along in the last ones, unused: they are few, and leaving them out would take a
-    copy.
-    """
-    own, pos, image = layout.unguided_part, layout.pos_part, layout.image_part
-    negs = layout.neg_parts(group)
-    to_image = kernel.run(q, k[:, :, image], v[:, :, image])
-    to_pos = kernel.run(q[:, :, own], k[:, :, pos], v[:, :, pos])
-    to_negs = [kernel.run(q, k[:, :, neg], v[:, :, neg]) for neg in negs]
-    fused = rule.fused(out) if len(negs) == 1 else None
-    if fused is None:
-        weights = [weight for _, weight in group.entries[0].spans]
-        _merged_apart(to_image, to_pos, to_negs, layout, negs, weights, rule, out)
-    else:
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    layout: Layout
+    group: Group
+    rule: Rule
+    focus: Focus
+
+    def by_parts(self, kernel: Kernel) -> None:
+        """Three partial attentions, one more for each further negative, and their merge.
+
+        The prompt's queries ride along in the last ones, unused: they are few, and leaving them out would
+        take a copy.
+        """
+        q, layout = self.q, self.layout
+
+        def over(keys: slice, q: Tensor = q) -> Part:
+            return kernel.run(q, self.k[:, :, keys], self.v[:, :, keys])
+
+        to_negs = [over(neg) for neg in layout.neg_parts(self.group)]
+        to_pos = over(layout.pos_part, q[:, :, layout.unguided_part])
+        self.merge(over(layout.image_part), to_pos, to_negs)
+
+    def merge(self, to_image: Part, to_pos: Part, to_negs: list[Part]) -> None:
+        """Merges and guides these parts; the twin of the fused kernel, which it uses where it can."""
+        rule, own, pos = self.rule, self.layout.unguided_part, self.layout.pos_part
+        image, negs = self.layout.image_part, self.layout.neg_parts(self.group)
+
+        def z_pos(part: slice) -> Part:
+            return _merged(to_image, part, to_pos, _within(part, own), rule.needs_lse)
+
+        def z_negs(part: slice) -> Iterator[Part]:
+            for to_neg in to_negs:
+                alone = rule.needs_lse
+                yield _heads_merged(to_neg, part) if alone else _merged(to_image, part, to_neg, part)
+
+        fused = rule.fused(self.out) if len(negs) == 1 and not rule.needs_lse else None
+        if fused is None:
+            self.out[:, pos] = z_pos(pos).out
+            for neg, to_neg in zip(negs, to_negs, strict=True):
+                self.out[:, neg] = _merged(to_image, neg, to_neg, neg).out
+            self.finish(z_pos, z_negs, size=max(1, CHUNK // (self.out.shape[0] * self.out.shape[2])))
+            return
         spans = (pos.start, pos.stop, negs[0].start, negs[0].stop, own.start, own.stop)
         fused.merge_and_guide(
-            to_image, to_pos, to_negs[0], out, spans, rule.strength, rule.method, rule.counter
+            to_image, to_pos, to_negs[0], self.out, spans, rule.strength, rule.method, rule.counter
         )
-    if focus.note is not None:
-        focus.note(group, _merged_heads(to_image, image, to_pos, _within(image, own)), out[:, image])
+        if self.focus.note is not None:
+            self.focus.note(self.group, z_pos(image).out, self.out[:, image])
 
+    def by_calls(self, plain: Plain, mask: Tensor | None) -> None:
+        """The same by the host's attention alone: once over prompt and image, once over each negative and
+        image, for no more of the image's queries than are guided.
+        """
+        own, image, focus = self.layout.unguided_part, self.layout.image_part, self.focus
+        self.out[:, own] = plain(
+            *(x[:, :, own] for x in (self.q, self.k, self.v)), between(mask, (own,), (own,))
+        )
+        image_q = focus.queries(self.q[:, :, image], 2) if focus.guided else self.q[:, :, :0]
+        negs = self.layout.neg_parts(self.group)
+        if not focus.guided:
+            for neg in negs:
+                self._call_over(neg, image_q, plain, mask)
+            return
 
-def _merged_apart(
-    to_image: Part,
-    to_pos: Part,
-    to_negs: list[Part],
-    layout: Layout,
-    negs: list[slice],
-    weights: list[float],
-    rule: Rule,
-    out: Tensor,
-) -> None:
-    """The fused kernel's twin: merges the parts, then guides, in pieces that bound the fp32 temporaries."""
-    own, pos, image = layout.unguided_part, layout.pos_part, layout.image_part
-    out[:, pos] = _merged_heads(to_image, pos, to_pos, _within(pos, own))
-    for neg, to_neg in zip(negs, to_negs, strict=True):
-        out[:, neg] = _merged_heads(to_image, neg, to_neg, neg)
-    size = max(1, CHUNK // (out.shape[0] * out.shape[2]))
-    for first in range(image.start, image.stop, size):
-        part = slice(first, min(first + size, image.stop))
-        z_pos = _merged_heads(to_image, part, to_pos, _within(part, own))
-        z_neg = average((_merged_heads(to_image, part, to_neg, part) for to_neg in to_negs), weights)
-        out[:, part] = rule.guide(z_pos, z_neg, out.dtype)
+        def z_pos(part: slice) -> Part:
+            if not self.rule.needs_lse:
+                return Part(self.out[:, part])
+            seen = asked(between(mask, (part,), (own,)), 0, focus)
+            return Part(self.out[:, part], log_sum_exp(image_q, self.k[:, :, own], seen))
+
+        def z_negs(_: slice) -> Iterator[Part]:
+            return (self._call_over(neg, image_q, plain, mask) for neg in negs)
+
+        self.finish(z_pos, z_negs, in_place=True)
+
+    def _call_over(self, neg: slice, image_q: Tensor, plain: Plain, mask: Tensor | None) -> Part:
+        """One negative's tokens written to `out`, and z- of the image's queries."""
+        image, tokens = self.layout.image_part, neg.stop - neg.start
+        keys = [torch.cat((x[:, :, neg], x[:, :, image]), dim=2) for x in (self.k, self.v)]
+        seen = between(mask, (neg, image), (neg, image))
+        seen = asked(seen, tokens, self.focus if image_q.shape[2] else None)
+        z = plain(torch.cat((self.q[:, :, neg], image_q), dim=2), *keys, seen)
+        self.out[:, neg] = z[:, :tokens]
+        if not (self.rule.needs_lse and image_q.shape[2]):
+            return Part(z[:, tokens:])
+        k, v = (x[:, :, neg] for x in (self.k, self.v))
+        seen = asked(between(mask, (image,), (neg,)), 0, self.focus)
+        return Part(plain(image_q, k, v, seen), log_sum_exp(image_q, k, seen))
+
+    def finish(
+        self,
+        z_pos: Callable[[slice], Part],
+        z_negs: Callable[[slice], Iterable[Part]],
+        size: int = 0,
+        in_place: bool = False,
+    ) -> None:
+        """The image's tokens of `out`: z+ guided away from z-.
+
+        size: so many of them at a time, to bound temporaries; 0 for all at once, as a heat map takes them.
+        in_place: z+ stands there already.
+        """
+        image, focus = self.layout.image_part, self.focus
+        weights = [weight for _, weight in self.group.entries[0].spans]
+        step = size if size and focus.note is None else image.stop - image.start
+        for first in range(image.start, image.stop, step):
+            part = slice(first, min(first + step, image.stop))
+            pos, neg = z_pos(part), together(z_negs(part), weights)
+            focus.write(pos.out if in_place else self.out[:, part], pos, neg, self.rule, self.group)
 
 
 def _within(part: slice, whole: slice) -> slice:
@@ -208,66 +276,12 @@ def _within(part: slice, whole: slice) -> slice:
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
-def _merged_heads(one: Part, at: slice, other: Part, there: slice) -> Tensor:
+def _merged(one: Part, at: slice, other: Part, there: slice, with_lse: bool = False) -> Part:
     """The merge of the tokens `at` of one part and `there` of the other, (B, N, H*D) in at least fp32."""
-    merged = merge(
-        Part(one.out[:, :, at], one.lse[:, :, at]), Part(other.out[:, :, there], other.lse[:, :, there])
-    )
-    return merged.transpose(1, 2).flatten(2)
+    parts = Part(one.out[:, :, at], one.lse[:, :, at]), Part(other.out[:, :, there], other.lse[:, :, there])
+    lse = torch.logaddexp(parts[0].lse, parts[1].lse) if with_lse else None
+    return Part(merge(*parts).transpose(1, 2).flatten(2), lse)
 
 
-def _two_calls(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    group: Group,
-    plain: Plain,
-    rule: Rule,
-    out: Tensor,
-    mask: Tensor | None,
-    focus: Focus,
-) -> None:
-    """The same by the host's attention alone: once over prompt and image, once over each negative and image,
-    for no more of the image's queries than are guided.
-    """
-    own, image = layout.unguided_part, layout.image_part
-    out[:, own] = plain(*(x[:, :, own] for x in (q, k, v)), _square(mask, own))
-    image_q = focus.queries(q[:, :, image], 2) if focus.guided else q[:, :, :0]
-
-    def negative_outputs() -> Iterator[Tensor]:
-        for neg in layout.neg_parts(group):
-            tokens = neg.stop - neg.start
-            keys = [torch.cat((x[:, :, neg], x[:, :, image]), dim=2) for x in (k, v)]
-            between = _rows_of(_square(mask, neg, image), tokens, image_q.shape[2], focus)
-            z_neg = plain(torch.cat((q[:, :, neg], image_q), dim=2), *keys, between)
-            out[:, neg] = z_neg[:, :tokens]
-            yield z_neg[:, tokens:]
-
-    mean = average(negative_outputs(), [weight for _, weight in group.entries[0].spans])
-    if focus.guided:
-        focus.write(out[:, image], mean, rule, group)
-
-
-def _rows_of(square: Tensor | None, text: int, image: int, focus: Focus) -> Tensor | None:
-    """Of a mask between [text, image] the rows of those who ask: the text and `image` image tokens."""
-    if square is None or square.shape[-2] == 1 or square.shape[-2] == text + image:
-        return square
-    asked = range(text)
-    spot = [] if focus.spot is None or not focus.guided else (focus.spot.index + text).tolist()
-    return square[..., [*asked, *spot], :]
-
-
-def _of_rows(mask: Tensor | None, index: slice | Tensor) -> Tensor | None:
-    """The mask of some rows; one that is the same for all rows stays."""
-    return mask if mask is None or mask.dim() < 4 or mask.shape[0] == 1 else mask[index]
-
-
-def _square(mask: Tensor | None, *parts: slice) -> Tensor | None:
-    """The mask between the tokens of `parts`; a query dimension of size 1 stays."""
-    if mask is None:
-        return None
-    columns = torch.cat([mask[..., part] for part in parts], dim=-1)
-    if columns.shape[-2] == 1:
-        return columns
-    return torch.cat([columns[..., part, :] for part in parts], dim=-2)
+def _heads_merged(part: Part, at: slice) -> Part:
+    return Part(part.out[:, :, at].transpose(1, 2).flatten(2), part.lse[:, :, at])

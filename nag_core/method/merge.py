@@ -21,10 +21,13 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 2e-2, to
 
 
 class Part(NamedTuple):
-    """Attention over one set of keys: `out` (B, H, N, D), `lse` (B, H, N), natural log, at least fp32."""
+    """Attention over one set of keys: `out` (B, H, N, D), `lse` (B, H, N), natural log, at least fp32.
+
+    Handed to a rule with heads concatenated, (B, N, H*D); without `lse` unless the rule asks for it.
+    """
 
     out: Tensor
-    lse: Tensor
+    lse: Tensor | None = None
 
 
 class Kernel(NamedTuple):

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,6 +52,17 @@ class Scheduled:
     entry: Entry | None
 
 
+class Counts(NamedTuple):
+    """Of a batch's images: how many, how many guided, how many whose negative gave what the prompt gave; and
+    the most negatives combined for one image with their tokens.
+    """
+
+    images: int = 0
+    guided: int = 0
+    alike: int = 0
+    most: tuple[int, int] = (1, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Negative:
     """The negative prompt of every image of a batch; None where NAG stands aside: the image's negative is
@@ -70,10 +82,12 @@ class Negative:
         return sum(max((entry.tokens for entry in image), default=0) for image in entries)
 
     @property
-    def most(self) -> tuple[int, int]:
-        """The most negatives that are combined for one image, and their tokens; (1, 0) where none are."""
+    def counts(self) -> Counts:
+        """What the report says of it."""
         entries = [part.entry for schedule in self.images for part in schedule or () if part.entry]
-        return max(((len(entry.parts), entry.tokens) for entry in entries if entry.parts), default=(1, 0))
+        most = max(((len(entry.parts), entry.tokens) for entry in entries if entry.parts), default=(1, 0))
+        guided = sum(schedule is not None for schedule in self.images)
+        return Counts(len(self.images), guided, self.alike, most)
 
     def at(self, step: int) -> tuple[Entry | None, ...]:
         """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
@@ -84,9 +98,14 @@ class Negative:
         return tuple(None if schedule is None else entry_at(schedule, step) for schedule in self.images)
 
 
+def entry_number(schedule: Sequence, step: int) -> int:
+    """Which part of a schedule, of ours or of a host's, holds at sampler step `step`, see `Negative.at`."""
+    return next((number for number, part in enumerate(schedule) if step <= part.end_at_step), 0)
+
+
 def entry_at(schedule: Sequence[Scheduled], step: int) -> Entry | None:
-    """A schedule's entry at sampler step `step`, see `Negative.at`."""
-    return next((part.entry for part in schedule if step <= part.end_at_step), schedule[0].entry)
+    """The entry of that part."""
+    return schedule[entry_number(schedule, step)].entry
 
 
 def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Sequence[str]]) -> Negative:
@@ -154,11 +173,6 @@ def cross_attention_context(cond: Tensor | dict[str, Tensor]) -> Tensor:
     return context[0] if context.dim() == 3 and context.shape[0] == 1 else context  # Neo's Krea
 
 
-def projected(module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V of (B, tokens, channels) as an LDM attention makes them."""
-    return module.to_k(context), module.to_v(context)
-
-
 @dataclass(slots=True)
 class KeyValueCache:
     """K- and V- of the negative per attention layer, made at first use in the pass and constant over its
@@ -172,18 +186,20 @@ class KeyValueCache:
     made: dict[Hashable, tuple[Tensor, Tensor]] = field(default_factory=dict)
     weights: Hashable = None
     contexts: dict[Hashable, Tensor] = field(default_factory=dict)
+    embedded: dict[Hashable, dict[int, Tensor]] = field(
+        default_factory=dict
+    )  # texts as layers get them, by model
 
     def get(
         self,
         layer: Hashable,
-        module: nn.Module,
         entries: tuple[Entry, ...],
         like: Tensor,
         weights: Hashable,
-        project: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]] = projected,
+        project: Callable[[Tensor], tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor]:
-        """K, V of shape (len(entries), tokens, channels) in the device and dtype of `like`; all entries
-        equally long. As `project` makes them: a host that splits heads has their dimension, too.
+        """K and V as `project` makes them of a text (1, tokens, channels), with len(entries) rows, in the
+        device and dtype of `like`; all entries equally long.
 
         Each entry is projected on its own, so that a row does not depend on what else is in the batch.
         """
@@ -192,14 +208,12 @@ class KeyValueCache:
             self.weights = weights
         key = (layer, entries, like.device, like.dtype)
         if key not in self.made:
-            self.made[key] = self._assemble(layer, module, entries, like, weights, project)
+            if len(entries) > 1:
+                rows = [self.get(layer, (entry,), like, weights, project) for entry in entries]
+                self.made[key] = tuple(torch.cat(one) for one in zip(*rows, strict=True))
+            else:
+                self.made[key] = project(self.context(entries[0], like))
         return self.made[key]
-
-    def _assemble(self, layer, module, entries, like, weights, project) -> tuple[Tensor, Tensor]:
-        if len(entries) > 1:
-            rows = [self.get(layer, module, (entry,), like, weights, project) for entry in entries]
-            return torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])
-        return project(module, self.context(entries[0], like))
 
     def context(self, entry: Entry, like: Tensor) -> Tensor:
         """The entry's context (1, tokens, channels), brought to the device once and not once per layer."""
@@ -211,3 +225,4 @@ class KeyValueCache:
     def clear(self) -> None:
         self.made.clear()
         self.contexts.clear()
+        self.embedded.clear()

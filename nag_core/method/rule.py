@@ -10,6 +10,7 @@ import functools
 import logging
 from dataclasses import dataclass
 from types import ModuleType
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ class Rule:
     """The guidance rule of one pass, as the attention applies it.
 
     phi, tau, alpha: eq. 7-10. counter: 0-dim int64 on the device of the tensors; gains the tokens that tau
-        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons.
+        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons. needs_lse:
+        whether `combined` reads the parts' log-sum-exps; they are worked out only then.
     """
 
     phi: float
@@ -35,6 +37,7 @@ class Rule:
     method: Method
     counter: Tensor
     may_fuse: bool = True
+    needs_lse: ClassVar[bool] = False
 
     @property
     def strength(self) -> tuple[float, float, float]:
@@ -49,6 +52,21 @@ class Rule:
         guided = guidance.guide(pos, neg, *self.strength, self.method, dtype)
         self.counter.add_(guided.clipped)
         return guided.out
+
+    def combined(self, pos: Part, neg: Part, dtype: torch.dtype | None = None) -> Tensor:
+        """The same of two attention parts, `out` (B, N, C) and, with `needs_lse`, `lse` (B, H, N).
+
+        A rule that asks for log-sum-exps gets parts over disjoint keys: in joint attention z+ over prompt and
+        image, z- over the negative's tokens alone. One that asks for none gets z- over negative and image.
+        """
+        return self.guide(pos.out, neg.out, dtype)
+
+    def write(self, out: Tensor, pos: Part, neg: Part) -> None:
+        """The same over `out`, which may be `pos.out` itself."""
+        if pos.out is out and not self.needs_lse:
+            self.guide_in_place(out, neg.out)
+        else:
+            out.copy_(self.combined(pos, neg, out.dtype))
 
     def guide_in_place(self, pos: Tensor, neg: Tensor) -> None:
         """The same, written over `pos`: with the fused kernel one launch, and no tensor more."""

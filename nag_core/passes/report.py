@@ -13,18 +13,23 @@ SAME = "prompt and negative gave the same conditioning"
 class PassReport:
     """What NAG did in one sampling pass; `reason` is set when it stood aside altogether.
 
-    `layers`: how many were guided, by kind: (("", 70),) for attention layers, (("double", 19), ("single",
-    38)) for transformer blocks. `total_calls`: model calls made (some samplers make two a step);
-    `guided_calls` of them under NAG. `negatives`: the most that were combined, and their tokens. `images`:
-    how many of how many had a negative to steer away from; `alike`: of how many it gave what the prompt gave.
-    `bypassed`: NAG was installed for calls, and none of them came to it.
+    `due`: whether the settings ask for NAG in this pass. `layers`: how many were guided, by kind: (("", 70),)
+    for attention layers, (("double", 19), ("single", 38)) for transformer blocks. `total_calls`: model calls
+    made (some samplers make two a step); `due_calls` of them were to be guided, `guided_calls` were.
+    `complete`: all of these, and in them every layer and image that the job asked for. `negatives`: the most
+    that were combined, and their tokens. `images`: how many of how many had a negative to steer away from;
+    `alike`: of how many it gave what the prompt gave. `bypassed`: NAG was installed for calls, and none of
+    them came to it.
     """
 
     pass_name: str
     reason: str = ""
+    due: bool = True
     layers: tuple[tuple[str, int], ...] = ()
     guided_calls: int = 0
+    due_calls: int = 0
     total_calls: int = 0
+    complete: bool = False
     clipped_share: float | None = None
     attention: str = ""
     strength: Strength | None = None
@@ -69,9 +74,9 @@ class PassReport:
         return " + ".join([*layers, *([f"{blocks} blocks"] if blocks else [])])
 
 
-def aside(pass_name: str, reason: str) -> PassReport:
-    """The report of a pass in which NAG was asked for and stood aside."""
-    return PassReport(pass_name, reason=reason)
+def aside(pass_name: str, reason: str, due: bool = True) -> PassReport:
+    """The report of a pass in which NAG stood aside. due: off where the settings themselves leave it out."""
+    return PassReport(pass_name, reason=reason, due=due)
 
 
 def nobody(images: int, alike: int) -> str:
@@ -91,6 +96,17 @@ def left_out(empty: int, alike: int) -> str:
         return "the others' negative is empty"
     where = f"{alike} where {SAME}"
     return f"{empty} with an empty negative, {where}" if empty else where
+
+
+def verdict(reports: list[PassReport]) -> str:
+    """Whether the job was guided where it asked for it: "fully", "partly (3 of 4 calls)" or "no"."""
+    due = [report for report in reports if report.due]
+    if not any(report.applied for report in due):
+        return "no"
+    if all(report.complete for report in due):
+        return "fully"
+    guided, total = (sum(getattr(one, name) for one in due) for name in ("guided_calls", "due_calls"))
+    return f"partly ({guided} of {total} calls{', not everywhere' if guided == total else ''})"
 
 
 def summary(reports: list[PassReport], recorded: Strength | None = None) -> str:

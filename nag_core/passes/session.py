@@ -1,5 +1,7 @@
-"""One sampling pass under NAG: what it applies, what it has done so far. Created before the pass, closed
-after it.
+"""One sampling pass under NAG: what has been done so far. Made before the pass, closed after it.
+
+Nothing else writes to it. Only the closures on the cloned patcher and the job's record refer to it, so that
+it dies with the pass.
 """
 
 from __future__ import annotations
@@ -7,161 +9,101 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from nag_core.method.focus import Focus, focus_on
-from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap
-from nag_core.method.negative import KeyValueCache, Negative
-from nag_core.method.region import Region
+from nag_core.method.joint import JointCall
+from nag_core.method.negative import Counts, KeyValueCache, Negative
+from nag_core.method.rows import Batch
 from nag_core.method.rule import Rule
+from nag_core.passes.plan import Plan, Progress
 from nag_core.passes.report import PassReport
 from nag_core.settings.blocks import Block
-from nag_core.settings.parse import Settings
-from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import CONSTANT_CURVE, Curve, Window
-from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 
 MOST_PROBLEMS = 6
 
 
-def asks_nothing(settings: Settings, strength: Strength) -> str:
-    """Why the settings themselves ask for no guidance; empty if they do ask for it."""
-    if settings.window.empty:
-        return f"the window {settings.start:g}–{settings.end:g} is empty"
-    negatives = parse_negatives(settings.negatives)
-    if negatives and not any(one.weight for one in negatives):
-        return "the weights of the negatives sum to 0"
-    curve = settings.strength_curve
-    if curve.zero:
-        return "the strength over the steps is 0 everywhere"
-    # Points take the place of the scale.
-    return Method(settings.method).inert(1.0 if curve.points else strength.phi, strength.alpha)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the sampler is. `call`: model calls of the pass made so far, of `total`; prompt editing counts
-    the same.
-    """
-
-    call: int
-    total: int
-
-
 @dataclass(slots=True)
 class Session:
-    """Settings, state and counters of one pass.
+    """State and counters of one pass."""
 
-    Referenced only by the closures on the cloned patcher and by the job's record, so that it dies with the
-    pass. `attention(q, k, v, extra)` is the host's own function; `attention_name` is what the report calls
-    the path taken. `blocks`: the ones to guide, None for all. `region`: where in the picture, None for
-    everywhere. `heat`: gathers what NAG changes, None where nobody wants to see it. `texts`: names of
-    prompt's and negative's texts at a step, None where nobody can tell. `phi`: the strength of the running
-    call. `batches`: the arrangements seen, by what they hold for.
-    `at_close`: what a host keeps for the pass is freed by these. `guided_images` of `images` have a
-    negative. `armed`: calls that NAG was installed for; `faded`: calls of the window at which the curve is 0.
-    `two_calls`: a log-sum-exp kernel has failed in this
-    pass.
-    """
-
-    strength: Strength
-    method: Method
-    window: Window
+    plan: Plan
     negative: Negative
-    progress: Callable[[], Progress]
-    attention: Callable[[Tensor, Tensor, Tensor, dict], Tensor]
-    attention_name: str
-    pass_name: str = "first pass"
-    curve: Curve = CONSTANT_CURVE
-    blocks: frozenset[Block] | None = None
-    region: Region | None = None
+    blocks: frozenset[Block] | None = None  # to guide, of the model that samples; None for all
+    path: str = ""  # the attention path taken, for the report
     heat: HeatMap | None = None
-    texts: Callable[[int], tuple[Hashable, Hashable]] | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
-    at_close: list[Callable[[], None]] = field(default_factory=list)
-    phi: float = 0.0
+    batches: dict[Hashable, Batch] = field(default_factory=dict)  # arrangements seen, by what they hold for
+    at_close: list[Callable[[], None]] = field(default_factory=list)  # free what a host keeps for the pass
+    counts: Counts = field(default_factory=Counts)  # of the negative's images
+    phi: float = 0.0  # of the running call
     calls: int = 0
+    due_calls: int = 0  # to be guided
+    armed: int = 0  # NAG was installed for
+    faded: int = 0  # of the window, at which the curve is 0
     guided_calls: int = 0
     last_guided: int = 0
-    layers: dict[Hashable, str] = field(default_factory=dict)
+    layers: dict[Hashable, str] = field(default_factory=dict)  # guided at least once; the kind of each
     tokens: int = 0
     counters: dict[torch.device, Tensor] = field(default_factory=dict)
-    batches: dict[Hashable, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    images: int = 0
-    guided_images: int = 0
-    alike_images: int = 0
-    negatives: tuple[int, int] = (1, 0)
-    armed: int = 0
-    faded: int = 0
+    complete: bool = True  # nothing that was to be guided was left out so far
     closed: bool = False
     stopped: bool = False
-    two_calls: bool = False
-    may_fuse: bool = True
+    may_merge: bool = True  # no kernel with a log-sum-exp has failed in this pass
 
     def __post_init__(self) -> None:
-        self.phi = self.strength.phi
-        self.take(self.negative)
+        self.phi, self.path = self.plan.strength.phi, self.path or self.plan.attention_name
+        self.heat = HeatMap() if self.plan.with_heat else None
+        self.counts = self.negative.counts
 
-    def take(self, negative: Negative) -> None:
-        """Guides by this negative from now on: the pass's first, or that of another model's encoder."""
-        self.negative = negative
-        self.images = len(negative.images)
-        self.negatives = negative.most
-        self.guided_images = sum(schedule is not None for schedule in negative.images)
-        self.alike_images = negative.alike
+    def move(self, negative: Negative, blocks: frozenset[Block] | None) -> None:
+        """Another model samples from now on: its encoder's negative, its blocks."""
+        self.negative, self.counts, self.blocks = negative, negative.counts, blocks
 
     def begin_call(self) -> Progress | None:
         """Counts one denoiser call; where the sampler is if NAG acts on this call, else None."""
         if self.closed:
             return None
-        progress = self.progress()
+        progress = self.plan.progress()
         self.calls += 1
-        if self.stopped or not self.window.active(progress.call, progress.total):
+        if not self.plan.window.active(progress.call, progress.total):
             return None
-        self.phi = self.curve.phi(self.strength.phi, progress.call, progress.total, self.window)
+        self.phi = self.plan.phi(progress)
         self.faded += not self.phi
-        return progress if self.phi else None
+        self.due_calls += bool(self.phi)
+        return progress if self.phi and not self.stopped else None
 
-    def stop(self, reason: str, error: BaseException | None = None) -> None:
-        """No guidance for the rest of the pass; its calls are still counted."""
-        self.problem(reason, error)
-        self.stopped = True
+    def batch(self, entries: tuple, tiled: bool = False, regional: bool = False) -> Batch | None:
+        """The images of the call that has begun, and their negatives; None where there is nobody to guide.
 
-    def focus(
-        self,
-        tokens: int,
-        size: tuple[int, int] | None,
-        device: torch.device,
-        tiled: bool = False,
-        heat: HeatMap | None = None,
-    ) -> Focus:
-        """Which tokens of a layer are guided, see `focus_on`; what is left out is noted. heat: gathers the
-        changes, the pass's own unless told.
+        Kept for the pass: an index tensor made anew in every step would stall a GPU.
         """
-        found = focus_on(self.region, heat or self.heat, tokens, size, device, tiled)
-        if found.problem:
-            self.problem(found.problem)
-        return found
+        if not any(entries):
+            self.due_calls -= 1
+            return None
+        self.armed += 1
+        return self.batches.setdefault((entries, tiled, regional), Batch(entries, tiled, regional))
+
+    def chosen(self, block: Block | None) -> bool:
+        """Whether this block is to be guided."""
+        return self.blocks is None or block in self.blocks
 
     def rule(self, device: torch.device, counter: Tensor | None = None) -> Rule:
         """The guidance rule, counting clipped tokens into `counter`, or into the pass's own on that device.
 
         The sums stay on the device: reading them during the pass would stall a GPU.
         """
-        if counter is None:
-            counter = self.counters.get(device)
-        if counter is None:
-            counter = self.counters[device] = torch.zeros((), dtype=torch.int64, device=device)
-        strength = self.strength
-        return Rule(self.phi, strength.tau, strength.alpha, self.method, counter, self.may_fuse)
+        if counter is None and device not in self.counters:
+            self.counters[device] = torch.zeros((), dtype=torch.int64, device=device)
+        counter = self.counters[device] if counter is None else counter
+        plan, strength = self.plan, self.plan.strength
+        return plan.rule(self.phi, strength.tau, strength.alpha, plan.method, counter, plan.may_fuse)
 
     def count(self, layer: Hashable, tokens: int, kind: str = "") -> None:
         """Records one guided layer call. kind: of transformer block ("double"), where the report counts
@@ -172,53 +114,82 @@ class Session:
         self.layers[layer] = kind
         self.tokens += tokens
 
-    def problem(self, message: str, error: BaseException | None = None) -> None:
-        """Notes, once per pass, why NAG stood aside somewhere; the traceback goes to the debug log only."""
+    def attends(self, path: str) -> None:
+        """Names the attention path taken."""
+        self.path = path
+
+    def took(self, call: JointCall) -> None:
+        """Takes over what a joint call has counted and found out."""
+        self.rule(call.rule.counter.device).counter.add_(call.rule.counter)
+        self.path = call.path or self.path
+        if call.heat is not None:
+            self.heat.add(call.heat)
+        if call.refused:
+            self.may_merge = False
+            self.problem(*call.refused, partly=False)
+
+    def problem(self, message: str, error: BaseException | None = None, partly: bool = True) -> None:
+        """Notes, once per pass, why NAG stood aside somewhere; the traceback goes to the debug log only.
+
+        partly: off for remarks on a pass in which nothing was left out.
+        """
+        self.complete = self.complete and not partly
         if message not in self.problems and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(message)
             logger.debug("NAG: %s", message, exc_info=error)
 
+    def stop(self, reason: str, error: BaseException | None = None) -> None:
+        """No guidance for the rest of the pass; its calls are still counted."""
+        self.problem(reason, error)
+        self.stopped = True
+
+    def off(self, reason: str, error: BaseException | None = None) -> None:
+        """The same in the middle of a call."""
+        self.stop(f"off from call {self.calls} on: {reason}", error)
+
     def report(self) -> PassReport:
         """What the pass did. Waits for the device."""
         clipped = sum(int(counter) for counter in self.counters.values())
-        share = clipped / self.tokens if self.tokens and self.counters else None
         faded = self.faded > 0 and not self.armed and not self.layers
         return PassReport(
-            self.pass_name,
+            self.plan.pass_name,
             "the strength over the steps is 0 in every step of the window" if faded else "",
             layers=tuple(Counter(self.layers.values()).items()),
             guided_calls=self.guided_calls,
+            due_calls=self.due_calls,
             total_calls=self.calls,
-            clipped_share=share,
-            attention=self.attention_name,
-            strength=self.strength,
-            negatives=self.negatives,
-            images=(self.guided_images, self.images),
-            alike=self.alike_images,
+            complete=self._all_done(),
+            clipped_share=clipped / self.tokens if self.tokens and self.counters else None,
+            attention=self.path,
+            strength=self.plan.strength,
+            negatives=self.counts.most,
+            images=(self.counts.guided, self.counts.images),
+            alike=self.counts.alike,
             problems=tuple(self.problems),
             bypassed=self.armed > 0 and not self.layers,
         )
+
+    def _all_done(self) -> bool:
+        every_call = bool(self.layers) and self.guided_calls >= self.due_calls
+        return self.complete and every_call and not self.counts.alike
 
     def close(self) -> None:
         """Frees what the pass held; the counters stay readable. Safe twice, and after a device error."""
         self.closed = True
         self.cache.clear()
+        self.batches.clear()
         while self.at_close:
             self.at_close.pop()()
-        self.batches.clear()
-        self.texts = None
         # The host keeps the patched clone, and with it this object, until its next job.
-        self.progress = _after_the_pass
+        self.plan = replace(self.plan, progress=_after_the_pass, region=None)
         self.negative = Negative(())
         counters, self.counters = self.counters, {}
-        if self.region is not None:
-            self.region.spots.clear()
         try:
             if self.heat is not None:
                 self.heat.bring_home()
             self.counters = {device: counter.cpu() for device, counter in counters.items()}
         except RuntimeError as error:
-            self.problem("the share of clipped tokens could not be read from the device", error)
+            self.problem("the share of clipped tokens could not be read from the device", error, partly=False)
 
 
 def _after_the_pass() -> Progress:

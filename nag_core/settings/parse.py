@@ -95,15 +95,6 @@ class Settings:
             own.pop("scale", None)
         return replace(self, **own, explicit=self.explicit | own.keys())
 
-    def strength(self, family: str, mechanism: str = "cross") -> presets.Strength:
-        """phi, tau, alpha for a model family: what was explicit, else the preset's, else the own values (the
-        sliders under Custom; under a user preset `parse` has put its values there).
-        """
-        row = presets.values(self.preset, family or "unknown", mechanism)
-        own = {name: getattr(self, name) for name in presets.STRENGTHS}
-        row = {name: own[name] if name in self.explicit else row.get(name, own[name]) for name in own}
-        return presets.Strength(row["scale"], row["tau"], row["alpha"])
-
 
 @dataclass(frozen=True, slots=True)
 class Request:

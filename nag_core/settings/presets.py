@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nag_core.settings.families import CROSS, FAMILY, JOINT
+
 AUTO = "Auto"
 CUSTOM = "Custom"
-STRENGTHS = ("scale", "tau", "alpha")
+STRENGTHS = ("scale", "tau", "alpha")  # the fields that every preset sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +55,14 @@ VARIANTS: dict[str, Variant] = {
 
 CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5, *VARIANTS)
 
-# Families without a row of their own: the paper gives no value, so the nearest relative's is taken.
-_RELATIVES: dict[str, str] = {
-    "SD2": "SD1.5",
-    "SDXL refiner": "SDXL",
-    "SD3": "SD3.5",
-    "Chroma": "Flux",
-    "Qwen-Image": "Flux",
-    "Flux.2": "Flux",
-    "Z-Image": "Flux",
-    "Lumina 2": "Flux",
-    "Krea 2": "Flux",
-    "Ernie": "Flux",
-    "Anima": "Wan2.1",
-}
-_NEAREST = {"cross": "SDXL", "joint": "Flux"}
+_NEAREST = {CROSS: "SDXL", JOINT: "Flux"}
 
 
-def auto(family: str, mechanism: str = "cross") -> str:
+def auto(family: str, mechanism: str = CROSS) -> str:
     """The row of Table 5 for a model family; unknown families take the row of their mechanism ("cross" or
     "joint").
     """
-    if family in TABLE_5:
-        return family
-    return _RELATIVES.get(family) or _NEAREST[mechanism]
+    return FAMILY[family].row if family in FAMILY else _NEAREST[mechanism]
 
 
 def asks_model(name: str) -> bool:
@@ -85,7 +71,7 @@ def asks_model(name: str) -> bool:
     return AUTO in (name, variant.family if variant else name)
 
 
-def values(name: str, family: str = "", mechanism: str = "cross") -> dict[str, float]:
+def values(name: str, family: str = "", mechanism: str = CROSS) -> dict[str, float]:
     """What a built-in preset sets, by field name; empty for every other name. Without a `family` what depends
     on the loaded model is left out.
     """

@@ -15,7 +15,7 @@ def request(p: Any, args: Sequence[Any], user_presets: Mapping[str, Mapping[str,
     """The settings of job `p` as they will be used and recorded, and what there is to say about them."""
 
     def of_model(settings: Settings) -> Strength:
-        return Job.of(Request(settings)).strength(p.sd_model)
+        return Job.of(Request(settings)).build.strength(p.sd_model)
 
     found = mask_image.compacted(options.with_default_negative(parse(args, user_presets, of_model), p))
     return negative_text.prepared(found, p) if found.settings.enabled else found

@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nag_core.passes.report import PassReport, verdict
 from nag_core.settings import presets
 from nag_core.settings.parse import FIELD, FIELDS, Field, Settings, named
 from nag_core.webui import negative_text
 
-REPORT = "NAG report"
+REPORT, APPLIED = "NAG report", "NAG applied"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
 _CORE = presets.STRENGTHS
 _ON = FIELD["enabled"].infotext
@@ -25,7 +26,7 @@ _MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for nam
 
 def clear(parameters: dict[str, Any]) -> None:
     """Removes our keys: XYZ cells share one dict, a neighbour's values would end up in this picture."""
-    for key in (REPORT, *(field.infotext for field in FIELDS)):
+    for key in (REPORT, APPLIED, *(field.infotext for field in FIELDS)):
         parameters.pop(key, None)
 
 
@@ -49,6 +50,17 @@ def write_negatives(parameters: dict[str, Any], texts: Sequence[str]) -> None:
     """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image."""
     key = FIELD["negative"].infotext
     parameters[key] = [_writable(text, key) for text in texts]
+
+
+def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassReport]) -> None:
+    """Records what was done, for people and, in one word, for programs."""
+    parameters[REPORT], parameters[APPLIED] = sentence, verdict(reports)
+
+
+def forget_report(parameters: dict[str, Any]) -> None:
+    """Removes what the batch before has recorded."""
+    for key in (REPORT, APPLIED):
+        parameters.pop(key, None)
 
 
 def _writable(value: Any, key: str) -> Any:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from nag_core.hosts import asked
-from nag_core.hosts.diffusers import sdnext
+from nag_core.hosts import asked, which
+from nag_core.hosts.base import Host
 from nag_core.settings.parse import Request, Settings
 from nag_core.settings.weighted import Weighted, parse_negatives, written
 from nag_core.webui.wildcards import drawn
@@ -95,8 +95,8 @@ def _prepared(settings: Settings, p: Any, notes: list[str]) -> Settings:
         notes.append("the NAG negative is not used beside several negatives")
         return settings
     each = [_plain(text, p, notes) for text in drawn(_styled(settings.negative, p), p, notes)]
-    # SD.Next records a list as one text: there the first image's are everybody's.
-    differ = len({*each}) > 1 and not sdnext.present()
+    # Where a host records a list as one text, the first image's are everybody's.
+    differ = len({*each}) > 1 and (which.detected() or Host).records_by_image
     return replace(settings, negative=each[0], each_negative=tuple(each) if differ else ())
 
 

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core.hosts.diffusers import sdnext
-from nag_core.hosts.diffusers.applied import NOT_ON_DIFFUSERS
+from nag_core.hosts import which
+from nag_core.hosts.base import Host
 from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.settings.user_presets import Store
 from nag_core.webui import infotext, mask_image, options, preset_controls, prompt_box
-
-_NEGATIVE_HINT = "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
-_SDNEXT_NEGATIVE_HINT = (
-    "Empty: the main negative prompt. (weights:1.2) where the prompt's are read; the report says where not."
-)
-# SD.Next's style sheet hides the tick in the header, and shows the section's content while it is ticked.
-_ON_SDNEXT = (
-    "NAG is <b>on</b> while this section is open. It acts on the Text and Image tabs; Control and Video run "
-    "no extensions. Not in this WebUI yet: {}."
-)
 
 _HIRES = (("hires", "hires_scale"), ("hires_tau", "hires_alpha"))
 # Two to a row at most: in a third of the settings column the labels break.
@@ -36,18 +26,19 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
     from modules.ui_components import InputAccordion
 
     made: dict[str, Any] = {}
+    host = which.detected() or Host  # what holds for most, where the WebUI is not known
     advanced = options.read(options.ADVANCED)
     with InputAccordion(False, label="NAG", elem_id=script.elem_id("enabled")) as made["enabled"]:
-        if sdnext.present():
-            gr.HTML(_ON_SDNEXT.format(", ".join(FIELD[name].label for name in NOT_ON_DIFFUSERS)))
+        if host.notice:
+            gr.HTML(host.notice.format(", ".join(FIELD[name].label for name in host.lacks)))
         for row in _ROWS:
             with gr.Row(visible=row not in _HIRES or (advanced and not script.is_img2img)):
-                made.update({name: _component(gr, script, FIELD[name], store) for name in row})
+                made.update({name: _component(gr, script, FIELD[name], store, host) for name in row})
             if "preset" in row:
                 tools = preset_controls.build(gr, script)
         with gr.Accordion("Advanced", open=False, visible=advanced, elem_id=script.elem_id("advanced")):
-            made.update({f.name: _component(gr, script, f, store) for f in FIELDS if f.advanced})
-            if not sdnext.present():
+            made.update({f.name: _component(gr, script, f, store, host) for f in FIELDS if f.advanced})
+            if "mask_image" not in host.lacks:
                 _mask_upload(gr, script, made["mask_image"])
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
         kept = gr.Number(0, label="Kept for a later setting", visible=False, elem_id=script.elem_id("kept"))
@@ -62,9 +53,9 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
     return components, fields, [reader for _, reader in fields]
 
 
-def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
+def _component(gr: Any, script: Any, field: Field, store: Store, host: type[Host] | Host) -> Any:
     # Arguments have their places: what does nothing here is hidden, not left out.
-    works = not (sdnext.present() and field.name in NOT_ON_DIFFUSERS)
+    works = field.name not in host.lacks
     named = {"label": field.label, "elem_id": script.elem_id(field.name), "visible": works}
     if field.kind == "choice":
         of_presets = field.name == "preset"
@@ -72,8 +63,9 @@ def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
         choices = preset_controls.choices(store) if of_presets else list(field.choices)
         return gr.Dropdown(choices, value=field.default, **named)
     if field.kind == "text":
+        hint = field.help if field.advanced else host.negative_hint
         own = {"elem_classes": [prompt_box.PROMPT]} if field.name in prompt_box.BOXES else {}
-        box = gr.Textbox(field.default, lines=field.lines, placeholder=_hint(field), **named, **own)
+        box = gr.Textbox(field.default, lines=field.lines, placeholder=hint, **named, **own)
         box.do_not_save_to_config = field.advanced
         if own:
             prompt_box.add_counter(gr, script, field.name, box)
@@ -84,13 +76,6 @@ def _component(gr: Any, script: Any, field: Field, store: Store) -> Any:
     # Ranges and defaults frozen in a user's ui-config.json would outlive every release of ours.
     slider.do_not_save_to_config = True
     return slider
-
-
-def _hint(field: Field) -> str:
-    """What stands in an empty text box."""
-    if field.advanced:
-        return field.help
-    return _SDNEXT_NEGATIVE_HINT if sdnext.present() else _NEGATIVE_HINT
 
 
 def _mask_upload(gr: Any, script: Any, text: Any) -> None:

@@ -51,7 +51,7 @@ def register(demo: Any, app: Any, store: Store, status: Status) -> None:
 def version() -> dict[str, str]:
     """What to name in a report: the release, the code that really runs, and the WebUI as it is recognised."""
     try:
-        host = which.name()
+        host = which.detect().name
     except UnsupportedHost as reason:
         host = str(reason)
     return {

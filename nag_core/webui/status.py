@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from nag_core.passes.report import PassReport
+from nag_core.passes.report import PassReport, verdict
 from nag_core.settings.parse import FIELDS, Settings
 from nag_core.settings.presets import Strength
 
@@ -26,13 +26,15 @@ class Status:
             "strength": _strength(strength),
             "family": family,
             "report": None if settings.enabled else "off",
+            "applied": None if settings.enabled else "no",
             "passes": [],
         }
 
     def reported(self, sentence: str, reports: list[PassReport]) -> None:
         """A batch of that job has ended; of several batches the last one counts."""
         passes = [_pass(one) for one in reports]
-        self.last = {**(self.last or {}), "time": _now(), "report": sentence, "passes": passes}
+        said = {"report": sentence, "applied": verdict(reports), "passes": passes}
+        self.last = {**(self.last or {}), "time": _now(), **said}
 
 
 def _pass(one: PassReport) -> dict[str, Any]:

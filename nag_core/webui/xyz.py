@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from nag_core.hosts import asked
-from nag_core.hosts.diffusers import sdnext
+from nag_core.hosts import asked, which
 from nag_core.settings import presets
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
 from nag_core.settings.parse import ALIASES, FIELD, FIELDS, OVERRIDES_SLOT, Field, parse
@@ -120,11 +119,12 @@ def _apply_settings(read: Callable[[str], dict[str, Any]], load: UserPresets) ->
 
 
 def _confirm(read: Callable[[Any], Any]) -> Callable[[Any, list[Any]], None] | None:
-    """Reads all values before the first picture. None on SD.Next, which keeps what this raises to itself and
-    answers without a picture (its scripts/xyz_grid.py, process_axis): there the cells' labels, which are
-    made before the first picture as well, raise it.
+    """Reads all values before the first picture. None where the host (SD.Next) keeps what this raises to
+    itself and answers without a picture (its scripts/xyz_grid.py, process_axis): there the cells' labels,
+    which are made before the first picture as well, raise it.
     """
-    if sdnext.present():
+    host = which.detected()
+    if host is not None and not host.confirms_axes:
         return None
 
     def confirm(p: Any, xs: list[Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nag_core.hosts.patcher.unet import cross_attention_layers
+from nag_core.hosts.ldm_unet import cross_attention_layers
 
 ON = {"enabled": True, "scale": 4, "alpha": 0.5}
 ALL_BLOCKS = "input middle output"
@@ -38,16 +38,16 @@ def model(host, job):
 @pytest.fixture
 def patched(host, monkeypatch):
     """The number of attention layers that NAG was put on, call by call."""
-    from nag_core.hosts.patcher import modifier
+    from nag_core.hosts.patcher import unet
 
     seen = []
-    original = modifier.patch_attn2
+    original = unet.patch_attn2
 
     def count(options, layers, call):
         seen.append(sorted(layers))
         return original(options, layers, call)
 
-    monkeypatch.setattr(modifier, "patch_attn2", count)
+    monkeypatch.setattr(unet, "patch_attn2", count)
     return seen
 
 
@@ -181,16 +181,16 @@ def test_in_the_first_layer_of_the_first_call_nothing_outside_changes(job, model
 
     width, height = size
     seen = {}
-    original = unet._guide_rows
+    original = unet.guide
 
-    def record(pos, marks, key, call, attend, may_write):
+    def record(session, pos, layer, rows, size, *more, **named):
         before = pos.clone()
-        after = original(pos, marks, key, call, attend, may_write)
-        if key not in seen:
-            seen[key] = ((before != after).any(-1)[-1], call.size, pos.shape[1])
+        after = original(session, pos, layer, rows, size, *more, **named)
+        if layer.key not in seen:
+            seen[layer.key] = ((before != after).any(-1)[-1], size, pos.shape[1])
         return after
 
-    monkeypatch.setattr(unet, "_guide_rows", record)
+    monkeypatch.setattr(unet, "guide", record)
     white = "left" if mask == "Inside" else "right"
     given = {**ON, "mask": mask, "mask_image": png(half(width, height, white)), "mask_feather": 0}
     job([given], width=width, height=height)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nag_core.hosts.patcher.unet import cross_attention_layers
+from nag_core.hosts.ldm_unet import cross_attention_layers
 from nag_core.method.rule import Rule
 from tests.contract.test_odd_jobs import hooks
 

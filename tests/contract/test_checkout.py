@@ -6,7 +6,7 @@ A host update that breaks the extension fails here, without a server and a check
 import pytest
 import torch
 
-from nag_core.hosts.patcher.unet import cross_attention_layers
+from nag_core.hosts.ldm_unet import cross_attention_layers
 from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
 from tests.contract.checkout import Engine, Run, embedding, unet
 from tests.contract.test_xyz import AXES

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nag_core.hosts import which
-from nag_core.hosts.patcher.unet import cross_attention_layers
+from nag_core.hosts.ldm_unet import cross_attention_layers
 from tests.contract.checkout import Engine, Run, unet
 
 PROBES = {}

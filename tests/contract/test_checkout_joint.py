@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nag_core.hosts import which
-from nag_core.hosts.patcher.joint_model import replaced
+from nag_core.hosts.patcher.networks import replaced
 from tests.contract.checkout import TOKENS, WIDTH, Engine, Model, Run, embedding, filled
 from tests.reference import nag
 

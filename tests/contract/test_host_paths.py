@@ -3,7 +3,7 @@
 import sys
 from contextlib import contextmanager
 from copy import copy
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -302,19 +302,22 @@ def test_a_second_models_encoder_that_makes_the_prompt_of_the_negative_is_said(h
 
 
 def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, monkeypatch):
-    from nag_core.hosts import base
+    from nag_core.hosts import model as loaded
     from nag_core.hosts.patcher import modifier
+    from nag_core.hosts.unsupported import UnsupportedHost
 
     tried = []
 
     def fail(*args):
         tried.append(1)
-        raise base.UnsupportedHost("no such text encoder")
+        raise UnsupportedHost("no such text encoder")
 
     monkeypatch.setattr(modifier, "installed", lambda *args: False)
     job()
-    original = base.check_model
-    monkeypatch.setattr(base, "check_model", lambda *args: original(*args) if not tried_before() else fail())
+    original = loaded.check_model
+    monkeypatch.setattr(
+        loaded, "check_model", lambda *args: original(*args) if not tried_before() else fail()
+    )
     started = []
 
     def tried_before():
@@ -346,13 +349,15 @@ def test_adetailers_inner_jobs_leave_the_outer_pictures_report_alone(host, job, 
 
 def test_installing_twice_leaves_one_modifier(host, job, script):
     from nag_core.hosts.patcher import modifier
+    from nag_core.hosts.patcher.forge import Forge
+    from tests import sessions as sessions_of
 
     p, _ = job(ON)
     model = host.shared.sd_model
     model.forge_objects = model.forge_objects_original.shallow_copy()
-    sessions = [SimpleNamespace(begin_call=lambda: None, at_close=[]) for _ in range(2)]
+    sessions = [sessions_of.made((4, 2.5, 0.5)) for _ in range(2)]
     for session in sessions:
-        modifier.install(model, SimpleNamespace(joint_model=lambda network: None), session)
+        modifier.install(model, Forge(), session)
     assert not modifier.installed(model, sessions[0])
     assert modifier.installed(model, sessions[1])
     assert len(model.forge_objects.unet.model_options["conditioning_modifiers"]) == 1

@@ -81,7 +81,7 @@ def test_the_negative_is_encoded_once_per_batch_and_pass(host, job, model, monke
 
 
 def test_keys_and_values_are_projected_once_per_layer_and_pass(job, model):
-    from nag_core.hosts.patcher.unet import cross_attention_layers
+    from nag_core.hosts.ldm_unet import cross_attention_layers
 
     calls = []
     handles = [
@@ -172,9 +172,9 @@ def test_an_encoder_that_fails_costs_the_guidance_and_is_reported(job, model, mo
 
 
 def test_a_model_without_cross_attention_is_named(job, monkeypatch):
-    from nag_core.hosts import base
+    from nag_core.hosts import model as loaded
 
-    monkeypatch.setattr(base, "cross_attention_layers", lambda network: {})
+    monkeypatch.setattr(loaded, "cross_attention_layers", lambda network: {})
     _, processed = job(ON)
     assert "has no attention over text that NAG knows" in processed.infotexts[0]
 

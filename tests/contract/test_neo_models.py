@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from nag_core.hosts.ldm_unet import cross_attention_layers
 from nag_core.hosts.patcher.cross import patch_cross_call
 from nag_core.hosts.patcher.joint import patch_model_call
 from nag_core.hosts.patcher.neo import Neo
-from nag_core.hosts.patcher.unet import Call, cross_attention_layers, patch_attn2
+from nag_core.hosts.patcher.unet import Step, patch_attn2
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Batch
 from tests.contract import neo_models as neo
+from tests.sessions import replan
 from tests.unit.test_joint import STRENGTH, error, session
 
 EACH = pytest.mark.parametrize("family", neo.KINDS)
@@ -49,10 +51,10 @@ def call(kind, network, tensors, entries, marks, used=None, run=None):
     assert (crossing is None) is (kind.hooked or not kind.cross)
     batch = Batch(tuple(entries))
     if kind.hooked:
-        used.attention = host.attention
-        options = patch_attn2({}, cross_attention_layers(network), Call(used, batch, "w"))
+        replan(used, attention=host.attention)
+        options = patch_attn2({}, cross_attention_layers(network), Step(used, batch, "w"))
     elif kind.cross:
-        options = patch_cross_call({}, crossing, used, batch, "w")
+        options = patch_cross_call({}, crossing, Step(used, batch, "w"))
     else:
         options = patch_model_call({}, joint, used, batch)
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from nag_core.hosts.ldm_unet import cross_attention_layers
 from nag_core.hosts.patcher import reuse
-from nag_core.hosts.patcher.unet import cross_attention_layers
 
 ON = [{"enabled": True, "scale": 4, "negative": "blue"}]
 LAYERS = 7
@@ -43,7 +43,7 @@ def without_reuse(monkeypatch):
     @contextmanager
     def switched():
         with monkeypatch.context() as patched:
-            patched.setattr("nag_core.hosts.patcher.modifier.may_change", lambda options: True)
+            patched.setattr("nag_core.hosts.patcher.unet.may_change", lambda options: True)
             yield
 
     return switched
@@ -266,7 +266,7 @@ def test_a_host_whose_conditions_look_different_loses_only_the_speed(job, comput
     def fail(*args):
         raise KeyError("model_conds")
 
-    monkeypatch.setattr("nag_core.hosts.patcher.modifier.traced", fail)
+    monkeypatch.setattr("nag_core.hosts.patcher.unet.traced", fail)
     _, found = job(ON)
     assert pixels(found) == pixels(wanted)
     assert "7 layers × 4/4 steps" in found.infotexts[0]

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.hosts.diffusers.sdnext import AS_WORDS
 from nag_core.method.negative import KeyValueCache
-from nag_core.webui.pipelines import AS_WORDS
 from tests import diffusers_pipelines as pipelines
 from tests.extras import needs_pipelines
 
@@ -391,13 +391,12 @@ def test_schedules_of_negative_and_prompt_by_the_hosts_parser(draw):
 
 def test_words_that_take_turns_are_projected_once_each(draw, monkeypatch):
     made = []
-    original = KeyValueCache._assemble
+    original = KeyValueCache.get
 
-    def watched(self, layer, *args):
-        made.append(layer)
-        return original(self, layer, *args)
+    def watched(self, layer, entries, like, weights, project):
+        return original(self, layer, entries, like, weights, lambda text: made.append(layer) or project(text))
 
-    monkeypatch.setattr(KeyValueCache, "_assemble", watched)
+    monkeypatch.setattr(KeyValueCache, "get", watched)
     p, found = draw([{"scale": 4, "negative": "[blue|dark]"}], parser=Parser, steps=6)
     assert "6/6 steps" in report(p)
     assert len(made) == 2 * len(set(made)), "two texts, each layer's keys and values once"

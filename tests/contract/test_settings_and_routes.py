@@ -340,13 +340,16 @@ def test_status_tells_what_the_last_job_asked_resolved_and_did(routes, job):
         4,
     )
     assert one["applied"] is True
+    assert (one["complete"], one["due_calls"], found["applied"]) == (True, 2, "fully")
     assert 0 <= one["clipped_share"] <= 1
 
 
 def test_status_of_both_passes_and_of_a_job_that_stood_aside(routes, job):
     job([{"hires": "Hires only"}], enable_hr=True, hr_scale=2, denoising_strength=0.5, hr_cfg=1)
-    first, second = routes().get("/nag/v1/status").json()["passes"]
+    found = routes().get("/nag/v1/status").json()
+    first, second = found["passes"]
     assert (first["applied"], second["applied"]) == (False, True)
+    assert found["applied"] == "fully", "the first pass was not asked for"
     assert first["reason"] == "hires is set to Hires only"
 
 
@@ -356,6 +359,50 @@ def test_status_of_a_job_with_nag_off(routes, job):
     found = routes().get("/nag/v1/status").json()
     assert found["settings"]["enabled"] is False
     assert (found["report"], found["passes"], found["strength"]) == ("off", [], None)
+    assert found["applied"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("nag", "fields", "applied"),
+    [
+        ({}, {}, "fully"),
+        ({"hires": "First pass"}, {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5}, "fully"),
+        ({}, {"negative_prompt": ""}, "no"),
+        ({"scale": 0}, {}, "no"),
+        ({"negative": "a circle"}, {}, "no"),
+    ],
+)
+def test_the_infotext_says_in_a_word_whether_nag_was_applied(job, nag, fields, applied):
+    _, processed = job([{"scale": 3, **nag}], **fields)
+    assert f"NAG applied: {applied}" in processed.infotexts[0]
+
+
+def test_a_layer_that_fails_and_a_call_left_out_make_a_part_of_it(job, monkeypatch):
+    from nag_core.hosts.patcher import unet
+    from nag_core.method import cross
+
+    original, seen = cross.guide, []
+
+    def once(*args):
+        seen.append(args)
+        return 1 / 0 if len(seen) == 1 else original(*args)
+
+    monkeypatch.setattr(cross, "guide", once)
+    _, processed = job([{}])
+    assert "NAG applied: partly (4 of 4 calls, not everywhere)" in processed.infotexts[0].replace('"', "")
+    monkeypatch.undo()
+    calls = []
+
+    def refuse(options, *args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise ValueError("no room")
+        return patch(options, *args)
+
+    patch = unet.patch_attn2
+    monkeypatch.setattr(unet, "patch_attn2", refuse)
+    _, processed = job([{}])
+    assert "NAG applied: partly (3 of 4 calls)" in processed.infotexts[0]
 
 
 ROUTES = ("version", "schema", "presets", "status")

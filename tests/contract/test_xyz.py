@@ -286,7 +286,7 @@ def confirming(request, monkeypatch, grid):
     """Hosts either hand on what `confirm` raises, or keep it to themselves and answer without a picture."""
     ours = list(grid.axis_options)
     if request.param == "SD.Next":
-        monkeypatch.setattr(sdnext, "present", lambda: True)
+        monkeypatch.setattr(sdnext, "probe", sdnext.SDNext)
         register()
         assert {o.confirm for o in grid.axis_options if o.label.startswith("[NAG] ")} == {None}
     yield

@@ -11,8 +11,10 @@ from nag_core.hosts import which
 from nag_core.hosts.a1111.host import A1111
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.negative import Entry, Negative, Scheduled
-from nag_core.passes.session import Progress
+from nag_core.passes.plan import Progress
+from nag_core.settings.schedule import Window
 from tests import reference
+from tests.sessions import replan
 from tests.unit.test_joint import STRENGTH, error, normal, session
 
 WIDTH, CONTEXT, HEADS = 16, 12, 2
@@ -118,12 +120,12 @@ def prepared(entries, parts, at_once=True):
     """A pass of as many images with NAG installed: (denoiser, network, session, p, sd_model)."""
     host, network, used = A1111(), UNet(), session()
     used.negative = Negative(tuple(None if one is None else (Scheduled(9, one),) for one in entries))
-    used.attention = host.attention
+    replan(used, attention=host.attention)
     sd_model = SimpleNamespace(model=SimpleNamespace(diffusion_model=network))
     p = SimpleNamespace(sampler=SimpleNamespace())
     denoiser = Denoiser(network, parts, lambda: host.begin_call(p, sd_model, used), at_once)
     p.sampler.model_wrap_cfg = denoiser
-    used.progress = lambda: Progress(denoiser.step, denoiser.total_steps)
+    replan(used, progress=lambda: Progress(denoiser.step, denoiser.total_steps))
     host.install(p, sd_model, used)
     return denoiser, network, used, p, sd_model
 
@@ -279,7 +281,7 @@ def test_attention_that_another_extension_replaced_is_left_to_it():
 
 def test_an_error_of_ours_costs_the_guidance_not_the_picture(monkeypatch):
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
-    used.attention = lambda *_: 1 / 0
+    replan(used, attention=lambda *_: 1 / 0)
     x, cond, uncond = (
         normal(1, 6, WIDTH, seed=1),
         normal(1, 7, CONTEXT, seed=2),
@@ -304,7 +306,7 @@ def test_a_second_install_replaces_the_first_and_a_refiner_is_noticed():
 
 def test_outside_the_window_nothing_is_hooked():
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
-    used.window = type(used.window)(0.0, 0.25)
+    replan(used, window=Window(0.0, 0.25))
     x, cond, uncond = (
         normal(1, 6, WIDTH, seed=1),
         normal(1, 7, CONTEXT, seed=2),

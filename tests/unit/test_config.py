@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nag_core.settings import presets
+from nag_core.settings import strength as strengths
 from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
 
@@ -118,18 +119,18 @@ def test_overrides_that_are_no_json_object_are_ignored_and_said(slot):
 
 def test_a_preset_supplies_the_strength_and_the_sliders_are_ignored():
     settings = parse([True, "SD1.5", 9, 9, 0.9]).settings
-    assert settings.strength("SDXL") == presets.TABLE_5["SD1.5"]
+    assert strengths.of(settings, "SDXL") == presets.TABLE_5["SD1.5"]
 
 
 def test_custom_takes_the_sliders():
     settings = parse([True, "Custom", 9, 5, 0.9]).settings
-    assert settings.strength("SDXL") == presets.Strength(9, 5, 0.9)
+    assert strengths.of(settings, "SDXL") == presets.Strength(9, 5, 0.9)
 
 
 def test_what_a_dict_gives_wins_over_the_preset_and_the_rest_stays_the_presets():
     settings = parse([{"scale": 4}]).settings
-    assert settings.strength("SD1.5") == presets.Strength(4.0, 2.5, 0.375)
-    assert settings.strength("SDXL") == presets.Strength(4.0, 2.5, 0.5)
+    assert strengths.of(settings, "SD1.5") == presets.Strength(4.0, 2.5, 0.375)
+    assert strengths.of(settings, "SDXL") == presets.Strength(4.0, 2.5, 0.5)
 
 
 def test_auto_takes_table_5_of_the_paper():
@@ -140,7 +141,7 @@ def test_auto_takes_table_5_of_the_paper():
         "SD1.5": (2, 2.5, 0.375),
     }  # fmt: skip
     for family, row in table.items():
-        assert parse([{}]).settings.strength(family) == presets.Strength(*row)
+        assert strengths.of(parse([{}]).settings, family) == presets.Strength(*row)
 
 
 def test_auto_for_an_unknown_model_takes_the_row_of_its_mechanism():
@@ -159,7 +160,7 @@ def test_auto_for_an_unknown_model_takes_the_row_of_its_mechanism():
 )
 def test_a_variant_sets_what_it_is_named_for_and_the_sliders_keep_the_rest(name, strength, window):
     settings = parse([True, name, 9, 9, 0.9, 0.1, 0.9]).settings
-    assert settings.strength("SD1.5") == strength
+    assert strengths.of(settings, "SD1.5") == strength
     assert (settings.start, settings.end) == window
 
 
@@ -170,7 +171,7 @@ def test_a_user_preset_supplies_its_values_and_the_sliders_keep_the_rest():
     request = parse([True, "my look", 9, 9, 0.9, 0.2, 0.9, "", "NAG"], MINE)
     assert request.notes == ()
     assert request.settings.preset == "My Look"
-    assert request.settings.strength("SDXL") == presets.Strength(3, 2, 0.3)
+    assert strengths.of(request.settings, "SDXL") == presets.Strength(3, 2, 0.3)
     assert (request.settings.start, request.settings.end, request.settings.method) == (0.2, 0.5, "NASA")
 
 
@@ -183,7 +184,7 @@ def test_what_is_named_wins_over_a_user_preset(given_by):
         else [True, *(f.default for f in FIELDS[1:OVERRIDES_SLOT]), json.dumps(named)]
     )
     settings = parse(args, MINE).settings
-    assert settings.strength("SDXL") == presets.Strength(7, 2, 0.3)
+    assert strengths.of(settings, "SDXL") == presets.Strength(7, 2, 0.3)
     assert (settings.end, settings.method) == (1.0, "NASA")
 
 
@@ -192,7 +193,7 @@ def test_what_is_named_wins_over_a_user_preset(given_by):
 def test_a_vanished_user_preset_is_auto_with_a_note(args, stored):
     request = parse(args, stored)
     assert request.settings.preset == "Auto"
-    assert request.settings.strength("SD1.5") == presets.TABLE_5["SD1.5"]
+    assert strengths.of(request.settings, "SD1.5") == presets.TABLE_5["SD1.5"]
     assert any("My Look" in note for note in request.notes)
 
 
@@ -204,7 +205,7 @@ def test_user_presets_add_nothing_to_the_frozen_tokens():
 
 def test_values_of_a_user_preset_are_held_to_the_ranges():
     settings = parse([True, "wild"], {"wild": {"scale": 99, "tau": "x", "alpha": None, "end": -1}}).settings
-    assert settings.strength("SDXL") == presets.Strength(20, 2.5, FIELD["alpha"].default)
+    assert strengths.of(settings, "SDXL") == presets.Strength(20, 2.5, FIELD["alpha"].default)
     assert settings.end == 0
 
 

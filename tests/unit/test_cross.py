@@ -4,14 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from nag_core.hosts.patcher.unet import Call, cross_attention_layers, patch_attn2, replaced_forward
-from nag_core.method.guidance import Method
+from nag_core.hosts.ldm_unet import cross_attention_layers, replaced_forward
+from nag_core.hosts.patcher.unet import Step, patch_attn2
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
-from nag_core.passes.session import Progress, Session
-from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import Window
-from tests import reference
+from nag_core.passes.plan import Progress
+from tests import reference, sessions
 
 HEADS, DIM, CONTEXT = 2, 20, 12
 KEY = ("input", 1, 0)
@@ -32,11 +30,7 @@ def host_attention(q, k, v, extra):
 
 
 def session(phi=4.0, tau=2.5, alpha=0.5):
-    progress = Progress(0, 4)
-    return Session(
-        Strength(phi, tau, alpha), Method.NAG, Window(), Negative(()), lambda: progress, host_attention,
-        "sdpa",
-    )  # fmt: skip
+    return sessions.made((phi, tau, alpha), attention=host_attention, attention_name="sdpa")
 
 
 def entry(tokens=9, seed=0, dtype=torch.float32):
@@ -56,7 +50,7 @@ def tensors(rows, tokens=35, text=7, dtype=torch.float32, seed=1):
 def run(q, k, v, entries, marks, module=None, options=None, tiled=False, regional=False, used=None):
     used = used or session()
     module = module or Attention(q.dtype)
-    call = Call(used, Batch(tuple(entries), tiled, regional), "weights")
+    call = Step(used, Batch(tuple(entries), tiled, regional), "weights")
     patched = patch_attn2(options or {}, {KEY: module}, call)
     replace = patched["transformer_options"]["patches_replace"]["attn2"][KEY]
     return replace(q, k, v, {"n_heads": HEADS, "cond_or_uncond": list(marks)})
@@ -231,7 +225,7 @@ def test_a_closed_session_holds_nothing_of_the_job():
     used.negative = Negative((None,))
     used.close()
     assert used.negative.images == ()
-    assert used.progress() == Progress(0, 0)
+    assert used.plan.progress() == Progress(0, 0)
 
 
 def test_the_hosts_options_are_copied_not_changed():
@@ -297,7 +291,7 @@ def test_a_forward_put_on_the_module_by_someone_else_is_left_in_charge():
     module.forward = lambda *a, **k: None
     assert replaced_forward(module)
     used = session()
-    patched = patch_attn2({}, {KEY: module}, Call(used, Batch((entry(),)), "w"))
+    patched = patch_attn2({}, {KEY: module}, Step(used, Batch((entry(),)), "w"))
     assert patched["transformer_options"]["patches_replace"]["attn2"] == {}
     assert used.problems
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from nag_core.hosts.patcher.cross import patch_cross_call
 from nag_core.hosts.patcher.neo import Neo
+from nag_core.hosts.patcher.unet import Step
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Batch
 from tests import reference
@@ -155,7 +156,7 @@ def negative(model, tokens, seed):
 def call(model, entries, marks, rows, used, tokens=7):
     x, picture = normal(rows, 6, WIDTH, seed=1), normal(rows, 4, WIDTH, seed=3)
     context = texts(model, rows, tokens, 2)
-    options = patch_cross_call({}, Neo().cross_model(model), used, Batch(tuple(entries)), "w")
+    options = patch_cross_call({}, Neo().cross_model(model), Step(used, Batch(tuple(entries)), "w"))
 
     def apply_model(x, timestep, c_crossattn, transformer_options, **more):
         return model(x, timestep, c_crossattn, picture)

@@ -9,14 +9,12 @@ from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import FOREVER, entry, static
 from nag_core.hosts.unsupported import UnsupportedHost
-from nag_core.method.guidance import Method
+from nag_core.method import joint as joint_call
 from nag_core.method.negative import Scheduled, mixed
 from nag_core.method.rows import Batch
-from nag_core.passes import joint_call
-from nag_core.passes.session import Progress, Session
+from nag_core.passes.plan import Progress
 from nag_core.settings.blocks import listing
-from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import Window
+from tests import sessions
 from tests.diffusers_models import BATCH, CASES
 from tests.diffusers_reference import Cross, Joint
 from tests.extras import needs_any_diffusers
@@ -40,15 +38,8 @@ class Given:
 
     def __init__(self, entries, phi=STRENGTH[0], blocks=None):
         self.entries, self.failures = tuple(entries), []
-        self.session = Session(
-            Strength(phi, *STRENGTH[1:]),
-            Method.NAG,
-            Window(),
-            static(entries),
-            lambda: Progress(0, 1),
-            None,
-            "",
-            blocks=blocks,
+        self.session = sessions.made(
+            (phi, *STRENGTH[1:]), static(entries), blocks, progress=lambda: Progress(0, 1)
         )
 
     def arrived(self, context):
@@ -233,7 +224,7 @@ def test_phi_zero_changes_no_bit_with_the_negative_riding_along(name):
     model = case.model(torch.float32)
     context, mask, negative, neg_mask = texts(case, torch.float32)
     source = Given(entries_of(model, negative, neg_mask), phi=0.0)
-    source.session.two_calls = True  # merged parts round differently from the undivided attention
+    source.session.may_merge = False  # merged parts round differently from the undivided attention
     found = guided(case, model, source, context, mask)
     assert source.failures == source.session.problems == []
     assert torch.equal(found, case.call(model, BATCH, context, mask))
@@ -263,7 +254,7 @@ def test_each_image_has_its_own_negative_of_any_length(name):
 @pytest.mark.parametrize("name", ["pixart", "sana", "wan", "wan-i2v"])
 def test_pads_are_no_keys(name, monkeypatch):
     """PixArt's and SANA's are left out, Wan's are one key together."""
-    from nag_core.hosts.diffusers import cross_call
+    from nag_core.hosts.diffusers import cross as cross_call
 
     seen = []
 
@@ -331,7 +322,7 @@ def test_a_text_that_cannot_be_widened_costs_the_guidance_not_the_picture(name, 
     model = case.model(torch.float32)
     context, mask, negative, neg_mask = texts(case, torch.float32)
     plain, before = case.call(model, BATCH, context, mask), state(model)
-    monkeypatch.setattr("nag_core.hosts.diffusers.joint_call.with_negative", lambda *_: 1 / 0)
+    monkeypatch.setattr("nag_core.hosts.diffusers.joint.with_negative", lambda *_: 1 / 0)
     source = Given(entries_of(model, negative, neg_mask))
     assert torch.equal(guided(case, model, source, context, mask), plain)
     assert source.failures == ["ZeroDivisionError: division by zero"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nag_core.evaluate import __main__ as evaluate
-from nag_core.evaluate import client, pairs, scores
+from nag_core.evaluate import answer, client, pairs, scores
 from nag_core.evaluate.pairs import Pair
 from tests.standin import REPORT, StandIn, Worker, serving
 
@@ -512,3 +512,23 @@ def test_damaged_settings_end_in_one_line(run, tmp_path, capsys, text):
 def test_scoring_a_folder_without_a_run_ends_in_one_line(tmp_path, capsys):
     assert evaluate.main(["--score-only", "--out", str(tmp_path / "nothing")]) == 2
     assert "holds no run" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        # As 0.1 wrote it, the sentence only.
+        ('NAG report: "70 layers × 4/4 steps, 12 % of tokens clipped by τ, attention_pytorch"', True),
+        ('NAG report: "7 layers × 1/4 steps, sdpa, off from call 2 on: out of memory"', False),
+        ("NAG report: not applied: the negative prompt is empty", False),
+        ('NAG report: "7 layers × 4/4 steps, sdpa, TypeError in some layers, which ran unguided"', False),
+        # Since then in a key of its own, whatever the sentence says.
+        ("NAG applied: fully, NAG report: off from call 2 on a holiday", True),
+        ("NAG applied: partly (3 of 4 calls), NAG report: 7 layers", False),
+        ('NAG applied: "partly (4 of 4 calls, not everywhere)", NAG report: 7 layers', False),
+        ("NAG applied: no, NAG report: 7 layers", False),
+    ],
+)
+def test_pictures_of_every_release_say_whether_they_count(said, counts):
+    text = f"a circle\nSteps: 4, CFG scale: 1, Seed: 1, NAG scale: 2, {said}"
+    assert answer.applied(answer.parameters(text)) is counts

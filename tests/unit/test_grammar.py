@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nag_core.settings import strength
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
 from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
 from nag_core.settings.parse import parse
@@ -18,7 +19,7 @@ FLUX = Strength(4, 2.5, 0.25)
 
 
 def of_model(settings):
-    return settings.strength("Flux")
+    return strength.of(settings, "Flux")
 
 
 def parsed(*args, user_presets=None):
@@ -111,7 +112,7 @@ def test_off_on_purpose_is_not_talked_about(args):
 )  # fmt: skip
 def test_the_message_names_the_value_that_is_used(args, used, said):
     request = parsed(*args, user_presets={"Mine": {"scale": 3, "tau": 2, "alpha": 0.3}})
-    assert request.settings.strength("Flux") == used
+    assert strength.of(request.settings, "Flux") == used
     assert request.notes == (said,)
 
 

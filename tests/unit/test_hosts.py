@@ -7,11 +7,14 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from nag_core.hosts import base, which
+from nag_core.hosts import model as loaded
+from nag_core.hosts import which
 from nag_core.hosts.patcher import forge, ldm_patched, modifier, neo
 from nag_core.hosts.patcher.host import PatchedHost
-from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED
-from nag_core.passes.joint_call import NotGuided
+from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED
+from nag_core.hosts.patcher.unet import Step, Unet, projected
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.joint import NotGuided
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +71,7 @@ def test_ldm_patched_passes_the_precision_on_only_where_the_host_has_it(monkeypa
 
 
 def test_a_host_without_either_is_named_in_one_sentence():
-    with pytest.raises(base.UnsupportedHost, match="no UNet patcher"):
+    with pytest.raises(UnsupportedHost, match="no UNet patcher"):
         which.detect()
 
 
@@ -109,12 +112,12 @@ def test_after_an_encode_in_mid_sampling_the_host_prepares_the_unet_again(monkey
     ],
 )
 def test_families(flags, name):
-    assert base.family(SimpleNamespace(**flags)) == name
+    assert loaded.family(SimpleNamespace(**flags)) == name
 
 
 @pytest.mark.parametrize("name", ["Flux", "Chroma"])
 def test_families_that_forge_flags_by_nothing_but_the_engines_class(name):
-    assert base.family(type(name, (), {})()) == name
+    assert loaded.family(type(name, (), {})()) == name
 
 
 def dit(name, **blocks):
@@ -197,31 +200,28 @@ def test_a_forge_whose_flux_has_changed_offers_nothing_and_nag_says_so(monkeypat
     assert host.joint_model(torch.nn.Identity()) is None
     unet = SimpleNamespace(model=SimpleNamespace(diffusion_model=network), add_conditioning_modifier=None)
     model = SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))
-    with pytest.raises(
-        base.UnsupportedHost, match="IntegratedFluxTransformer2DModel.* no attention over text"
-    ):
-        base.check_model(model, host)
+    with pytest.raises(UnsupportedHost, match="IntegratedFluxTransformer2DModel.* no attention over text"):
+        loaded.check_model(model, host)
 
 
 def test_a_patcher_without_conditioning_modifiers_is_unsupported():
     model = SimpleNamespace(forge_objects=SimpleNamespace(unet=object()))
-    with pytest.raises(base.UnsupportedHost, match="conditioning modifier"):
-        base.unet_patcher(model)
+    with pytest.raises(UnsupportedHost, match="conditioning modifier"):
+        loaded.unet_patcher(model)
 
 
 def call(images, options, network=None, joint_model=lambda network: None):
     from nag_core.method.negative import Entry, Negative, Scheduled
-    from nag_core.passes.session import Progress
     from nag_core.sandbox.model.unet import UNet
     from tests.unit.test_cross import session
 
     used = session()
     schedule = (Scheduled(9, Entry(torch.zeros(7, 64))),)
-    used.negative, used.progress = Negative((schedule,) * 2), lambda: Progress(0, 4)
+    used.negative = Negative((schedule,) * 2)
     model = SimpleNamespace(diffusion_model=network or UNet())
     host = PatchedHost()
     host.weights, host.joint_model = (lambda model: "w"), joint_model
-    modify = modifier._conditioning_modifier(host, used)
+    modify = modifier._modifier(host, used, Unet())
     options = modify(model, torch.zeros(images, 3, 8, 8), None, None, None, 1.0, options, 0)[6]
     return used, options
 
@@ -261,8 +261,10 @@ def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_load
     patcher.clone = lambda: patcher
     model = SimpleNamespace(forge_objects=SimpleNamespace(unet=patcher))
     session = SimpleNamespace(negative=SimpleNamespace(tokens=512), at_close=[])
-    modifier.install(model, SimpleNamespace(joint_model=described), session)
-    modifier.install(model, SimpleNamespace(joint_model=lambda network: None), session)
+    for joint_model in (described, lambda network: None):
+        host = PatchedHost()
+        host.joint_model = joint_model
+        modifier.install(model, host, session)
     assert asked == [192 * 2**20 + 512 * 3072 * 120]
 
 
@@ -274,7 +276,7 @@ def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(p
     """ControlLLLite has an attn2 patch too and leaves the rows as they are."""
     _, options = call(2, {"transformer_options": {"patches": patches}, "tiled_diffusion": True})
     replace = next(iter(options["transformer_options"]["patches_replace"]["attn2"].values()))
-    (seen,) = [cell.cell_contents for cell in replace.__closure__ if hasattr(cell.cell_contents, "batch")]
+    (seen,) = [cell.cell_contents for cell in replace.__closure__ if isinstance(cell.cell_contents, Step)]
     assert seen.batch.regional is regional
     assert seen.batch.tiled is True
 
@@ -369,7 +371,8 @@ def test_neos_fast_refiner_leaves_no_key_or_value_of_the_former_weights(monkeypa
         stub(monkeypatch, "modules.sd_samplers_common", ORIGINAL_CHECKPOINT=None)
 
         def made():
-            return cache.get("layer", model, (entry,), like, neo.Neo().weights(model))
+            project = functools.partial(projected, model)
+            return cache.get("layer", (entry,), like, neo.Neo().weights(model), project)
 
         before = made()
         assert made() is before
@@ -408,15 +411,15 @@ def test_weights_written_into_the_same_tensors_are_other_weights():
 def test_auto_finds_the_row_of_an_engine(engine, row):
     from nag_core.settings.presets import auto
 
-    assert auto(base.family(type(engine, (), {})())) == row
+    assert auto(loaded.family(type(engine, (), {})())) == row
 
 
 def test_an_unknown_joint_model_takes_the_row_of_its_mechanism():
     from nag_core.settings.presets import auto
 
     host = SimpleNamespace(network=lambda model: model, joint_model=lambda network: network or None)
-    assert auto("unknown", base.mechanism("joint", host)) == "Flux"
-    assert auto("unknown", base.mechanism("", host)) == "SDXL"
+    assert auto("unknown", loaded.mechanism("joint", host)) == "Flux"
+    assert auto("unknown", loaded.mechanism("", host)) == "SDXL"
 
 
 def test_neo_samples_one_video_for_all_frames(monkeypatch):

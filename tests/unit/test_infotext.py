@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag_core.settings import presets
+from nag_core.settings import presets, strength
 from nag_core.settings.parse import FIELD, FIELDS, Settings, parse
 from nag_core.webui import infotext
 from tests.odd_arguments import JUNK, patient
@@ -12,7 +12,7 @@ from tests.odd_arguments import JUNK, patient
 
 def written(settings, family="SDXL"):
     parameters = {}
-    infotext.write(parameters, settings, settings.strength(family))
+    infotext.write(parameters, settings, strength.of(settings, family))
     return {key: str(value) for key, value in parameters.items()}
 
 
@@ -126,7 +126,7 @@ def test_whatever_is_pasted_every_control_gets_a_value_it_can_show(parameters):
 
 def test_clear_removes_everything_that_was_written_and_nothing_else():
     parameters = {"Steps": 4, infotext.REPORT: "x"}
-    infotext.write(parameters, FULL, FULL.strength("SDXL"))
+    infotext.write(parameters, FULL, strength.of(FULL, "SDXL"))
     infotext.clear(parameters)
     assert parameters == {"Steps": 4}
 

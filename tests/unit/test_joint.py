@@ -4,15 +4,12 @@ import pytest
 import torch
 
 from nag_core.hosts.patcher.joint import patch_model_call
-from nag_core.hosts.patcher.joint_model import JointModel
-from nag_core.method.guidance import Method
-from nag_core.method.negative import Entry, Negative
+from nag_core.hosts.patcher.networks import JointModel
+from nag_core.method.negative import Entry
 from nag_core.method.rows import Batch
-from nag_core.passes.session import Progress, Session
-from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import Window
 from tests import joint_models as models
 from tests import joint_reference as literal
+from tests import sessions
 
 STRENGTH = (4.0, 2.5, 0.5)
 FAMILIES = {"flux": (models.FluxLike, literal.flux), "sd3": (models.Sd3Like, literal.sd3)}
@@ -20,9 +17,7 @@ WITH_LSE, WITHOUT = "LSE merge (flash for CPU)", "two calls"
 
 
 def session():
-    return Session(
-        Strength(*STRENGTH), Method.NAG, Window(), Negative(()), lambda: Progress(0, 4), None, "host"
-    )
+    return sessions.made(STRENGTH, attention_name="host")
 
 
 def normal(*shape, seed, dtype=torch.float64):
@@ -113,7 +108,7 @@ def test_a_batch_of_two_at_cfg_1_equals_the_two_branch_reference(family, lengths
     wanted = expected(rule, network, tensors, entries)
     assert error(found, wanted) <= 1e-12
     assert error(network(*tensors), wanted) > 1e-2  # the guidance is no small matter here
-    assert used.attention_name.startswith(WITH_LSE if lse else WITHOUT)
+    assert used.path.startswith(WITH_LSE if lse else WITHOUT)
 
 
 @pytest.mark.parametrize("lse", [True, False], ids=["lse", "two calls"])

@@ -2,6 +2,7 @@
 else in Triton's interpreter, which runs the same source on the CPU.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -9,9 +10,13 @@ import pytest
 import torch
 
 from nag_core.method import merge
+from nag_core.method.focus import EVERYWHERE
 from nag_core.method.guidance import Method, guide
-from nag_core.method.joint import Layout, _merged_apart
+from nag_core.method.joint import _Guided
+from nag_core.method.layout import Layout
 from nag_core.method.merge import Part
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Group
 from nag_core.method.rule import Rule, _probed, fused_kernels
 from tests import reference
 
@@ -136,7 +141,9 @@ def test_merge_and_guide_agree_with_the_twin(device, dtype, heads, width, layout
     spans = (pos.start, pos.stop, neg.start, neg.stop, own.start, own.stop)
     found, twin = (torch.zeros(2, layout.total, heads * width, dtype=dtype, device=device) for _ in range(2))
     rule = Rule(4.0, 2.5, 0.5, Method.NAG, counter(device))
-    _merged_apart(to_image, to_pos, [to_neg], layout, [neg], [1.0], rule, twin)
+    group = Group(slice(None), (Entry(torch.zeros(5, 1)),) * 2)
+    rule = replace(rule, may_fuse=False)
+    _Guided(None, None, None, twin, layout, group, rule, EVERYWHERE).merge(to_image, to_pos, [to_neg])
     count = counter(device)
     fused.merge_and_guide(to_image, to_pos, to_neg, found, spans, (4.0, 2.5, 0.5), Method.NAG, count)
     for part in (pos, neg, layout.image_part):

@@ -8,15 +8,17 @@ import torch
 
 from nag_core.hosts.patcher import joint as joint_host
 from nag_core.hosts.patcher.joint import patch_model_call
+from nag_core.method import joint as joint_call
 from nag_core.method.guidance import Method
-from nag_core.method.joint import Layout, joint_attention
+from nag_core.method.joint import joint_attention
+from nag_core.method.layout import Layout
 from nag_core.method.merge import Kernel, lse_kernel
 from nag_core.method.rows import Arrangement, Batch, Group
 from nag_core.method.rule import Rule
-from nag_core.passes import joint_call
 from nag_core.settings.presets import Strength
 from tests import joint_models as models
 from tests import joint_reference as literal
+from tests.sessions import replan
 from tests.unit.test_joint import call, described, entry, error, expected, inputs, normal, session
 
 
@@ -206,7 +208,7 @@ def test_a_kernel_that_refuses_the_real_shapes_is_replaced_by_two_calls(monkeypa
     assert error(found, expected(literal.flux, network, tensors, [entry(5, 5)])) <= 1e-12
     assert tried == [1], "and not tried again in this pass"
     assert used.problems == ["the cuDNN kernel refused these shapes"]
-    assert used.attention_name == "two calls (attention_function)"
+    assert used.path == "two calls (attention_function)"
 
 
 def test_nothing_of_the_failed_call_is_held_while_it_is_made_again():
@@ -254,7 +256,7 @@ def test_odd_latents_are_counted_as_the_hosts_pad_them():
 
 def test_the_share_of_clipped_tokens_is_that_of_all_rows():
     network, tensors, used = models.build(models.FluxLike), inputs(2, 7), session()
-    used.strength = Strength(20.0, 1.0, 1.0)
+    replan(used, strength=Strength(20.0, 1.0, 1.0))
     used.begin_call()
     call(network, tensors, [entry(5, 5), entry(5, 6)], [0], used)
     assert used.tokens == 2 * 12 * 5

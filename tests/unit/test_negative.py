@@ -59,13 +59,16 @@ class Counted(nn.Module):
     def _count(self, *_):
         self.calls += 1
 
+    def project(self, text):
+        return self.to_k(text), self.to_v(text)
+
 
 def test_keys_and_values_are_made_once_per_entry_and_pass():
     module, cache, q = Counted(), KeyValueCache(), torch.randn(2, 5, 6)
     entries = (Entry(torch.randn(77, 8)), Entry(torch.randn(77, 8)))
     with torch.no_grad():
         for _ in range(3):
-            k, v = cache.get("layer", module, entries, q, "w")
+            k, v = cache.get("layer", entries, q, "w", module.project)
     assert module.calls == 2
     assert k.shape == v.shape == (2, 77, 6)
     assert torch.equal(k[1], module.to_k(entries[1].context))
@@ -74,10 +77,11 @@ def test_keys_and_values_are_made_once_per_entry_and_pass():
 def test_a_change_of_weights_device_or_dtype_makes_them_anew():
     module, cache, entries = Counted(), KeyValueCache(), (Entry(torch.randn(77, 8)),)
     with torch.no_grad():
-        cache.get("layer", module, entries, torch.randn(1, 5, 6), "lora a")
-        cache.get("layer", module, entries, torch.randn(1, 5, 6), "lora b")
+        cache.get("layer", entries, torch.randn(1, 5, 6), "lora a", module.project)
+        cache.get("layer", entries, torch.randn(1, 5, 6), "lora b", module.project)
         module.double()
-        k, _ = cache.get("layer", module, entries, torch.randn(1, 5, 6, dtype=torch.float64), "lora b")
+        q = torch.randn(1, 5, 6, dtype=torch.float64)
+        k, _ = cache.get("layer", entries, q, "lora b", module.project)
     assert module.calls == 3
     assert k.dtype is torch.float64
 
@@ -87,13 +91,13 @@ def test_the_former_weights_keys_and_values_are_let_go():
     module, cache, entry = Counted(), KeyValueCache(), Entry(torch.randn(77, 8))
     for weights in ("high noise", "low noise"):
         for layer in ("one", "two"):
-            cache.get(layer, module, (entry,), torch.randn(1, 5, 6), weights)
+            cache.get(layer, (entry,), torch.randn(1, 5, 6), weights, module.project)
     assert module.calls == 4
     assert len(cache.made) == 2
 
 
 def test_clear_lets_go_of_everything():
     module, cache = Counted(), KeyValueCache()
-    cache.get("layer", module, (Entry(torch.randn(77, 8)),), torch.randn(1, 5, 6), "w")
+    cache.get("layer", (Entry(torch.randn(77, 8)),), torch.randn(1, 5, 6), "w", module.project)
     cache.clear()
     assert not cache.made

@@ -12,13 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from nag_core.hosts.patcher.forge import Forge
 from nag_core.hosts.patcher.joint import patch_model_call
+from nag_core.method import joint as joint_call
 from nag_core.method import merge
 from nag_core.method.guidance import Method
-from nag_core.method.joint import Layout, joint_attention
+from nag_core.method.joint import joint_attention
+from nag_core.method.layout import Layout
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Batch, Group
 from nag_core.method.rule import Rule
-from nag_core.passes import joint_call
 from tests.extras import needs_diffusers
 from tests.unit.test_joint import session
 

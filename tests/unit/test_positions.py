@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
+from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel
 from nag_core.hosts.patcher.positions import own_padding, own_positions
 from tests import joint_models as models
 from tests import joint_reference as literal

@@ -164,5 +164,8 @@ def test_the_test_of_a_snippet_takes_it_from_the_readme(marker):
 
 
 def test_the_report_reads_as_shown():
-    report = PassReport("first pass", "", (("", 70),), 4, 4, 0.12, "attention_pytorch")
+    report = PassReport(
+        "first pass", layers=(("", 70),), guided_calls=4, total_calls=4, clipped_share=0.12,
+        attention="attention_pytorch",
+    )  # fmt: skip
     assert snippet("report-example") == f"NAG: {report.sentence()}\n"

@@ -6,13 +6,16 @@ import torch
 from nag_core.method.focus import EVERYWHERE, NOWHERE, Focus, focus_on
 from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap, relative_change
-from nag_core.method.joint import Layout, joint_attention
+from nag_core.method.joint import joint_attention
+from nag_core.method.layout import Layout
 from nag_core.method.merge import lse_kernel
 from nag_core.method.region import Region, Spot, feathered, token_grid
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
+from nag_core.passes import guiding
 from tests import joint_models as models
 from tests import reference
+from tests.sessions import replan
 from tests.unit import test_cross as cross
 from tests.unit.test_joint import FAMILIES, call, described, entry, error, expected, inputs, normal, session
 
@@ -100,10 +103,10 @@ def test_blending_finite_values_is_finite_and_exact_at_full_weight():
 def masked_cross(region, size, used=None, **more):
     q, k, v = cross.tensors(2, tokens=size[0] * size[1])
     used = used or cross.session()
-    used.region = region
+    replan(used, region=region)
     patched = cross.patch_attn2(
         {}, {cross.KEY: cross.Attention(q.dtype)},
-        cross.Call(used, cross.Batch((cross.entry(),), **more), "weights", size),
+        cross.Step(used, cross.Batch((cross.entry(),), **more), "weights", size),
     )  # fmt: skip
     replace = patched["transformer_options"]["patches_replace"]["attn2"][cross.KEY]
     out = replace(q, k, v, {"n_heads": cross.HEADS, "cond_or_uncond": [1, 0]})
@@ -115,7 +118,7 @@ def test_cross_attention_outside_the_mask_keeps_its_bits_and_inside_is_guided(si
     used = cross.session()
     found, untouched, (q, k, v) = masked_cross(Region(LEFT), size, used)
     guided = cross.run(q, k, v, [cross.entry()], [1, 0])
-    spot = used.region.on(size, 1, CPU)
+    spot = used.plan.region.on(size, 1, CPU)
     inside = torch.zeros(size[0] * size[1], dtype=torch.bool)
     inside[spot.index] = True
     whole = spot.index if spot.weight is None else spot.index[spot.weight[:, 0] == 1]
@@ -132,7 +135,7 @@ def test_a_feathered_token_is_mixed_by_its_weight():
     used = cross.session()
     found, untouched, (q, k, v) = masked_cross(Region(LEFT, feather=24), size, used)
     guided = cross.run(q, k, v, [cross.entry()], [1, 0])
-    spot = used.region.on(size, 1, CPU)
+    spot = used.plan.region.on(size, 1, CPU)
     assert torch.allclose(spot.weight.unique(), torch.tensor([1 / 3, 2 / 3, 1.0]))
     wanted = untouched[1, spot.index].lerp(guided[1, spot.index], spot.weight)
     assert error(found[1, spot.index], wanted) < 1e-6
@@ -141,14 +144,30 @@ def test_a_feathered_token_is_mixed_by_its_weight():
 def test_a_layer_that_fits_no_grid_and_a_tiled_one_stay_plain_and_are_said():
     for size, more, said in (((6, 9), {}, "does not fit"), ((5, 7), {"tiled": True}, "tiles and a mask")):
         used = cross.session()
-        used.region = Region(LEFT)
-        focus = used.focus(35 if more else 11, size, CPU, **more)
+        replan(used, region=Region(LEFT))
+        focus = guiding._focus(used, 35 if more else 11, size, CPU, bool(more), None)
         assert not focus.guided
         assert said in used.problems[0]
 
 
 def test_without_mask_and_heat_map_nothing_is_looked_up():
     assert focus_on(None, None, 7, (6, 9), CPU) is EVERYWHERE
+
+
+def test_a_mask_of_the_host_and_ours_meet_without_a_wait_for_the_device(monkeypatch):
+    """A list of a device's index stalled every block."""
+
+    def fail(*_):
+        raise AssertionError("waited for the device")
+
+    layout = Layout(5, 7, 12)
+    q, k, v = (normal(1, 2, layout.total, 16, seed=i, dtype=torch.float32) for i in range(3))
+    rows = Arrangement([Group(slice(0, 1), (entry(5, 1),))], None)
+    focus, mask = Focus(spot=Spot(torch.tensor([0, 3, 11]), None)), torch.zeros(1, 1, 24, 24)
+    given = rule()
+    for name in ("tolist", "item", "__bool__", "__int__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, name, fail)
+    assert joint_attention(q, k, v, layout, rows, plain, None, given, mask, focus).shape == (1, 24, 32)
 
 
 @pytest.mark.parametrize("image_first", [False, True])
@@ -192,17 +211,17 @@ def test_a_mask_of_everything_is_no_mask_in_a_whole_model(family):
     network, tensors = models.build(kind), inputs(2, 7)
     entries = [entry(5, 5), entry(5, 6)]
     used = session()
-    used.region = Region(torch.ones(3, 3), feather=40)
+    replan(used, region=Region(torch.ones(3, 3), feather=40))
     found = call(network, tensors, entries, [0], used)
     assert error(found, expected(rule_of, network, tensors, entries)) <= 1e-12
-    assert used.attention_name.startswith("LSE merge")
+    assert used.path.startswith("LSE merge")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mask_of_nothing_is_the_plain_model(family):
     network, tensors = models.build(FAMILIES[family][0]), inputs(1, 7)
     used = session()
-    used.region = Region(torch.zeros(3, 3))
+    replan(used, region=Region(torch.zeros(3, 3)))
     assert torch.equal(call(network, tensors, [entry(5, 5)], [0], used), network(*tensors))
 
 
@@ -290,7 +309,7 @@ def test_a_heat_map_changes_no_bit_of_the_result():
     q, k, v = cross.tensors(2, tokens=35)
     used = cross.session()
     used.heat = HeatMap()
-    call_ = cross.Call(used, cross.Batch((cross.entry(),)), "weights", (5, 7))
+    call_ = cross.Step(used, cross.Batch((cross.entry(),)), "weights", (5, 7))
     patched = cross.patch_attn2({}, {cross.KEY: cross.Attention(q.dtype)}, call_)
     replace = patched["transformer_options"]["patches_replace"]["attn2"][cross.KEY]
     found = replace(q, k, v, {"n_heads": cross.HEADS, "cond_or_uncond": [1, 0]})
@@ -313,7 +332,8 @@ def test_a_heat_map_of_a_joint_model_shows_where_the_mask_is(family, lse):
     )
     assert all(heat.shape == (4, 3) and (heat > 0).all() for heat in used.heat.pictures(2))
     masked = session()
-    masked.heat, masked.region = HeatMap(), Region(torch.tensor([[1.0], [0.0]]))
+    masked.heat = HeatMap()
+    replan(masked, region=Region(torch.tensor([[1.0], [0.0]])))
     call(network, tensors, entries, [0], masked, lse=lse)
     for heat in masked.heat.pictures(2):
         assert (heat[:2] > 0).all()
@@ -347,9 +367,9 @@ def test_where_tokens_have_no_known_place_it_is_said(mask, size, tiled, said, gu
     from tests.unit.test_joint import session
 
     used = session()
-    used.region, used.heat = (Region(torch.ones(8, 8)) if mask else None), HeatMap()
+    replan(used, region=Region(torch.ones(8, 8)) if mask else None)
     tokens = 64 if size is None or tiled else 63
-    focus = used.focus(tokens, size, torch.device("cpu"), tiled)
+    focus = guiding._focus(used, tokens, size, torch.device("cpu"), tiled, HeatMap())
     assert focus.guided == guided
     assert len(used.problems) == 1
     assert used.problems[0].startswith(said)

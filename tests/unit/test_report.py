@@ -2,22 +2,20 @@
 
 import torch
 
-from nag_core.method.guidance import Method
-from nag_core.method.negative import Negative
+from nag_core.method.negative import Counts
 from nag_core.passes import report
-from nag_core.passes.session import Progress, Session
+from nag_core.passes.plan import Progress
 from nag_core.settings.presets import Strength
 from nag_core.settings.schedule import Window
+from tests import sessions
 
 WHOLE = Window()
 
 
 def session(total=4, window=WHOLE):
     calls = iter(range(100))
-    return Session(
-        Strength(4, 2.5, 0.5), Method.NAG, window, Negative(()), lambda: Progress(next(calls), total), None,
-        "attention_pytorch",
-    )  # fmt: skip
+    progress = lambda: Progress(next(calls), total)  # noqa: E731
+    return sessions.made((4, 2.5, 0.5), window=window, progress=progress, attention_name="attention_pytorch")
 
 
 def counted(used, layer, tokens, clipped):
@@ -111,7 +109,7 @@ def test_calls_that_never_came_to_nag_are_not_called_calls_outside_of_the_window
 
 def test_images_left_out_are_named():
     used = session()
-    used.images, used.guided_images = 3, 2
+    used.counts = Counts(3, 2)
     used.begin_call()
     counted(used, "layer", 4, 0)
     assert "2 of 3 images" in used.report().sentence()
@@ -128,3 +126,62 @@ def test_shares_never_read_0_or_100_percent_for_what_is_not():
         used.begin_call()
         counted(used, "layer", 1000, clipped)
         assert f", {text} of tokens" in used.report().sentence()
+
+
+def run_through(used, guided=4, layers=70):
+    """The four calls of a pass, of which NAG comes to the first `guided`."""
+    for call in range(4):
+        if used.begin_call() is not None and call < guided:
+            for layer in range(layers):
+                counted(used, layer, 100, 12)
+    return used.report()
+
+
+def test_a_pass_guided_wherever_it_was_asked_for_is_complete():
+    for window in (Window(), Window(0.0, 0.5)):
+        made = run_through(session(window=window))
+        assert (made.guided_calls, made.due_calls) == (len(window.calls(4)),) * 2
+        assert made.complete
+        aside = report.aside("hires pass", "hires is set to First pass", due=False)
+        assert report.verdict([made, aside]) == "fully"
+
+
+def test_a_stop_after_guided_calls_is_a_part():
+    used = session()
+    used.begin_call()
+    counted(used, "layer", 100, 12)
+    used.off("no room")
+    made = run_through(used)
+    assert report.verdict([made]) == "partly (1 of 5 calls)"
+    assert "off from call 1 on: no room" in made.sentence()
+
+
+def test_a_layer_or_an_image_left_out_is_a_part_and_a_remark_is_not():
+    used = session()
+    used.problem("the flash kernel refused these shapes", partly=False)
+    assert run_through(used).complete
+    used = session()
+    used.problem("the mask does not fit some layers")
+    assert report.verdict([run_through(used)]) == "partly (4 of 4 calls, not everywhere)"
+    used = session()
+    used.counts = Counts(3, 2, alike=1)
+    assert not run_through(used).complete
+    used.counts = Counts(3, 2)  # the third one's negative is empty: nothing was asked for it
+    assert used.report().complete
+
+
+def test_a_pass_that_stood_aside_makes_a_part_of_a_job_and_alone_none():
+    aside = report.aside("hires pass", "this model has no attention")
+    assert report.verdict([run_through(session()), aside]).startswith("partly")
+    assert report.verdict([aside]) == "no"
+    assert report.verdict([run_through(session(), guided=0)]) == "no"
+
+
+def test_calls_in_which_no_image_has_a_negative_are_not_owed():
+    used = session()
+    for call in range(4):
+        used.begin_call()
+        if used.batch((None,) if call < 2 else (object(),)) is not None:
+            counted(used, "layer", 100, 12)
+    made = used.report()
+    assert (made.guided_calls, made.due_calls, made.complete) == (2, 2, True)

@@ -9,6 +9,7 @@ import torch
 
 from nag_core.hosts.patcher.reuse import KeyValueReuse, Provenance, traced
 from nag_core.hosts.patcher.texts import may_change
+from nag_core.hosts.patcher.unet import Unet
 from tests.unit.test_cross import session
 
 
@@ -167,10 +168,10 @@ def test_nothing_is_held_between_calls_but_the_kept_keys_and_nothing_after_the_p
     step(network, kept, torch.ones(1, 3, 4))
     assert kept.context is None
     used = session()
-    used.texts = lambda step: ("p", "n")
-    used.at_close.append(kept.clear)
+    unet = Unet(lambda step: ("p", "n"), reuse=kept)
+    used.at_close.append(unet.clear)
     used.close()
-    assert (len(kept.kept), kept.made, used.texts) == (0, {}, None)
+    assert (len(kept.kept), kept.made, unet.texts) == (0, {}, None)
 
 
 def test_a_host_that_does_not_tell_its_listeners_is_not_trusted(monkeypatch):

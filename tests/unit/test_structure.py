@@ -60,36 +60,48 @@ def test_each_file_imports_only_what_its_layer_may(path):
     assert names - STDLIB <= allowed(path)
 
 
-# Arrows go down, from a floor to the floors below it; rooms on one floor do not know each other.
-FLOORS = (("method", "settings"), ("passes",), ("hosts",), ("webui",), ("scripts",))
-# Beside the rooms: each a leaf that any room may use.
-LEAVES = {"identity"}
-
-
-def floor(name):
-    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
-
-
 def arrows(path):
     """The rooms that a file's imports are in; a module beside the rooms is its own."""
-    for name in imports(path)[1]:
-        yield name.split(".")[1]
+    return {name.split(".")[1] for name in imports(path)[1]}
 
 
-def test_every_room_has_a_floor():
-    rooms = {room(path) for path in SOURCES} - {"nag_core", "install.py"}
-    assert rooms == {name for floors in FLOORS for name in floors}
+def rooms():
+    """Room to the rooms that it looks into, of all that a WebUI loads; the modules beside them left out."""
+    folders = {room(path) for path in SOURCES} - {"nag_core", "install.py"}
+    graph = {name: set() for name in folders}
+    for path in SOURCES:
+        if room(path) in folders:
+            graph[room(path)] |= arrows(path) & folders - {room(path)}
+    return graph
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_arrows_between_rooms_go_down(path):
-    own = room(path)
-    if own == "nag_core":
-        assert path.stem not in LEAVES or not set(arrows(path)) - LEAVES, path
-        return
-    for other in set(arrows(path)) - {own} - LEAVES:
-        if own != "install.py":
-            assert floor(other) < floor(own), f"{own}/{path.name} looks into {other}"
+def floors(graph):
+    """The rooms from the ground up: each on the lowest floor that is above all it looks into."""
+    height = {}
+
+    def of(name):
+        if name not in height:
+            height[name] = 1 + max(map(of, graph[name]), default=-1)
+        return height[name]
+
+    for name in graph:
+        of(name)
+    return [{name for name in graph if height[name] == floor} for floor in range(max(height.values()) + 1)]
+
+
+def test_arrows_between_rooms_go_down_as_the_readme_says():
+    graph = rooms()
+    assert cycle(graph) is None
+    said = (ROOT / "nag_core" / "README.md").read_text(encoding="utf-8").split("Arrows go down: ")[1]
+    order = [set(re.findall(r"`(\w+)`", part)) for part in said.split(".")[0].split("→")]
+    assert floors(graph) == order[::-1]
+    assert floors({"a": {"b"}, "b": set(), "c": {"a"}, "d": set()}) == [{"b", "d"}, {"a"}, {"c"}]
+
+
+def test_modules_beside_the_rooms_know_nobody():
+    for path in SOURCES:
+        if room(path) == "nag_core" and path.stem != "__init__":
+            assert not arrows(path), path
 
 
 def cycle(graph):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag_core.settings import user_presets
+from nag_core.settings import strength, user_presets
 from nag_core.settings.parse import FIELD, parse
 from nag_core.settings.presets import CHOICES, Strength
 from nag_core.settings.user_presets import LONGEST_NAME, Store
@@ -48,7 +48,7 @@ def test_what_is_saved_is_there_for_the_next_store(store):
 def test_a_saved_preset_drives_a_job(store):
     store.save("Soft", {**SOFT, "end": 0.5})
     settings = parse([True, "soft", 9, 9, 0.9], store.load()).settings
-    assert settings.strength("Flux") == Strength(1.5, 2.0, 0.2)
+    assert strength.of(settings, "Flux") == Strength(1.5, 2.0, 0.2)
     assert settings.end == 0.5
 
 

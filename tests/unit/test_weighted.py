@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nag_core.method.guidance import Method, average
-from nag_core.method.joint import Layout, joint_attention
+from nag_core.method.joint import joint_attention
+from nag_core.method.layout import Layout
 from nag_core.method.merge import lse_kernel
 from nag_core.method.negative import Entry, negative_from_schedules, weighted_negative
 from nag_core.method.rows import Arrangement, Group
@@ -78,7 +79,7 @@ def test_every_image_gets_the_same_negatives_with_their_shares():
     assert one.parts == ((7, 0.25), (9, 0.75))
     assert one.tokens == 16
     assert others == [one, one]
-    assert made.most == (2, 16)
+    assert made.counts.most == (2, 16)
 
 
 def test_prompt_editing_changes_only_its_own_part_and_a_blank_part_leaves_its_share_to_the_others():

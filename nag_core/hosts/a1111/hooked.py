@@ -6,87 +6,88 @@ The host's attention runs as it is, whatever optimisation the user chose. One ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.hosts.patcher.unet import Call, LayerKey, guide_arranged, negative_attention, replaced_forward
-from nag_core.method.focus import Focus
-from nag_core.method.rows import Arrangement, Group
+from nag_core.hosts.ldm_unet import FOREIGN, LayerKey, cross_attention_layers, replaced_forward, split_heads
+from nag_core.method.cross import Layer
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Arrangement, Batch
+from nag_core.passes.guiding import guide
+from nag_core.passes.session import Session
 
-FOREIGN = "another extension replaced the forward of some attention layers; those are unguided"
+
+class Step(NamedTuple):
+    """One denoiser call: its pass, its images, and the identity of the patched weights."""
+
+    session: Session
+    batch: Batch
+    weights: Hashable
 
 
 @dataclass(slots=True)
 class HookedCall:
-    """One denoiser call: the network runs once for all rows, or several times for consecutive parts of them.
+    """One denoiser call: the network runs once for all rows, or for consecutive parts of them."""
 
-    images: for each row of the denoiser call the image it draws, None for the uncond. projections: what makes
-    the negative's keys and values for a layer.
-    """
-
-    call: Call
-    images: Sequence[int | None]
-    projections: Callable[[nn.Module], Any]
+    step: Step
+    images: Sequence[int | None]  # for each row of the denoiser call the image it draws, None for the uncond
+    project: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]  # a layer's keys and values of a text
     done: int = 0
     arrangement: Arrangement | None = None
-    queries: dict[LayerKey, Tensor] = field(default_factory=dict)
+    size: tuple[int, int] | None = None  # of the latent
+    taken: dict[nn.Module, Tensor] = field(default_factory=dict)  # what to_q (and to_k) of the layers gave
 
-    def enter(self, stack: ExitStack, network: nn.Module, layers: Mapping[LayerKey, nn.Module]) -> None:
+    def enter(self, stack: ExitStack, network: nn.Module) -> None:
         """Hooks in place until `stack` closes."""
+        session = self.step.session
         stack.callback(network.register_forward_pre_hook(self._begin).remove)
         stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
-        chosen = self.call.session.blocks
-        for key, layer in layers.items():
-            if chosen is not None and key[:2] not in chosen:
+        for key, layer in cross_attention_layers(network).items():
+            if not session.chosen(key[:2]):
                 continue
             if replaced_forward(layer):
-                self.call.session.problem(FOREIGN)
+                session.problem(FOREIGN)
                 continue
-            stack.callback(layer.to_q.register_forward_hook(self._noting(key)).remove)
-            stack.callback(layer.to_out[0].register_forward_pre_hook(self._guiding(key, layer)).remove)
+            for projection in (layer.to_q, layer.to_k) if session.plan.rule.needs_lse else (layer.to_q,):
+                stack.callback(projection.register_forward_hook(self._take).remove)
+            stack.callback(layer.to_out[0].register_forward_pre_hook(partial(self._guide, key, layer)).remove)
 
     def _begin(self, _: nn.Module, arguments: tuple) -> None:
         """Which rows these are: the host goes through them in order. Anything else is nobody's guess."""
         rows = arguments[0].shape[0]
         first = self.done % len(self.images)
         part = self.images[first : first + rows]
-        self.done = first + rows
+        self.done, self.size = first + rows, tuple(arguments[0].shape[-2:])
         self.arrangement = None
-        self.call = replace(self.call, size=tuple(arguments[0].shape[-2:]))
         if len(part) < rows:
-            self.call.session.problem("a batch layout nobody knows; there the attention ran unguided")
+            self.step.session.problem("a batch layout nobody knows; there the attention ran unguided")
         elif any(image is not None for image in part):
-            self.arrangement = self.call.batch.of_images(part, arguments[0].device)
+            self.arrangement = self.step.batch.of_images(part, arguments[0].device)
 
-    def _end(self, *_: Any) -> None:
+    def _end(self, *_: object) -> None:
         self.arrangement = None
-        self.queries.clear()
+        self.taken.clear()
 
-    def _noting(self, key: LayerKey) -> Callable[..., None]:
-        def noting(_: nn.Module, __: tuple, q: Tensor) -> None:
-            if self.arrangement is not None:
-                self.queries[key] = q
+    def _take(self, projection: nn.Module, _: tuple, made: Tensor) -> None:
+        if self.arrangement is not None:
+            self.taken[projection] = made
 
-        return noting
+    def _guide(self, key: LayerKey, layer: nn.Module, _: nn.Module, arguments: tuple) -> None:
+        q, k = (self.taken.pop(projection, None) for projection in (layer.to_q, layer.to_k))
+        session = self.step.session
+        if q is None:
+            return
 
-    def _guiding(self, key: LayerKey, layer: nn.Module) -> Callable[..., None]:
-        def guiding(_: nn.Module, arguments: tuple) -> None:
-            q, session = self.queries.pop(key, None), self.call.session
-            if q is None or self.arrangement is None or session.closed:
-                return
-            try:
-                options = {"n_heads": layer.heads}
-                made_by = self.projections(layer)
+        def attend(q: Tensor, k: Tensor, v: Tensor, _: Entry) -> Tensor:
+            return session.plan.attention(q, k, v, {"n_heads": layer.heads})
 
-                def attend(group: Group, focus: Focus) -> Tensor:
-                    return negative_attention(q, options, group, key, made_by, None, self.call, focus)
-
-                guide_arranged(arguments[0], self.arrangement, key, self.call, attend, may_write=True)
-            except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-                session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
-
-        return guiding
+        guided = Layer(
+            key=key, q=q, attend=attend, project=partial(self.project, layer), weights=self.step.weights,
+            k=k, heads=lambda x: split_heads(x, layer.heads),
+        )  # fmt: skip
+        guide(session, arguments[0], guided, self.arrangement, self.size)

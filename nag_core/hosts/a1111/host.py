@@ -15,10 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from nag_core.hosts import asked
-from nag_core.hosts.a1111.hooked import HookedCall
-from nag_core.hosts.patcher.cross import CrossModel, Projections
-from nag_core.hosts.patcher.joint_model import JointModel
-from nag_core.hosts.patcher.unet import Call, cross_attention_layers
+from nag_core.hosts.a1111.hooked import HookedCall, Step
+from nag_core.hosts.base import Host
+from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.rows import Batch
 from nag_core.passes.session import Session
@@ -48,7 +47,7 @@ class _Installed:
         self.handle.remove()
 
 
-class A1111:
+class A1111(Host):
     """A1111 1.10: SD1.x, SD2.x, SDXL."""
 
     name = "A1111"
@@ -57,8 +56,7 @@ class A1111:
         """torch's: the host's optimisations are whole forwards with their projections, and cannot be called
         for keys that are there already.
         """
-        heads = extra["n_heads"]
-        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (split_heads(x, extra["n_heads"]) for x in (q, k, v))
         if getattr(_options(), "upcast_attn", False):
             out = nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
         else:
@@ -72,22 +70,13 @@ class A1111:
     def weights(self, model: Any) -> Hashable:
         return id(model)
 
-    def joint_model(self, network: nn.Module) -> JointModel | None:
-        """None: of the DiTs this host has only SD3, in code of its own."""
-
-    def cross_model(self, network: nn.Module) -> CrossModel | None:
-        """None: its UNets are reached by their modules."""
-
-    def samples_one(self, sd_model: Any) -> bool:
-        return False
-
     def network(self, sd_model: Any) -> nn.Module:
         network = getattr(getattr(sd_model, "model", None), "diffusion_model", None)
         if not isinstance(network, nn.Module):
             raise UnsupportedHost("the loaded model has no diffusion network to hook")
         return network
 
-    def install(self, p: Any, sd_model: Any, session: Session) -> None:
+    def install(self, p: Any, sd_model: Any, session: Session, schedules: tuple | None = None) -> None:
         denoiser = p.sampler.model_wrap_cfg
         previous = getattr(denoiser, "nag_installed", None)
         if previous is not None:
@@ -112,38 +101,31 @@ class A1111:
         if len(entries) != len(parts):
             session.problem(f"{len(entries)} negatives for {len(parts)} images")
             return
-        if not any(entries):
-            return
         if "forward" in vars(denoiser.inner_model):
             session.stop(_FOREIGN_SAMPLING)
-            return
-        if getattr(sd_model, "cond_stage_key", "") == "edit":
+        elif getattr(sd_model, "cond_stage_key", "") == "edit":
             session.stop("models that edit a picture (InstructPix2Pix) have rows of a third kind")
+        else:
+            self._hook(current, session.batch(entries), parts)
+
+    def _hook(self, current: _Installed, batch: Batch | None, parts: list[int]) -> None:
+        """parts: how many prompts (AND) each image has; their rows come first, then the uncond's."""
+        if batch is None:
             return
-        session.armed += 1
-        batch = session.batches.setdefault(entries, Batch(entries))
         rows = [image for image, count in enumerate(parts) for _ in range(count)]
-        call = Call(session, batch, self.weights(current.network))
-        hooked = HookedCall(call, [*rows, *[None] * len(parts)], _projections)
-        hooked.enter(current.stack, current.network, cross_attention_layers(current.network))
-
-    def after_encoding(self, sd_model: Any, x: Tensor) -> None:
-        """Nothing to do: the host's low-memory modes move the network when it is called."""
+        step = Step(current.session, batch, self.weights(current.network))
+        call = HookedCall(step, [*rows, *[None] * len(parts)], _projected)
+        call.enter(current.stack, current.network)
 
 
-def _projections(layer: nn.Module) -> Projections:
-    """The layer's own, behind the loaded hypernetworks, as the host's attention has them."""
+def _projected(layer: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+    """By the layer's own projections, behind the loaded hypernetworks, as the host's attention has them."""
+    from modules import shared
+    from modules.hypernetworks import hypernetwork
 
-    def changed(context: Tensor, which: int) -> Tensor:
-        from modules import shared
-        from modules.hypernetworks import hypernetwork
-
-        apply = asked.attribute(hypernetwork, "apply_hypernetworks")
-        return asked.call(apply, shared.loaded_hypernetworks, context, layer)[which]
-
-    return Projections(
-        lambda context: layer.to_k(changed(context, 0)), lambda context: layer.to_v(changed(context, 1))
-    )
+    apply = asked.attribute(hypernetwork, "apply_hypernetworks")
+    for_k, for_v = asked.call(apply, shared.loaded_hypernetworks, context, layer)
+    return layer.to_k(for_k), layer.to_v(for_v)
 
 
 def _options() -> Any:

@@ -3,289 +3,67 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
-from nag_core.hosts.diffusers.families import models_of
-from nag_core.hosts.diffusers.network import Arrived, Network
-from nag_core.hosts.diffusers.prompts import (
-    Encoded,
-    Reading,
-    context_of,
-    encoded,
-    has_syntax,
-    listening,
-    mixed_negative,
-    negative_of,
-    read_negative,
-    reads_words,
-    texts_of,
-)
-from nag_core.hosts.unsupported import UnsupportedHost
-from nag_core.method.guidance import Method
-from nag_core.method.negative import Negative
-from nag_core.method.rows import Batch
+from nag_core.hosts.diffusers.guided import Guiding, guided
 from nag_core.passes import report
 from nag_core.passes.report import PassReport
-from nag_core.passes.session import Progress, Session
 from nag_core.settings.parse import Settings, parse
 from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
 
-# Settings that act in the hooks of the patchers' hosts only, and those that mean nothing outside of a WebUI.
-NOT_ON_DIFFUSERS = ("mask", "mask_feather", "mask_image", "heat_map")
-_HIRES = ("hires", "hires_scale", "hires_tau", "hires_alpha")
-NOT_HERE = frozenset({"enabled", "negative", *_HIRES, *NOT_ON_DIFFUSERS})
-CHANGED = "the text reached the model other than encode_prompt had made it"
-
 
 class Applied:
-    """What NAG does to a pipeline's calls; one pass, and one report, for each of them.
+    """What was done so far, while the block runs and afterwards."""
 
-    strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
-    negative: the text of all images, or one for each; with `weights`, one for each weight, together for every
-        image alike.
-    read: gives the texts as a host's own parser reads them, None where it does not; asked before the call,
-        if there is something to do. `as_words` says afterwards whether the texts were taken as they are
-        written.
-    interrupted: whether the call was ended early; by default the pipeline's own mark of that.
-    """
-
-    def __init__(
-        self,
-        pipe: Any,
-        negative: str | Sequence[str],
-        settings: Settings,
-        pass_name: str = "",
-        strict: bool = True,
-        weights: Sequence[float] = (),
-        read: Callable[[], Reading | None] = lambda: None,
-        interrupted: Callable[[], bool] | None = None,
-    ) -> None:
-        self.pipe, self.negative, self.settings = pipe, negative, settings
-        self.pass_name, self.strict, self.weights = pass_name, strict, weights
-        self.read, self.as_words = read, True
-        self.reading: Reading | None = None
-        self.interrupted = interrupted or (lambda: bool(getattr(pipe, "_interrupt", False)))
-        self.networks: list[Network] = []
-        self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
-        self.current: tuple[Encoded, Session] | None = None
-        self.ended: list[PassReport] = []
+    def __init__(self, guiding: Guiding) -> None:
+        self._guiding = guiding
 
     @property
     def reports(self) -> list[PassReport]:
         """One for each pipeline call, the one under way included."""
-        running = [] if self.current is None else [self.current[1].report()]
-        return [*self.ended, *running]
+        return self._guiding.reports
 
     @property
     def report(self) -> str:
-        """What was done, in one sentence, as in a WebUI."""
-        reports = self.reports or [report.aside(self.pass_name, "the pipeline was not called")]
+        """The same in one sentence, as in a WebUI."""
+        reports = self.reports or [report.aside(self._guiding.pass_name, "the pipeline was not called")]
         return "; ".join(one.sentence() for one in reports)
 
-    def heard(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
-        """encode_prompt was called. Pipelines may do so several times before their first model call, once for
-        their own negative; which call was the prompt's, that model call tells.
-        """
-        if self.current is not None:
-            self.end_pass()
-        try:
-            self._encode(encode, arguments, result)
-        except Exception as error:
-            if self.strict:
-                raise
-            logger.debug("NAG: the negative could not be encoded", exc_info=error)
-            reason = f"the negative could not be encoded ({type(error).__name__}: {str(error)[:120]})"
-            self.ended.append(report.aside(self.pass_name, reason))
-
-    def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
-        if not isinstance(context_of(result), Tensor):
-            raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
-        texts = list(self.negative) if self.weights else texts_of(self.negative, arguments)
-        made = self._encoded(encode, arguments, texts) if self.reading is None else self.reading
-        text = Encoded(context_of(result), self._negative(texts, made, result))
-        self.waiting.append((_others(arguments), made, text))
-        if self.reading is not None:
-            text.later = self.reading.prompts
-            self.as_words = has_syntax(texts) and self._reads_words(encode, arguments, texts)
-
-    def _reads_words(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> bool:
-        """Only a remark depends on it, so that a failure is none of the pass."""
-        try:
-            return reads_words(self.reading, texts, encoded(encode, arguments, texts))
-        except Exception as error:
-            logger.debug("NAG: the pipeline did not encode the negative as words", exc_info=error)
-            return False
-
-    def _encoded(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
-        """By the pipeline; once where it encodes its prompt several times before its first model call."""
-        others = _others(arguments)
-        made = next((made for known, made, _ in self.waiting if known == others), None)
-        if made is None or len(context_of(made)) != len(texts):
-            made = encoded(encode, arguments, texts)
-        return made
-
-    def _negative(self, texts: list[str], made: Any, result: Any) -> Negative:
-        family = self.networks[0].family
-        if self.weights:
-            return mixed_negative(family, texts, self.weights, made, len(context_of(result)))
-        if isinstance(made, Reading):
-            return read_negative(family, texts, made)
-        return negative_of(family, texts, made, result)
-
-    def arrived(self, context: Tensor | None) -> Arrived | None:
-        if context is None:
-            return None
-        if self.waiting:
-            self._begin(context)
-        if self.current is None:
-            return None
-        text, session = self.current
-        marks = text.marks(context)
-        if 0 not in marks:
-            if not marks:
-                session.problem("a batch layout nobody knows; there the model ran unguided")
-            return None
-        progress = session.begin_call()
-        entries = session.negative.at(progress.call) if progress is not None else ()
-        if not any(entries):
-            return None
-        session.armed += 1
-        return Arrived(session, session.batches.setdefault(entries, Batch(entries)), marks)
-
-    def failed(self, reason: str, error: BaseException | None = None) -> None:
-        if self.current is not None:
-            session = self.current[1]
-            session.stop(f"off from call {session.calls} on: {reason}", error)
-
-    def _begin(self, context: Tensor) -> None:
-        """Starts the pass of the text that this call is over. Pipelines that call the model for prompt and
-        negative apart begin with the prompt.
-        """
-        found = next((one for *_, one in self.waiting if 0 in one.marks(context)), None)
-        if found is not None:
-            self.waiting.clear()
-            self.current = found, self._session(found)
-
-    def _session(self, text: Encoded) -> Session:
-        network = self.networks[0]
-        family = network.family
-        strength = self.settings.strength(family.preset(network.model), family.mechanism)
-        chosen = chosen_blocks(network.model, self.settings)
-        session = Session(
-            strength, Method(self.settings.method), self.settings.window, text.negative, self._progress,
-            _no_attention, "attention", self.pass_name, self.settings.strength_curve,
-            None if chosen is None else chosen.blocks,
-        )  # fmt: skip
-        if chosen is not None and chosen.unknown:
-            session.problem(no_such_blocks(network.model, chosen))
-        if not session.guided_images:
-            session.stop(report.nobody(session.images, session.alike_images))
-        return session
-
-    def _progress(self) -> Progress:
-        """By model calls over the prompt, of which every pipeline makes one a step."""
-        total = getattr(self.pipe, "_num_timesteps", None)
-        if not total:  # PixArt's does not say
-            total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
-        return Progress(self.current[1].calls, int(total))
-
-    def end_pass(self, broken_off: bool = False) -> None:
-        """Ends the pass under way, or notes that a pipeline call's text was never recognised.
-
-        broken_off: by an exception that ended the pipeline call.
-        """
-        if self.current is not None:
-            session = self.current[1]
-            total = self._progress().total
-            steps = f"{session.calls} of {total} steps"
-            if session.calls >= total:
-                pass
-            elif broken_off or self.interrupted():
-                session.problem(f"ended early, after {steps}")
-            elif not session.stopped:
-                session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
-            session.close()
-            self.ended.append(session.report())
-            self.current = None
-        elif self.waiting:
-            self.ended.append(report.aside(self.pass_name, CHANGED))
-        self.waiting.clear()
-
-
-def _others(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Of encode_prompt's arguments those that are no texts."""
-    return {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
-
-
-def _is_text(name: str) -> bool:
-    return "prompt" in name and not name.startswith("num_")
-
-
-def _comparable(value: Any) -> Any:
-    """A value that == takes; others (images) stand for themselves."""
-    plain = (str, int, float, list, torch.device, torch.dtype, type(None))
-    return value if isinstance(value, plain) else id(value)
-
-
-def _no_attention(*_: Any) -> Tensor:
-    raise NotImplementedError("the attention comes with every call here")
+    @property
+    def complete(self) -> bool:
+        """Whether every call was guided wherever the settings asked for it."""
+        return bool(self.reports) and all(one.complete for one in self.reports)
 
 
 @contextmanager
 def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterator[Applied]:
     """See nag_core.applied."""
-    guiding = _asked(pipe, negative, _request(settings))
+    guiding = _asked(pipe, negative, _read(settings))
+    result = Applied(guiding)
     with guided(guiding):
-        yield guiding
-    done = any(one.applied for one in guiding.ended)
-    logger.log(logging.INFO if done else logging.WARNING, "NAG: %s", guiding.report)
+        yield result
+    done = any(one.applied for one in result.reports)
+    logger.log(logging.INFO if done else logging.WARNING, "NAG: %s", result.report)
 
 
-@contextmanager
-def guided(guiding: Applied) -> Iterator[None]:
-    """Hooks the pipeline for as long as the block runs; `UnsupportedHost` where it offers nothing to hook."""
-    pipe, models = guiding.pipe, models_of(guiding.pipe)
-    if not models or not hasattr(pipe, "encode_prompt"):
-        raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
-    reason = why_not(models[0], guiding.settings, guiding.negative)
-    with ExitStack() as stack:
-        if reason:
-            guiding.ended.append(report.aside(guiding.pass_name, reason))
-        else:
-            guiding.reading = guiding.read()
-            stack.enter_context(listening(pipe, guiding.heard))
-            stack.enter_context(uncompiled(pipe))
-            for number, model in enumerate(models):
-                refuse_caches(model)
-                guiding.networks.append(Network(model, guiding, number))
-                stack.callback(guiding.networks[-1].remove)
-            stack.push(lambda error, *_: guiding.end_pass(broken_off=error is not None))
-        yield
-
-
-def _asked(pipe: Any, negative: str | Sequence[str], settings: Settings) -> Applied:
+def _asked(pipe: Any, negative: str | Sequence[str], settings: Settings) -> Guiding:
     several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
     if not several:
-        return Applied(pipe, negative, settings)
+        return Guiding(pipe, negative, settings)
     if any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
         raise ValueError("several negatives take the place of the negative: leave that empty")
-    return Applied(pipe, [one.text for one in several], settings, weights=[one.weight for one in several])
+    return Guiding(pipe, [one.text for one in several], settings, weights=[one.weight for one in several])
 
 
-def _request(settings: dict[str, Any]) -> Settings:
-    """The settings by name; ValueError for what a WebUI would correct with a note."""
-    foreign = NOT_HERE & settings.keys()
-    if foreign:
-        raise ValueError(f"no such setting here: {', '.join(sorted(foreign))}")
-    request = parse([settings])
+def _read(settings: dict[str, Any]) -> Settings:
+    """The settings by name, None for what was not given; ValueError for what a WebUI would correct with a
+    note.
+    """
+    request = parse([{name: value for name, value in settings.items() if value is not None}])
     if request.notes:
         raise ValueError("; ".join(request.notes))
     return request.settings

@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 class ModelCall(Protocol):
-    """One model call under NAG, by mechanism (cross_call.py, joint_call.py)."""
+    """One model call under NAG, by mechanism (cross.py, joint.py)."""
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any] | None:
         """The arguments to call the model with; None for those given."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
 from nag_core.hosts.unsupported import UnsupportedHost
-from nag_core.passes.session import asks_nothing
+from nag_core.settings import strength
 from nag_core.settings.blocks import Choice, choose, listing, parse_blocks
 from nag_core.settings.parse import Settings
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("nag")
 def why_not(model: nn.Module, settings: Settings, negative: str | Sequence[str]) -> str:
     """Why nothing is done at all; empty if there is something to do."""
     family = family_of(model)
-    reason = asks_nothing(settings, settings.strength(family.preset(model), family.mechanism))
+    reason = strength.asks_nothing(settings, strength.of(settings, family.preset(model), family.mechanism))
     if reason:
         return reason
     if not any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings import families
 from nag_core.settings.blocks import Block
-
-CROSS, JOINT = "cross", "joint"
+from nag_core.settings.families import CROSS, JOINT
 
 
 class Family(NamedTuple):
     """One architecture.
 
-    mechanism: CROSS or JOINT. preset: the name by which presets know the model. attentions: the attention
-        over text, as (part of the module's name before the block's number, its end, kind of block in the
-    report). embed: the text as cross-attention gets it, from what the model gets. tokens: how many image
-        tokens the model makes of its input. image_first: [image, text] in joint attention.
+    mechanism: CROSS or JOINT. attentions: the attention over text, as (part of the module's name before the
+        block's number, its end, kind of block in the report). embed: the text as cross-attention gets it,
+        from what the model gets. tokens: how many image tokens the model makes of its input. image_first:
+        [image, text] in joint attention.
     mask_at: place of the text's mask in what the pipeline's encode_prompt returns. crops: tokens outside of
         that mask are left out of the negative (the model hides them, or the pipeline adds them in a batch
         only); else the mask goes to the model.
@@ -27,7 +27,6 @@ class Family(NamedTuple):
     """
 
     mechanism: str
-    preset: Callable[[nn.Module], str]
     attentions: tuple[tuple[str, str, str], ...]
     embed: Callable[[nn.Module, Tensor], Tensor] = lambda _model, text: text
     tokens: Callable[[nn.Module, Tensor], int] = lambda _model, latent: latent.shape[1]
@@ -46,6 +45,11 @@ class Family(NamedTuple):
                     numbers[kind] = numbers.get(kind, -1) + 1
                     found[module] = (kind, numbers[kind])
         return found
+
+    def preset(self, model: nn.Module) -> str:
+        """The name by which presets know the model."""
+        found = families.of_class(type(model))
+        return found.name if found else _unet(model)
 
     def blocks(self, model: nn.Module) -> dict[nn.Module, Block]:
         """The same modules, each with the block it is in, named and numbered as in the WebUIs."""
@@ -116,19 +120,19 @@ _SINGLE = ("single_transformer_blocks.", ".attn", "single")
 _JOINT = ("transformer_blocks.", ".attn", "joint")
 _TEXT = (("transformer_blocks.", ".attn2", ""),)
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": Family(CROSS, _unet, (("", ".attn2", ""),), _unet_text),
+    "UNet2DConditionModel": Family(CROSS, (("", ".attn2", ""),), _unet_text),
     "PixArtTransformer2DModel": Family(
-        CROSS, lambda _: "PixArt-Sigma", _TEXT, _caption, mask_at=1, crops=True
+        CROSS, _TEXT, _caption, mask_at=1, crops=True
     ),
-    "SanaTransformer2DModel": Family(CROSS, lambda _: "SANA", _TEXT, _caption, mask_at=1, crops=True),
-    "WanTransformer3DModel": Family(CROSS, lambda _: "Wan2.1", (("blocks.", ".attn2", ""),), _wan_text),
-    "FluxTransformer2DModel": Family(JOINT, lambda _: "Flux", (_BLOCKS, _SINGLE)),
-    "ChromaTransformer2DModel": Family(JOINT, lambda _: "Chroma", (_BLOCKS, _SINGLE), mask_at=2),
+    "SanaTransformer2DModel": Family(CROSS, _TEXT, _caption, mask_at=1, crops=True),
+    "WanTransformer3DModel": Family(CROSS, (("blocks.", ".attn2", ""),), _wan_text),
+    "FluxTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE)),
+    "ChromaTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), mask_at=2),
     "SD3Transformer2DModel": Family(
-        JOINT, lambda _: "SD3.5", (_JOINT,), tokens=_patches, image_first=True
+        JOINT, (_JOINT,), tokens=_patches, image_first=True
     ),
     "QwenImageTransformer2DModel": Family(
-        JOINT, lambda _: "Qwen-Image", (_JOINT,), mask_at=1, crops=True, positioned=True
+        JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True
     ),
 }  # fmt: skip
 

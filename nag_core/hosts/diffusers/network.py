@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.hosts.diffusers import cross_call, joint_call
+from nag_core.hosts.diffusers import cross, joint
 from nag_core.hosts.diffusers.calls import Arrived, ModelCall, Source
 from nag_core.hosts.diffusers.families import CROSS, Family, family_of
 from nag_core.hosts.diffusers.processors import Attention, Swaps, door
@@ -26,9 +26,9 @@ class Network:
     def __init__(self, model: nn.Module, source: Source, number: int = 0) -> None:
         self.model, self.source = model, source
         self.family: Family = family_of(model)
+        layers = self.family.layers(model)
         self.layers: dict[nn.Module, Hashable] = {
-            module: (kind, place + 1000 * number)
-            for module, (kind, place) in self.family.layers(model).items()
+            module: (*name, number) if number else name for module, name in layers.items()
         }
         self.blocks = self.family.blocks(model)
         check(self.layers)
@@ -78,7 +78,7 @@ class Network:
         return None if arguments is None else ((), arguments)
 
     def _opened(self, arrived: Arrived, given: dict[str, Any]) -> ModelCall | None:
-        mechanism = cross_call if self.family.mechanism == CROSS else joint_call
+        mechanism = cross if self.family.mechanism == CROSS else joint
         return mechanism.opened(self, arrived, given)
 
     def _leaving(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:

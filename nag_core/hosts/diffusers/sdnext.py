@@ -12,43 +12,112 @@ import importlib.util
 import inspect
 import logging
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from nag_core.hosts.diffusers.prompts import Part, Reading
+from nag_core.hosts.base import Around, Host
+from nag_core.hosts.diffusers.families import models_of
+from nag_core.hosts.diffusers.guided import Guiding, guided
+from nag_core.hosts.diffusers.prompts import Part, Reading, has_syntax
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.passes.plan import FIRST, HIRES, REFINER
+from nag_core.passes.report import PassReport, aside
+from nag_core.settings.parse import Settings
 
 logger = logging.getLogger("nag")
 
 MODULE = "modules.processing_diffusers"
 BEFORE, AFTER = "set_pipeline_args", "process_post"
-FIRST, HIRES, REFINER = "first pass", "hires pass", "refiner pass"
+AS_WORDS = "weights and schedules in the negative are read as words here"
 
 
 class PipelineCall(NamedTuple):
-    """A pipeline that is about to be called: for which pass, and with which negatives of the WebUI's own.
-
-    read: texts as the WebUI's own parser reads them; None where the pipeline gets the prompt as it is.
-    """
+    """A pipeline that is about to be called: for which pass, and with which negatives of the WebUI's own."""
 
     pipe: Any
     name: str
     negatives: list[str]
+    # Texts by the WebUI's own parser; None where none read the prompt.
     read: Callable[[list[str]], Reading] | None
 
+    @contextmanager
+    def guided(
+        self, negative: str | list[str], settings: Settings, weights: Sequence[float], notes: list[str]
+    ) -> Iterator[Callable[[], PassReport]]:
+        """The call inside is guided by `negative` (one text, one for each image, or with `weights` one for
+        each); afterwards the function given has its report. `UnsupportedHost` where nothing can be
+        hooked.
+        """
+        guiding = Guiding(
+            self.pipe, negative, settings, self.name, strict=False, weights=weights,
+            read=partial(self._reading, [negative] if isinstance(negative, str) else negative, notes),
+            interrupted=interrupted,
+        )  # fmt: skip
 
-# What surrounds a pipeline call.
-Around = Callable[[PipelineCall], AbstractContextManager]
+        def report_of() -> PassReport:
+            done = _of_pass(guiding)
+            if done.applied and guiding.as_words and has_syntax(guiding.negative):
+                notes.append(AS_WORDS)
+            if interrupted():  # of which this WebUI tells no script, unless it keeps the picture so far
+                logger.info("NAG: %s", done.sentence())
+            return done
+
+        with guided(guiding):
+            yield report_of
+
+    def _reading(self, texts: list[str], notes: list[str]) -> Reading | None:
+        """The texts by the host's parser, where it read the prompt; its failure costs the weights only."""
+        try:
+            return None if self.read is None else self.read(texts)
+        except Exception as error:
+            logger.debug("NAG: the WebUI's parser did not read the negative", exc_info=error)
+            notes.append(f"the WebUI's prompt parser failed on the negative ({str(error)[:120]})")
+            return None
 
 
-def present() -> bool:
-    """Whether this process runs in SD.Next."""
+def _of_pass(guiding: Guiding) -> PassReport:
+    """The pass that was guided, else the last; there is one, unless the call broke off before its text."""
+    applied = [one for one in guiding.ended if one.applied]
+    return (applied or guiding.ended or [aside(guiding.pass_name, "the pipeline encoded no prompt")])[-1]
+
+
+class SDNext(Host):
+    """Its passes are pipeline calls, which it announces itself; see `PipelineCall.guided`."""
+
+    name = "SD.Next"
+    lacks = ("mask", "mask_feather", "mask_image", "heat_map")
+    # SD.Next's style sheet hides the tick in the header, and shows the section's content while it is ticked.
+    notice = (
+        "NAG is <b>on</b> while this section is open. It acts on the Text and Image tabs; Control and Video "
+        "run no extensions. Not in this WebUI yet: {}."
+    )
+    negative_hint = (
+        "Empty: the main negative prompt. "
+        "(weights:1.2) where the prompt's are read; the report says where not."
+    )
+    records_by_image = False
+    confirms_axes = False
+
+    def await_calls(self, p: Any, around: Around) -> Callable[[], None]:
+        return await_calls(p, around)
+
+    def network(self, sd_model: Any) -> nn.Module:
+        models = models_of(sd_model)
+        if not models:
+            raise UnsupportedHost(f"{type(sd_model).__name__} has no text model that NAG knows")
+        return models[0]
+
+
+def probe() -> SDNext | None:
+    """The adapter where this process runs in SD.Next, else None."""
     try:
-        return importlib.util.find_spec(MODULE) is not None
+        return SDNext() if importlib.util.find_spec(MODULE) is not None else None
     except (ImportError, ValueError):
-        return False
+        return None
 
 
 def await_calls(p: Any, around: Around) -> Callable[[], None]:

@@ -1,77 +1,42 @@
 """NAG on the cross-attention of DiTs without an attn2 hook (Wan, Anima), for the length of one model call.
 
-As in cross.py the queries are shared and the negative's keys and values are made once per pass, by the host's
-own projections. The host's attention function is replaced while the call runs; it acts only within the
-cross-attention modules, which torch hooks tell it of.
+The negative's keys and values are made once per pass, by the host's own projections. The host's attention
+function is replaced while the call runs; it acts only within the cross-attention modules, which torch hooks
+tell it of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.hosts.patcher.joint_model import replaced
-from nag_core.hosts.patcher.unet import Call, guide_arranged
+from nag_core.hosts.ldm_unet import split_heads
+from nag_core.hosts.patcher.networks import CrossModel, replaced
+from nag_core.hosts.patcher.unet import Step
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
-from nag_core.method.focus import Focus
-from nag_core.method.guidance import average
-from nag_core.method.rows import Arrangement, Batch, Group
-from nag_core.passes.session import Session
-
-Project = Callable[[Tensor], Tensor]
+from nag_core.method.cross import Layer
+from nag_core.method.negative import Entry
+from nag_core.method.rows import Arrangement
+from nag_core.passes.guiding import guide, rows_of
 
 
-class Projections(NamedTuple):
-    """A layer's keys and values of a context (1, tokens, channels), in the shape its attention takes them."""
-
-    to_k: Project
-    to_v: Project
-
-
-@dataclass(frozen=True, slots=True)
-class CrossModel:
-    """One loaded network.
-
-    layers: its cross-attention modules in the order they run. text_call: which of the attention calls in
-        such a module is the one over the text (Wan I2V has one over an image before it).
-    projections: of a layer, given how the network embeds the text. embed: that, (1, tokens, channels) to the
-        layers' context.
-    namespace, attribute, heads_split: as in `JointModel`.
-    """
-
-    layers: tuple[nn.Module, ...]
-    text_call: Callable[[nn.Module], int]
-    projections: Callable[[nn.Module, Project], Projections]
-    embed: Project
-    namespace: dict[str, Any]
-    attribute: str
-    heads_split: bool
-
-
-def patch_cross_call(
-    model_options: dict, model: CrossModel, session: Session, batch: Batch, weights: Hashable
-) -> dict:
-    """A copy of `model_options` whose model calls run under NAG; the original is not touched. weights: the
-    identity of the patched weights.
-    """
+def patch_cross_call(model_options: dict, model: CrossModel, step: Step) -> dict:
+    """A copy of `model_options` whose model calls run under NAG; the original is not touched."""
 
     def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
-        rows = None
-        if not session.closed:
-            rows = batch.arrangement(x.shape[0], c["transformer_options"]["cond_or_uncond"], x.device)
-            if rows is None:
-                session.problem("a batch layout nobody knows; there the model ran unguided")
-        if rows is None or not rows.groups:
+        marks = c.get("transformer_options", {}).get("cond_or_uncond")
+        rows = rows_of(step.session, step.batch, x.shape[0], marks, x.device)
+        if rows is None:
             return apply(x, timestep, **c)
         video = x.dim() == 5 and x.shape[2] > 1
-        shared = Call(session, batch, weights, None if video else tuple(x.shape[-2:]))
-        call = _Call(model, shared, rows, model.namespace[model.attribute])
+        size = None if video else tuple(x.shape[-2:])
         with ExitStack() as stack:
-            call.enter(stack)
+            _Call(model, step, size, rows, model.namespace[model.attribute]).enter(stack)
             return apply(x, timestep, **c)
 
     return wrapped(model_options, run)
@@ -79,16 +44,15 @@ def patch_cross_call(
 
 @dataclass(slots=True)
 class _Call:
-    """The replaced attention of one model call. `within`: the layer that runs now; `seen`: its attention
-    calls so far.
-    """
+    """The replaced attention of one model call."""
 
     model: CrossModel
-    call: Call
+    step: Step
+    size: tuple[int, int] | None
     rows: Arrangement
     original: Any
-    within: int | None = None
-    seen: int = 0
+    within: int | None = None  # the layer that runs now
+    seen: int = 0  # its attention calls so far
     embedded: dict[int, Tensor] = field(default_factory=dict)
 
     def enter(self, stack: ExitStack) -> None:
@@ -113,38 +77,24 @@ class _Call:
         number = self.within
         if number is None:
             return out
-        layer, session = self.model.layers[number], self.call.session
+        module, session = self.model.layers[number], self.step.session
         self.seen += 1
-        if self.seen - 1 != self.model.text_call(layer) or session.closed:
+        if self.seen - 1 != self.model.text_call(module) or not session.chosen(("cross", number)):
             return out
-        if session.blocks is not None and ("cross", number) not in session.blocks:
-            return out
-        try:
-            self._guide(out, q, number, heads, *args, **kwargs)
-        except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-            session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
-        return out
 
-    def _guide(self, out: Tensor, q: Tensor, number: int, heads: int, *args: Any, **kwargs: Any) -> None:
-        """The conditional rows of `out` (B, N, C) guided in place; it is the host attention's own tensor."""
-        dim = 2 if self.model.heads_split else 1
+        def attend(q: Tensor, k: Tensor, v: Tensor, _: Entry) -> Tensor:
+            return self.original(q, k, v, heads, *args, **kwargs)
 
-        def attend(group: Group, focus: Focus) -> Tensor:
-            k, v = self._negative(group, q, number)
-            queries = focus.queries(q[group.index], dim)
-            spans = group.entries[0].spans
-            parts = (
-                [x.narrow(dim, at.start, at.stop - at.start) for x in (k, v)] if len(spans) > 1 else [k, v]
-                for at, _ in spans
-            )
-            outs = (self.original(queries, *part, heads, *args, **kwargs) for part in parts)
-            return average(outs, [weight for _, weight in spans])
+        split = self.model.heads_split
+        layer = Layer(
+            key=("cross", number), q=q, attend=attend, project=lambda text: self._projected(module, text),
+            weights=self.step.weights, token_dim=2 if split else 1, k=k,
+            heads=(lambda x: x) if split else partial(split_heads, heads=heads),
+        )  # fmt: skip
+        return guide(session, out, layer, self.rows, self.size, self.step.batch.tiled)
 
-        guide_arranged(out, self.rows, ("cross", number), self.call, attend, may_write=True)
-
-    def _negative(self, group: Group, q: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        projections = self.model.projections(self.model.layers[number], self._embed)
-        return self.call.session.cache.get(number, projections, group.entries, q, self.call.weights)
+    def _projected(self, module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.project(module, self._embed(context))
 
     def _embed(self, context: Tensor) -> Tensor:
         """Once per call and text, not once per layer; the texts themselves are kept for the pass."""

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from nag_core.hosts import asked
-from nag_core.hosts.base import unet_patcher
+from nag_core.hosts.model import unet_patcher
+from nag_core.hosts.patcher.families import Family, joint_model
 from nag_core.hosts.patcher.host import PatchedHost
-from nag_core.hosts.patcher.joint_model import JointModel
-from nag_core.hosts.patcher.networks import Family, joint_model
+from nag_core.hosts.patcher.networks import JointModel
 
 # Flux and Chroma: backend/nn/flux.py's `attention` rotates, then looks `attention_function` up; chroma.py
 # imports that `attention`, so both go through flux.py's globals. xformers computes the same softmax as torch;

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED, JointModel, replaced
+from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, replaced
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
-from nag_core.method.heat import HeatMap
-from nag_core.method.joint import Layout, Plain, text_attention
+from nag_core.method.joint import JointCall, NotGuided, Plain, text_attention
+from nag_core.method.layout import Layout, slot_width, with_negative
 from nag_core.method.rows import Arrangement, Batch
-from nag_core.passes.joint_call import JointCall, NotGuided, slot_width, with_negative
+from nag_core.passes.guiding import joined, joint_call, rows_of
 from nag_core.passes.session import Session
 
 
@@ -27,40 +27,26 @@ def patch_model_call(model_options: dict, model: JointModel, session: Session, b
     """A copy of `model_options` whose model calls run under NAG; the original is not touched."""
 
     def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
-        return _guided_call(apply, x, timestep, c, model, session, batch)
+        """The model's answer (shape of `x`), guided; without NAG, and noted, where that cannot be."""
+        try:
+            call = _prepared(x, c, model, session, batch)
+        except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
+            call = session.off(f"{type(error).__name__}: {str(error)[:120]}", error)
+        if call is not None:
+            try:
+                with call.in_place():
+                    out = apply(x, timestep, **call.arguments)
+                joined(session, call.joint)
+                return out
+            except NotGuided as reason:
+                session.off(str(reason), reason.__cause__ or reason)
+            except torch.cuda.OutOfMemoryError as error:
+                session.off("out of memory with the negative's tokens", error)
+        # Outside the except clauses, whose tracebacks hold the failed call's tensors; so do these two.
+        call = out = None
+        return apply(x, timestep, **c)
 
     return wrapped(model_options, run)
-
-
-def _guided_call(
-    apply: ApplyModel,
-    x: Tensor,
-    timestep: Tensor,
-    c: dict[str, Any],
-    model: JointModel,
-    session: Session,
-    batch: Batch,
-) -> Tensor:
-    """The model's answer (shape of `x`), guided; without NAG, and noted, where that cannot be."""
-    try:
-        call = _prepared(x, c, model, session, batch)
-    except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-        call = session.stop(
-            f"off from call {session.calls} on: {type(error).__name__}: {str(error)[:120]}", error
-        )
-    if call is not None:
-        try:
-            with call.in_place():
-                out = apply(x, timestep, **call.arguments)
-            call.hand_over()
-            return out
-        except NotGuided as reason:
-            session.stop(f"off from call {session.calls} on: {reason}", reason.__cause__ or reason)
-        except torch.cuda.OutOfMemoryError as error:
-            session.stop(f"off from call {session.calls} on: out of memory with the negative's tokens", error)
-    # Outside the except clauses, whose tracebacks hold the failed call's tensors; so do these two.
-    call = out = None
-    return apply(x, timestep, **c)
 
 
 def _prepared(
@@ -69,29 +55,22 @@ def _prepared(
     """The call to make for these rows; None where it has nobody to guide."""
     if session.stopped or session.closed:
         return None
-    rows = batch.arrangement(x.shape[0], c["transformer_options"]["cond_or_uncond"], x.device)
+    rows = rows_of(session, batch, x.shape[0], c["transformer_options"]["cond_or_uncond"], x.device)
     if rows is None:
-        session.problem("a batch layout nobody knows; there the model ran unguided")
-    if rows is None or not rows.groups:
         return None
     texts = c["c_crossattn"]
     flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
     layout = _layout(x, flat, rows, model)
-    heat = None if session.heat is None else HeatMap()
-    focus = session.focus(layout.image, tuple(x.shape[-2:]), x.device, batch.tiled, heat)
-    if not focus.guided:
+    joint = joint_call(session, rows, layout, x.device, tuple(x.shape[-2:]), batch.tiled)
+    if joint is None:
         return None
     if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):
         # Each of them would need positions and padding of its own in the slot.
         return session.stop("several negatives are not possible on this model yet")
-    context = with_negative(flat, rows, slot_width(rows), session, model.image_first)
+    context = with_negative(flat, rows, slot_width(rows), session.cache, model.image_first)
     context = context[:, None] if texts.dim() == 4 else context
-    # A counter of its own: a call that has to be made again must not have counted.
-    counter = torch.zeros((), dtype=torch.int64, device=x.device)
-    return _Call(
-        session, rows, layout, session.rule(x.device, counter), focus, heat, model=model,
-        arguments={**c, **_spare(c), "c_crossattn": context}, original=model.namespace[model.attribute],
-    )  # fmt: skip
+    arguments = {**c, **_spare(c), "c_crossattn": context}
+    return _Call(joint, model, arguments, model.namespace[model.attribute])
 
 
 def _spare(c: dict[str, Any]) -> dict[str, Any]:
@@ -112,23 +91,24 @@ def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) ->
     return Layout(*(model.padded(tokens) for tokens in parts), model.image_first, model.pad)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Call(JointCall):
-    """The replaced attention of one of Forge's model calls. `original`: the host's function. `within`: the
-    roles of the modules that run now, if their attention is no joint one.
-    """
+@dataclass(slots=True)
+class _Call:
+    """The replaced attention of one of Forge's model calls."""
 
+    joint: JointCall
     model: JointModel
     arguments: dict[str, Any]
-    original: Any
-    within: list[str] = field(default_factory=list)
+    original: Any  # the host's function
+    within: list[str] = field(
+        default_factory=list
+    )  # roles of the running modules whose attention is no joint one
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The host's attention is ours, and the blocks that run are noted, inside."""
 
         def entering(name: tuple[str, int]) -> Callable[..., None]:
-            return lambda *_: self.entered.append(name)
+            return lambda *_: self.joint.entered.append(name)
 
         with ExitStack() as stack:
             for name, module in self.model.named_blocks():
@@ -136,7 +116,7 @@ class _Call(JointCall):
             for role, module in self.model.others:
                 self._note_role(stack, role, module)
             if self.model.adapt is not None:
-                stack.enter_context(self.model.adapt(self.layout, self.rows))
+                stack.enter_context(self.model.adapt(self.joint.layout, self.joint.rows))
             stack.enter_context(replaced(self.model.namespace, self.model.attribute, self.attention))
             yield
 
@@ -155,10 +135,10 @@ class _Call(JointCall):
         """
         tokens = q.shape[2] if self.model.heads_split else q.shape[1]
         role = self.within[-1] if self.within else ""
-        if role == UNTOUCHED or (not role and tokens == self.layout.image):
+        if role == UNTOUCHED or (not role and tokens == self.joint.layout.image):
             return self.original(q, k, v, heads, *args, **kwargs)
         try:
-            expected = self.layout.total - (self.layout.image if role == TEXT_ONLY else 0)
+            expected = self.joint.layout.total - (self.joint.layout.image if role == TEXT_ONLY else 0)
             if tokens != expected:
                 raise NotGuided(f"an attention over {tokens} tokens, expected {expected}")
             attend = self._text if role == TEXT_ONLY else self._joint
@@ -175,7 +155,7 @@ class _Call(JointCall):
         name = getattr(self.original, "__name__", "attention")
         exact = self.model.is_sdpa(self.original)
         tensors = self._split(q, k, v, heads)
-        return self.guided_attention(*tensors, self._plain(options), exact, name, mask)
+        return self.joint.attention(*tensors, self._plain(options), exact, name, mask)
 
     def _split(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, ...]:
         """(B, H, N, D) each."""
@@ -190,7 +170,7 @@ class _Call(JointCall):
         if mask is not None:
             raise NotGuided("the text's tokens are masked among themselves")
         tensors = self._split(q, k, v, heads)
-        return text_attention(*tensors, self.layout, self.rows, self._plain(options))
+        return text_attention(*tensors, self.joint.layout, self.joint.rows, self._plain(options))
 
     def _plain(self, options: dict[str, Any]) -> Plain:
         """The host's function with the options it was called with, for heads split as `joint_attention` has

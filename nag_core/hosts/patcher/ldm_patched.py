@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Hashable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nag_core.hosts import asked
-from nag_core.hosts.base import unet_patcher
+from nag_core.hosts.model import unet_patcher
 from nag_core.hosts.patcher.host import PatchedHost
 
 
@@ -44,9 +44,6 @@ class LdmPatched(PatchedHost):
 
     def weights(self, model: Any) -> Hashable:
         return str(getattr(model, "current_weight_patches_uuid", None))
-
-    def joint_model(self, network: nn.Module) -> None:
-        """None: these hosts generate with UNets only (reForge's DiT code is not reachable from its page)."""
 
     def after_encoding(self, sd_model: Any, x: Tensor) -> None:
         from modules_forge.forge_sampler import sampling_prepare

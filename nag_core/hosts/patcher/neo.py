@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.hosts.patcher.cross import CrossModel, Project, Projections
+from nag_core.hosts.patcher.families import Family, class_row, globals_of, joint_model
 from nag_core.hosts.patcher.forge import Forge
-from nag_core.hosts.patcher.joint_model import JointModel
-from nag_core.hosts.patcher.networks import Family, class_row, globals_of, joint_model
-from nag_core.passes.joint_call import NotGuided
+from nag_core.hosts.patcher.networks import CrossModel, JointModel
+from nag_core.method.joint import NotGuided
 
 _LOOKED_UP = {
     "attribute": "attention_function",
@@ -95,7 +94,7 @@ class Neo(Forge):
             return None
         embed = getattr(network, family.embed) if family.embed else (lambda context: context)
         return CrossModel(
-            layers, _text_call, partial(_projections, family), embed, namespace, "attention_function",
+            layers, _text_call, embed, partial(_projected, family), namespace, "attention_function",
             family.heads_split,
         )  # fmt: skip
 
@@ -142,17 +141,11 @@ def _text_call(layer: nn.Module) -> int:
     return 1 if hasattr(layer, "k_img") else 0
 
 
-def _projections(family: _Crossing, layer: nn.Module, embed: Project) -> Projections:
+def _projected(family: _Crossing, layer: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V of the embedded text, (1, T, C), or with the heads split (1, H, T, D)."""
     to_k, norm_k, to_v = (getattr(layer, name) for name in (family.to_k, family.norm_k, family.to_v))
-
-    def shaped(x: Tensor) -> Tensor:
-        """(1, T, C), or with the heads split (1, H, T, D)."""
-        return x.unflatten(-1, (layer.n_heads, -1)).transpose(1, 2) if family.heads_split else x
-
-    def keys(context: Tensor) -> Tensor:
-        k = to_k(embed(context))
-        if not family.heads_split:
-            return norm_k(k)
-        return norm_k(k.unflatten(-1, (layer.n_heads, -1))).transpose(1, 2)
-
-    return Projections(keys, lambda context: shaped(to_v(embed(context))))
+    k, v = to_k(context), to_v(context)
+    if not family.heads_split:
+        return norm_k(k), v
+    k, v = (x.unflatten(-1, (layer.n_heads, -1)) for x in (k, v))
+    return norm_k(k).transpose(1, 2), v.transpose(1, 2)

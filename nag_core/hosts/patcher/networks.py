@@ -1,126 +1,89 @@
-"""Joint-attention networks as rows of metadata, and how a row becomes a `JointModel`."""
+"""What a host's networks look like from outside: the only thing that guiding one needs to know of it."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from nag_core.hosts.patcher.joint_model import TEXT_ONLY, UNTOUCHED, JointModel
-from nag_core.hosts.patcher.positions import own_padding, own_positions
-from nag_core.method.joint import Layout
+from nag_core.method.layout import Layout
 from nag_core.method.rows import Arrangement
 
+TEXT_ONLY, UNTOUCHED = "text only", "untouched"
 
-class Family(NamedTuple):
-    """One network class: its block lists by kind, the module in whose globals the attention is looked up and
-    under which name, and the module that defines it with the names that are torch's own or as exact.
 
-    patch: the network's attribute with the latent pixels per token and side; 2 where it has none (in Forge's
-    Flux it is a literal in the forward). embedder: turns position ids into angles; needed where text has
-    positions. image_axis, image_first: see positions.py and `Layout`. pads, pad_token, padded: the network's
-    attributes with the multiple and the token that texts are padded with, and the module whose output is
-    padded. text_only, untouched: module lists with another attention, see `JointModel.others`.
+@dataclass(frozen=True, slots=True)
+class JointModel:
+    """One loaded network.
+
+    blocks: (kind, module) in the order they run. patch: latent pixels per image token and side.
+    namespace, attribute: the host module's globals, and the attention function that its blocks look up there.
+    heads_split: that function takes (q, k, v, heads, skip_reshape=True) with q of shape (B, H, N, D), already
+        rotated; else (q, k, v, heads, mask) with q of shape (B, N, H*D).
+    is_sdpa: whether the function found there is torch's own attention, or as exact. Only then its work may go
+        to a kernel that returns a log-sum-exp; any other backend is the user's choice and is kept.
+    image_first: the sequence is [image, text]. pad: each text and the image are padded to a multiple of it
+        (Z-Image).
+    others: modules whose attention is no joint one. TEXT_ONLY: among the text's tokens, where the two texts
+        must not see each other (refiners); UNTOUCHED: among anything else.
+    adapt: what else has to be in place during a call (positions); may raise `NotGuided`.
     """
 
-    blocks: tuple[tuple[str, str], ...]
-    module: str
+    blocks: tuple[tuple[str, nn.Module], ...]
+    patch: int
+    namespace: dict[str, Any]
     attribute: str
     heads_split: bool
-    defined_in: str
-    exact: frozenset[str]
-    patch: str = "patch_size"
-    embedder: str = ""
-    image_axis: int | None = None
+    is_sdpa: Callable[[Any], bool]
     image_first: bool = False
-    pads: str = ""
-    pad_token: str = ""
-    padded: str = ""
-    text_only: tuple[str, ...] = ()
-    untouched: tuple[str, ...] = ()
+    pad: int = 1
+    others: tuple[tuple[str, nn.Module], ...] = ()
+    adapt: Callable[[Layout, Arrangement], AbstractContextManager] | None = None
+
+    def padded(self, tokens: int) -> int:
+        """What `tokens` tokens of a text or of the image take in the sequence."""
+        return -(-tokens // self.pad) * self.pad
+
+    def named_blocks(self) -> list[tuple[tuple[str, int], nn.Module]]:
+        """((kind, number within its kind), module) in the order they run."""
+        seen: Counter[str] = Counter()
+        named = []
+        for kind, module in self.blocks:
+            named.append(((kind, seen[kind]), module))
+            seen[kind] += 1
+        return named
 
 
-def class_row(network: nn.Module, table: Mapping[str, Any]) -> Any:
-    """The network's row of `table`; by any base class's name, since a fork may subclass the network."""
-    names = (kind.__name__ for kind in type(network).__mro__)
-    return next((table[name] for name in names if name in table), None)
+@dataclass(frozen=True, slots=True)
+class CrossModel:
+    """One loaded network whose layers attend to the text apart.
 
-
-def globals_of(module: str) -> dict[str, Any]:
-    """The globals of an imported module; empty for one that is not."""
-    return getattr(sys.modules.get(module), "__dict__", {})
-
-
-def joint_model(
-    network: nn.Module, table: Mapping[str, Family], check: Callable[[], None] | None = None
-) -> JointModel | None:
-    """The network as its row of `table` describes it; None for others, and for one that lacks a part of it.
-
-    check: called at the start of every model call under NAG; may raise `NotGuided`.
+    layers: its cross-attention modules in the order they run. text_call: which of the attention calls in
+        such a module is the one over the text (Wan I2V has one over an image before it).
+    embed: a text (1, tokens, channels) to the layers' context; project: that to a layer's keys and values, in
+        the shape its attention takes them.
+    namespace, attribute, heads_split: as in `JointModel`.
     """
-    family = class_row(network, table)
-    if family is None:
-        return None
-    namespace = globals_of(family.module)
-    lists = [(kind, getattr(network, name, ())) for kind, name in family.blocks]
-    parts = (family.embedder, family.padded, *family.text_only, *family.untouched)
-    known = all(_has(network, path) for path in parts if path)
-    if family.attribute not in namespace or not known or not all(len(blocks) for _, blocks in lists):
-        return None
-    roles = ((TEXT_ONLY, family.text_only), (UNTOUCHED, family.untouched))
-    return JointModel(
-        tuple((kind, block) for kind, listed in lists for block in listed), _size(network, family.patch),
-        namespace, family.attribute, family.heads_split, functools.partial(_is_sdpa, family),
-        family.image_first, int((family.pads and getattr(network, family.pads, None)) or 1),
-        tuple((role, m) for role, paths in roles for path in paths for m in attrgetter(path)(network)),
-        _adapted(network, family, check),
-    )  # fmt: skip
+
+    layers: tuple[nn.Module, ...]
+    text_call: Callable[[nn.Module], int]
+    embed: Callable[[Tensor], Tensor]
+    project: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+    namespace: dict[str, Any]
+    attribute: str
+    heads_split: bool
 
 
-def _is_sdpa(family: Family, function: Any) -> bool:
-    # By where it is defined, not by its name alone: an extension's replacement may carry the same one.
-    home = getattr(sys.modules.get(family.defined_in), "__dict__", None)
-    ours = getattr(function, "__globals__", None) is home is not None
-    builtin = inspect.isbuiltin(nn.functional.scaled_dot_product_attention)
-    return ours and builtin and function.__name__ in family.exact
-
-
-def _adapted(
-    network: nn.Module, family: Family, check: Callable[[], None] | None
-) -> Callable[[Layout, Arrangement], AbstractContextManager] | None:
-    if not family.embedder and not family.padded and check is None:
-        return None
-
-    @contextmanager
-    def adapt(layout: Layout, rows: Arrangement) -> Iterator[None]:
-        if check is not None:
-            check()
-        with ExitStack() as stack:
-            if family.embedder:
-                embedder = attrgetter(family.embedder)(network)
-                stack.enter_context(own_positions(embedder, layout, family.image_axis))
-            if family.padded and layout.pad > 1:
-                token = functools.partial(getattr, network, family.pad_token)
-                stack.enter_context(own_padding(attrgetter(family.padded)(network), token, layout, rows))
-            yield
-
-    return adapt
-
-
-def _has(network: nn.Module, path: str) -> bool:
+@contextmanager
+def replaced(namespace: dict[str, Any], attribute: str, value: Any) -> Iterator[None]:
+    """`namespace[attribute]` is `value` inside, and what it was afterwards, whatever happens inside."""
+    original = namespace[attribute]
+    namespace[attribute] = value
     try:
-        attrgetter(path)(network)
-    except AttributeError:
-        return False
-    return True
-
-
-def _size(network: nn.Module, attribute: str) -> int:
-    size = getattr(network, attribute, 2)
-    return int(size[0] if isinstance(size, (tuple, list)) else size)
+        yield
+    finally:
+        namespace[attribute] = original

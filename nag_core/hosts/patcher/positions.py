@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.method.joint import Layout
+from nag_core.method.joint import NotGuided
+from nag_core.method.layout import Layout
 from nag_core.method.rows import Arrangement
-from nag_core.passes.joint_call import NotGuided
 
 
 @contextmanager

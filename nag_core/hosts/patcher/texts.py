@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
+
+from nag_core.method.negative import entry_number
+
+logger = logging.getLogger("nag")
 
 OURS = "nag_guidance.py"
 # Functions that get the conditions before the network does (the second is reForge's).
 HANDS = ("sampler_pre_cfg_function", "sampler_calc_cond_batch_function")
 
 
-def texts_in_use(c: Any, uc: Sequence | None) -> Callable[[int], tuple[Hashable, Hashable]]:
+def texts_in_use(p: Any, schedules: tuple | None) -> Callable[[int], tuple[Hashable, Hashable]] | None:
     """Names for the texts of prompt and negative at a sampler step: the schedule entries that the host takes
-    there.
+    there. None where its schedules are not what they are known to be: then nothing is reused.
 
-    c: the prompt's MulticondLearnedConditioning; uc: the negative's schedules, one per image, None where the
-        host has none. The rule is that of modules/prompt_parser.py: the first entry that has not ended, else
-        the first of all.
+    schedules: of the prompt (MulticondLearnedConditioning) and of the negative, one per image, None where the
+        host has none.
     """
+    if schedules is None or getattr(p, "dynamic_clip_skip_sets", None):
+        return None  # reForge changes the conditions of every step itself (its clip skip ramp)
+    try:
+        return _named(*schedules)
+    except Exception as error:
+        logger.debug("NAG: the prompt's schedules cannot be read", exc_info=error)
+        return None
+
+
+def _named(c: Any, uc: Sequence | None) -> Callable[[int], tuple[Hashable, Hashable]]:
     prompts = [[part.schedules for part in image] for image in c.batch]
     negatives = list(uc or ())
 
     def at(step: int) -> tuple[Hashable, Hashable]:
         return (
-            tuple(tuple(_entry(schedule, step) for schedule in image) for image in prompts),
-            tuple(_entry(schedule, step) for schedule in negatives),
+            tuple(tuple(entry_number(schedule, step) for schedule in image) for image in prompts),
+            tuple(entry_number(schedule, step) for schedule in negatives),
         )
 
     return at
-
-
-def _entry(schedule: Sequence, step: int) -> int:
-    return next((i for i, part in enumerate(schedule) if step <= part.end_at_step), 0)
 
 
 def may_change(model_options: dict) -> bool:

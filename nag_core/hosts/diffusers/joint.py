@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from nag_core.hosts.diffusers.calls import Arrived, Hooked
 from nag_core.hosts.diffusers.processors import Attention
-from nag_core.method.joint import Layout
-from nag_core.method.rows import Arrangement
-from nag_core.passes.joint_call import JointCall, NotGuided, slot_width, with_negative
+from nag_core.method.joint import JointCall, NotGuided
+from nag_core.method.layout import Layout, slot_width, with_negative
+from nag_core.passes.guiding import joined, joint_call, rows_of
+from nag_core.passes.session import Session
 
 
-@dataclass(slots=True, kw_only=True)
-class WidenedCall(JointCall):
-    """The call of `network`, with the negative's tokens. `broken`: why it must be made again without NAG."""
+@dataclass(slots=True)
+class WidenedCall:
+    """The call of `network`, with the negative's tokens."""
 
     network: Hooked
-    broken: str = ""
+    session: Session
+    joint: JointCall
+    broken: str = ""  # why it must be made again without NAG
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         context = given["encoder_hidden_states"]
@@ -33,17 +36,18 @@ class WidenedCall(JointCall):
 
     def _widened(self, context: Tensor) -> Tensor:
         family = self.network.family
-        return with_negative(context, self.rows, self.layout.neg, self.session, family.image_first)
+        layout, cache = self.joint.layout, self.session.cache
+        return with_negative(context, self.joint.rows, layout.neg, cache, family.image_first)
 
     def positions(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Rotations of the image's tokens and of the text's: all texts begin where the prompt did."""
-        lengths = [at.stop - at.start for at, _ in self.rows.groups[0].entries[0].spans]
+        lengths = [at.stop - at.start for at, _ in self.joint.rows.groups[0].entries[0].spans]
         if len(lengths) == 1:  # of several groups the longest; several negatives are the same in all rows
-            lengths = [self.layout.neg]
-        return image, torch.cat([text[:length] for length in (*lengths, self.layout.pos)])
+            lengths = [self.joint.layout.neg]
+        return image, torch.cat([text[:length] for length in (*lengths, self.joint.layout.pos)])
 
     def entering(self, layer: tuple[str, int]) -> None:
-        self.entered.append(layer)
+        self.joint.entered.append(layer)
 
     def around(
         self, code: Callable[..., Any], processor: Any, attn: nn.Module, args: tuple, kwargs: dict
@@ -54,7 +58,7 @@ class WidenedCall(JointCall):
         """A joint call is known by its exact length on both sides: SD3.5-Medium's attention among image
         tokens alone and those over image prompts pass.
         """
-        dim, total = attention.token_dim, self.layout.total
+        dim, total = attention.token_dim, self.joint.layout.total
         if self.broken or q.shape[dim] != total or k.shape[dim] != total:
             return attention.plain(q, k, v, mask)
         try:
@@ -69,14 +73,14 @@ class WidenedCall(JointCall):
             return attention.merged(attention.plain(*(attention.swapped(x) for x in (q, k, v)), mask))
 
         swapped = [attention.swapped(x) for x in (q, k, v)]
-        out = self.guided_attention(*swapped, plain, attention.is_sdpa, attention.name, mask)
+        out = self.joint.attention(*swapped, plain, attention.is_sdpa, attention.name, mask)
         return attention.split(out, swapped[0].shape[1])
 
     def finish(self) -> str:
         if self.broken:
             return self.broken
         try:
-            self.hand_over()
+            joined(self.session, self.joint)
         except NotGuided as reason:
             return str(reason)
         return ""
@@ -84,14 +88,14 @@ class WidenedCall(JointCall):
 
 def _ids(call: WidenedCall, ids: Tensor) -> Tensor:
     """Flux, Chroma: text positions are zero. (tokens, 3), or (B, tokens, 3) as older pipelines have them."""
-    slot = ids.new_zeros(*ids.shape[:-2], call.layout.neg, ids.shape[-1])
+    slot = ids.new_zeros(*ids.shape[:-2], call.joint.layout.neg, ids.shape[-1])
     return torch.cat([slot, ids], dim=-2)
 
 
 def _mask(call: WidenedCall, mask: Tensor) -> Tensor:
     """Chroma's (B, text + image): the negative's own in front; Qwen-Image's (B, text): all of it is real."""
-    slot = mask.new_ones(mask.shape[0], call.layout.neg)
-    for group in call.rows.groups:
+    slot = mask.new_ones(mask.shape[0], call.joint.layout.neg)
+    for group in call.joint.rows.groups:
         if group.entries[0].mask is not None:
             slot[group.index, : group.entries[0].tokens] = torch.stack(
                 [entry.mask.to(mask) for entry in group.entries]
@@ -100,7 +104,7 @@ def _mask(call: WidenedCall, mask: Tensor) -> Tensor:
 
 
 def _lengths(call: WidenedCall, lengths: list[int]) -> list[int]:
-    return [call.layout.neg + call.layout.pos] * len(lengths)
+    return [call.joint.layout.neg + call.joint.layout.pos] * len(lengths)
 
 
 _WIDENED: dict[str, Callable[[WidenedCall, Any], Any]] = {
@@ -114,13 +118,10 @@ _WIDENED: dict[str, Callable[[WidenedCall, Any], Any]] = {
 def opened(network: Hooked, arrived: Arrived, given: dict[str, Any]) -> WidenedCall | None:
     """The call that is about to be made; None where no row of it is guided."""
     session, context, latent = arrived.session, given["encoder_hidden_states"], given["hidden_states"]
-    rows: Arrangement | None = arrived.batch.arrangement(context.shape[0], arrived.marks, context.device)
+    rows = rows_of(session, arrived.batch, len(context), arrived.marks, context.device)
     if rows is None:
-        session.problem("a batch layout nobody knows; there the model ran unguided")
-    if rows is None or not rows.groups:
         return None
     family = network.family
     image = family.tokens(network.model, latent)
     layout = Layout(slot_width(rows), context.shape[1], image, family.image_first)
-    counter = torch.zeros((), dtype=torch.int64, device=context.device)
-    return WidenedCall(session, rows, layout, session.rule(context.device, counter), network=network)
+    return WidenedCall(network, session, joint_call(session, rows, layout, context.device))

@@ -1,0 +1,245 @@
+"""NAG on the calls of a diffusers pipeline: which text is whose, and one pass for each call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
+from nag_core.hosts.diffusers.families import models_of
+from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.hosts.diffusers.prompts import (
+    Encoded,
+    Reading,
+    context_of,
+    encoded,
+    has_syntax,
+    listening,
+    mixed_negative,
+    negative_of,
+    read_negative,
+    reads_words,
+    texts_of,
+)
+from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.guidance import Method
+from nag_core.method.negative import Negative
+from nag_core.passes import report
+from nag_core.passes.plan import Plan, Progress
+from nag_core.passes.report import PassReport
+from nag_core.passes.session import Session
+from nag_core.settings import strength
+from nag_core.settings.parse import Settings
+
+logger = logging.getLogger("nag")
+
+CHANGED = "the text reached the model other than encode_prompt had made it"
+
+
+class Guiding:
+    """What NAG does to a pipeline's calls; one pass, and one report, for each of them.
+
+    strict: an error of NAG's own ends the call; else the call goes on without it, and the report says so.
+    negative: the text of all images, or one for each; with `weights`, one for each weight, together for every
+        image alike.
+    read: gives the texts as a host's own parser reads them, None where it does not; asked before the call,
+        if there is something to do. `as_words` says afterwards whether the texts were taken as they are
+        written.
+    interrupted: whether the call was ended early; by default the pipeline's own mark of that.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        negative: str | Sequence[str],
+        settings: Settings,
+        pass_name: str = "",
+        strict: bool = True,
+        weights: Sequence[float] = (),
+        read: Callable[[], Reading | None] = lambda: None,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> None:
+        self.pipe, self.negative, self.settings = pipe, negative, settings
+        self.pass_name, self.strict, self.weights = pass_name, strict, weights
+        self.read, self.as_words = read, True
+        self.reading: Reading | None = None
+        self.interrupted = interrupted or (lambda: bool(getattr(pipe, "_interrupt", False)))
+        self.networks: list[Network] = []
+        self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
+        self.current: tuple[Encoded, Session] | None = None
+        self.ended: list[PassReport] = []
+
+    @property
+    def reports(self) -> list[PassReport]:
+        """One for each pipeline call, the one under way included."""
+        running = [] if self.current is None else [self.current[1].report()]
+        return [*self.ended, *running]
+
+    def heard(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
+        """encode_prompt was called. Pipelines may do so several times before their first model call, once for
+        their own negative; which call was the prompt's, that model call tells.
+        """
+        if self.current is not None:
+            self.end_pass()
+        try:
+            self._encode(encode, arguments, result)
+        except Exception as error:
+            if self.strict:
+                raise
+            logger.debug("NAG: the negative could not be encoded", exc_info=error)
+            reason = f"the negative could not be encoded ({type(error).__name__}: {str(error)[:120]})"
+            self.ended.append(report.aside(self.pass_name, reason))
+
+    def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
+        if not isinstance(context_of(result), Tensor):
+            raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
+        texts = list(self.negative) if self.weights else texts_of(self.negative, arguments)
+        made = self._encoded(encode, arguments, texts) if self.reading is None else self.reading
+        text = Encoded(context_of(result), self._negative(texts, made, result))
+        self.waiting.append((_others(arguments), made, text))
+        if self.reading is not None:
+            text.later = self.reading.prompts
+            self.as_words = has_syntax(texts) and self._reads_words(encode, arguments, texts)
+
+    def _reads_words(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> bool:
+        """Only a remark depends on it, so that a failure is none of the pass."""
+        try:
+            return reads_words(self.reading, texts, encoded(encode, arguments, texts))
+        except Exception as error:
+            logger.debug("NAG: the pipeline did not encode the negative as words", exc_info=error)
+            return False
+
+    def _encoded(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
+        """By the pipeline; once where it encodes its prompt several times before its first model call."""
+        others = _others(arguments)
+        made = next((made for known, made, _ in self.waiting if known == others), None)
+        if made is None or len(context_of(made)) != len(texts):
+            made = encoded(encode, arguments, texts)
+        return made
+
+    def _negative(self, texts: list[str], made: Any, result: Any) -> Negative:
+        family = self.networks[0].family
+        if self.weights:
+            return mixed_negative(family, texts, self.weights, made, len(context_of(result)))
+        if isinstance(made, Reading):
+            return read_negative(family, texts, made)
+        return negative_of(family, texts, made, result)
+
+    def arrived(self, context: Tensor | None) -> Arrived | None:
+        if context is None:
+            return None
+        if self.waiting:
+            self._begin(context)
+        if self.current is None:
+            return None
+        text, session = self.current
+        marks = text.marks(context)
+        if 0 not in marks:
+            if not marks:
+                session.problem("a batch layout nobody knows; there the model ran unguided")
+            return None
+        progress = session.begin_call()
+        batch = progress and session.batch(session.negative.at(progress.call))
+        if not batch:
+            return None
+        return Arrived(session, batch, marks)
+
+    def failed(self, reason: str, error: BaseException | None = None) -> None:
+        if self.current is not None:
+            self.current[1].off(reason, error)
+
+    def _begin(self, context: Tensor) -> None:
+        """Starts the pass of the text that this call is over. Pipelines that call the model for prompt and
+        negative apart begin with the prompt.
+        """
+        found = next((one for *_, one in self.waiting if 0 in one.marks(context)), None)
+        if found is not None:
+            self.waiting.clear()
+            self.current = found, self._session(found)
+
+    def _session(self, text: Encoded) -> Session:
+        network = self.networks[0]
+        family = network.family
+        wanted = strength.of(self.settings, family.preset(network.model), family.mechanism)
+        chosen = chosen_blocks(network.model, self.settings)
+        plan = Plan(
+            strength=wanted, method=Method(self.settings.method), window=self.settings.window,
+            curve=self.settings.strength_curve, progress=self._progress, pass_name=self.pass_name,
+        )  # fmt: skip
+        session = Session(plan, text.negative, None if chosen is None else chosen.blocks)
+        if chosen is not None and chosen.unknown:
+            session.problem(no_such_blocks(network.model, chosen), partly=False)
+        if not session.counts.guided:
+            session.stop(report.nobody(session.counts.images, session.counts.alike))
+        return session
+
+    def _progress(self) -> Progress:
+        """By model calls over the prompt, of which every pipeline makes one a step."""
+        total = getattr(self.pipe, "_num_timesteps", None)
+        if not total:  # PixArt's does not say
+            total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
+        return Progress(self.current[1].calls, int(total))
+
+    def end_pass(self, broken_off: bool = False) -> None:
+        """Ends the pass under way, or notes that a pipeline call's text was never recognised.
+
+        broken_off: by an exception that ended the pipeline call.
+        """
+        if self.current is not None:
+            session = self.current[1]
+            total = self._progress().total
+            steps = f"{session.calls} of {total} steps"
+            if session.calls >= total:
+                pass
+            elif broken_off or self.interrupted():
+                session.problem(f"ended early, after {steps}")
+            elif not session.stopped:
+                session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
+            session.close()
+            self.ended.append(session.report())
+            self.current = None
+        elif self.waiting:
+            self.ended.append(report.aside(self.pass_name, CHANGED))
+        self.waiting.clear()
+
+
+def _others(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of encode_prompt's arguments those that are no texts."""
+    return {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
+
+
+def _is_text(name: str) -> bool:
+    return "prompt" in name and not name.startswith("num_")
+
+
+def _comparable(value: Any) -> Any:
+    """A value that == takes; others (images) stand for themselves."""
+    plain = (str, int, float, list, torch.device, torch.dtype, type(None))
+    return value if isinstance(value, plain) else id(value)
+
+
+@contextmanager
+def guided(guiding: Guiding) -> Iterator[None]:
+    """Hooks the pipeline for as long as the block runs; `UnsupportedHost` where it offers nothing to hook."""
+    pipe, models = guiding.pipe, models_of(guiding.pipe)
+    if not models or not hasattr(pipe, "encode_prompt"):
+        raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
+    reason = why_not(models[0], guiding.settings, guiding.negative)
+    with ExitStack() as stack:
+        if reason:
+            guiding.ended.append(report.aside(guiding.pass_name, reason))
+        else:
+            guiding.reading = guiding.read()
+            stack.enter_context(listening(pipe, guiding.heard))
+            stack.enter_context(uncompiled(pipe))
+            for number, model in enumerate(models):
+                refuse_caches(model)
+                guiding.networks.append(Network(model, guiding, number))
+                stack.callback(guiding.networks[-1].remove)
+            stack.push(lambda error, *_: guiding.end_pass(broken_off=error is not None))
+        yield

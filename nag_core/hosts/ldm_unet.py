@@ -1,0 +1,42 @@
+"""The UNet of SD 1.x to SDXL as the hosts have it from CompVis' LDM, and its attention to text."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+LayerKey = tuple[str, int, int]  # block kind, block number, transformer block: the hosts' patch key
+FOREIGN = "another extension replaced the forward of some attention layers; those are unguided"
+
+
+def cross_attention_layers(diffusion_model: nn.Module) -> dict[LayerKey, nn.Module]:
+    """The attn2 modules of an LDM UNet by the hosts' patch key; empty for other networks.
+
+    Enumerated, not hard-coded: SD1.5 has 16, SDXL 70, pruned SDXL variants fewer.
+    """
+    layers: dict[LayerKey, nn.Module] = {}
+    for name in ("input", "middle", "output"):
+        blocks = getattr(diffusion_model, f"{name}_block" if name == "middle" else f"{name}_blocks", None)
+        if blocks is None:
+            return {}
+        for number, block in enumerate([blocks] if name == "middle" else blocks):
+            for transformer in (m for m in block if hasattr(m, "transformer_blocks")):
+                for index, inner in enumerate(transformer.transformer_blocks):
+                    if getattr(inner, "attn2", None) is not None:
+                        layers[(name, number, index)] = inner.attn2
+    return layers
+
+
+def replaced_forward(module: nn.Module) -> bool:
+    """Whether someone put an own `forward` on this attention (NegPiP): an attn2 replace would switch that
+    off.
+
+    An object patch of the host leaves the class's own method behind as an instance attribute; that one is
+    harmless.
+    """
+    forward = module.__dict__.get("forward")
+    return forward is not None and getattr(forward, "__func__", None) is not type(module).forward
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, H*D) as (B, H, N, D)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

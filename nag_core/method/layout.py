@@ -1,0 +1,97 @@
+"""One sequence of text and image tokens with room for the negative's: where the tokens are, what is in the
+room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nag_core.method.negative import Entry, KeyValueCache
+from nag_core.method.rows import Arrangement, Group
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tokens of a joint sequence are: [neg | pos | image], or [image | pos | neg] with
+    `image_first`.
+
+    Either way the prompt's tokens lie beside the image's, so that [pos, image] is one view of the sequence.
+    `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it. `pad`: the
+    multiple that the model pads each text to.
+    """
+
+    neg: int
+    pos: int
+    image: int
+    image_first: bool = False
+    pad: int = 1
+
+    @property
+    def total(self) -> int:
+        return self.neg + self.pos + self.image
+
+    @property
+    def pos_part(self) -> slice:
+        first = self.image if self.image_first else self.neg
+        return slice(first, first + self.pos)
+
+    @property
+    def image_part(self) -> slice:
+        return slice(0, self.image) if self.image_first else slice(self.neg + self.pos, self.total)
+
+    @property
+    def unguided_part(self) -> slice:
+        """Prompt and image: the sequence as it were without NAG."""
+        return slice(0, self.image + self.pos) if self.image_first else slice(self.neg, self.total)
+
+    @property
+    def texts(self) -> tuple[slice, slice]:
+        """The two texts' slots in the order they have in the sequence."""
+        neg = self.neg_part(self.neg)
+        return (self.pos_part, neg) if self.image_first else (neg, self.pos_part)
+
+    def filled(self, rows: Arrangement) -> bool:
+        """Whether every row is guided, by negatives that take the whole slot."""
+        parts = (self.neg_part(group.entries[0].tokens) for group in rows.groups)
+        return rows.rest is None and all(part == self.neg_part(self.neg) for part in parts)
+
+    def neg_part(self, tokens: int) -> slice:
+        """What a negative of `tokens` tokens takes of its slot, from the front."""
+        first = self.image + self.pos if self.image_first else 0
+        return slice(first, first + -(-tokens // self.pad) * self.pad)
+
+    def neg_parts(self, group: Group) -> list[slice]:
+        """Where the group's negatives stand in their slot, one behind the other from its first token on."""
+        spans = group.entries[0].spans
+        if len(spans) == 1:
+            return [self.neg_part(group.entries[0].tokens)]
+        first = self.image + self.pos if self.image_first else 0
+        return [slice(first + at.start, first + at.stop) for at, _ in spans]
+
+
+def slot_width(rows: Arrangement) -> int:
+    """Tokens of the longest negative among the call's rows."""
+    return max(group.entries[0].tokens for group in rows.groups)
+
+
+def with_negative(
+    context: Tensor, rows: Arrangement, width: int, cache: KeyValueCache, image_first: bool = False
+) -> Tensor:
+    """`context` (B, T, C) with the negatives in front (behind with `image_first`), (B, width + T, C).
+
+    A negative that is shorter is repeated to `width`, an unguided row gets the first negative: nobody attends
+    to either. Real tokens and no zeros, so that layers which scale by their largest input see usual values.
+    """
+    slot = context.new_empty(context.shape[0], width, context.shape[2])
+    slot[:] = _filled(rows.groups[0].entries[0], width, context, cache)
+    for group in rows.groups:
+        slot[group.index] = torch.stack([_filled(one, width, context, cache) for one in group.entries])
+    return torch.cat((context, slot) if image_first else (slot, context), dim=1)
+
+
+def _filled(entry: Entry, width: int, like: Tensor, cache: KeyValueCache) -> Tensor:
+    tokens = cache.context(entry, like)[0]
+    return tokens if len(tokens) == width else tokens[torch.arange(width, device=like.device) % len(tokens)]
