@@ -71,6 +71,8 @@ class Passes:
         reason = _not_this_pass(self.settings, name) or strength.asks_nothing(self.settings, wanted)
         if reason:
             return report.aside(name, reason, due=False)
+        if _cfg(p, name) == 0:
+            return report.aside(name, AT_CFG_0)
         model.check_model(p.sd_model, self.host)
         blocks = self.blocks(p.sd_model)
         region = mask_image.region(self.settings, p)
@@ -191,6 +193,15 @@ def _unlike_prompt(negative: Negative, prompts: Any) -> Negative:
     except Exception as error:
         logger.debug("NAG: prompt and negative cannot be compared", exc_info=error)
         return negative
+
+
+AT_CFG_0 = "CFG is 0: the picture takes nothing from the prompt, and NAG guides nothing else"
+
+
+def _cfg(p: Any, name: str) -> Any:
+    """The pass's CFG scale; hosts without one of the hires pass take the first pass's."""
+    first = getattr(p, "cfg_scale", None)
+    return getattr(p, "hr_cfg", first) if name == HIRES else first
 
 
 def _not_this_pass(settings: Settings, name: str) -> str:

@@ -217,3 +217,59 @@ def test_the_job_after_one_that_died_is_nobodys_inner_job(host, job, status, mon
     job([{"scale": 7}])
     assert status()["settings"]["scale"] == 7
     assert "7 layers" in status()["report"]
+
+
+# What the report claims
+
+
+def test_at_cfg_0_it_claims_nothing_that_no_picture_can_show(job):
+    """There the host draws the negative alone."""
+    _, off = job(cfg_scale=0)
+    p, on = job([ON], cfg_scale=0)
+    assert on.images[0].tobytes() == off.images[0].tobytes()
+    assert p.extra_generation_params["NAG report"].startswith("not applied: CFG is 0")
+    for scale in (0.5, 1, 1e-3):
+        assert "7 layers" in job([ON], cfg_scale=scale)[0].extra_generation_params["NAG report"]
+
+
+@pytest.mark.parametrize(("cfg", "hr_cfg"), [(1, 0), (0, 1), (0, 0), (4, 0)])
+def test_each_pass_has_a_cfg_of_its_own(job, cfg, hr_cfg):
+    fields = {
+        "enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "cfg_scale": cfg, "hr_cfg": hr_cfg,
+        "width": 64, "height": 64,
+    }  # fmt: skip
+    report = job([ON], **fields)[0].extra_generation_params["NAG report"]
+    first, hires = report.removeprefix("first pass: ").split("; hires pass: ")
+    for scale, said in ((cfg, first), (hr_cfg, hires)):
+        assert said.startswith("7 layers" if scale else "not applied: CFG is 0")
+
+
+# An extension in the place of the model call
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("checkpoint", ["tiny-shapes", "tiny-shapes-flux"])
+def test_a_wrapper_that_drops_the_models_options_is_named(host, job, monkeypatch, checkpoint, emptied):
+    """It read "KeyError: 'transformer_options'"."""
+    fields = {"override_settings": {"sd_model_checkpoint": checkpoint}}
+    job(**fields)
+    patcher = type(host.shared.sd_model.forge_objects.unet)
+    original = patcher.clone
+
+    def wrapper(apply_model, args):
+        c = {name: value for name, value in args["c"].items() if name != "transformer_options"}
+        more = {"transformer_options": {}} if emptied else {}
+        return apply_model(args["input"], args["timestep"], **c, **more)
+
+    def clone(self):
+        made = original(self)
+        made.set_model_unet_function_wrapper(wrapper)
+        return made
+
+    monkeypatch.setattr(patcher, "clone", clone)
+    p, _ = job([ON], **fields)
+    report = p.extra_generation_params["NAG report"]
+    flux = "another extension's wrapper around the model call drops its transformer_options"
+    unet = "another extension took the attention or the model call over, and NAG never ran"
+    wanted = f"off from call 1 on: {flux}" if checkpoint == "tiny-shapes-flux" else unet
+    assert report.startswith(f"not applied: {wanted}")
