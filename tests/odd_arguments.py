@@ -19,7 +19,8 @@ WORDS = (
     "", " ", "true", "off", "NaN", "-inf", "1e999", "0x10", "١٢", "Auto", "custom", "null", "{}", "[1]",
     "{broken", "[a:b:0.5]", "[red::0.5]", "(red:1.5)", "((((", "]]", "red AND blue", "BREAK", "# only this",
     "<lora:none:1>", "\\", '"', '"red"', "3x4", "red, blue: 5\nSteps: 1", "NAG scale: 9", "%s", "{0}", "../x",
-    "\x00", "\u202e", "red 🔴 円 rød", "e\u0301" * 20,
+    "\x00", "\u202e", "red 🔴 円 rød", "e\u0301" * 20, "enable", "checked", "４", "４，５", "0,5", " 4 ",
+    "1_0", "4²", '{"scale": 4}', '{"enabled": "on", "phi": "4,5"}', '{"enabled": 0}', "a=b; c",
 )  # fmt: skip
 TEXTS = st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 NUMBERS = (
