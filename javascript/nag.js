@@ -1,12 +1,12 @@
-/* Behind the accordion's label: what NAG is set to. Dims the controls that change nothing. Optional: no value
-   depends on this file. The panel sends `nag-changed` for changes that do not come from the user's hands. */
+/* Behind the accordion's label: what NAG is set to. Dims what changes nothing. No value depends on it. */
 (() => {
     const TABS = ["txt2img", "img2img"];
-    const NUMBERS = ["scale", "tau", "alpha", "start", "end", "hires_scale"];
+    const STRENGTHS = ["scale", "tau", "alpha"]; /* ignored unless the preset is Custom */
+    const NUMBERS = [...STRENGTHS, "start", "end", "hires_scale", "hires_tau", "hires_alpha"];
     const TEXTS = ["preset", "method", "hires", "curve"];
     const MODELS = ["Auto", "Few-step"]; /* their φ is that of the model that is loaded by then */
-    const NEUTRAL = {start: 0, end: 1, hires_scale: 0, method: "NAG", hires: "Both"};
-    const STRENGTHS = ["scale", "tau", "alpha"]; /* ignored unless the preset is Custom */
+    const NEUTRAL = {start: 0, end: 1, method: "NAG", hires: "Both", hires_scale: 0, hires_tau: 0,
+                     hires_alpha: 0};
 
     const element = (tab, name) => gradioApp().getElementById(`script_${tab}_nag_${name}`);
     const number = (tab, name) => parseFloat(element(tab, name)?.querySelector("input[type=number]")?.value);
@@ -74,7 +74,7 @@
             element(tab, "enabled")?.querySelector(".label-wrap > span")?.append(place);
             element(tab, "enabled")?.addEventListener("input", refreshSoon);
         });
-        document.addEventListener("nag-changed", refreshSoon);
+        document.addEventListener("nag-changed", refreshSoon); /* the panel's, of what no hand changed */
         onAfterUiUpdate(refreshSoon);
     });
 })();

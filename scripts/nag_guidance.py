@@ -8,21 +8,22 @@ from pathlib import Path
 from modules import paths, script_callbacks, scripts
 
 from nag_core.hosts import model
+from nag_core.passes.report import PassReport
 from nag_core.settings import user_presets
-from nag_core.settings.parse import parse
 from nag_core.webui import (
+    asked_for,
     foreign_infotext,
     heat_picture,
     infotext,
-    mask_image,
     negative_box,
+    negative_text,
     options,
     panel,
     routes,
     xyz,
 )
 from nag_core.webui.job import Job
-from nag_core.webui.jobs import Jobs
+from nag_core.webui.jobs import Jobs, nested
 from nag_core.webui.log import get_logger
 from nag_core.webui.status import Status
 
@@ -56,25 +57,30 @@ class NagScript(scripts.Script):
         return components
 
     def process(self, p, *args) -> None:
-        inner = self.jobs.inside_another(p)
-        if not inner:
+        shares = self.jobs.inside_another(p)
+        if not shares:
             infotext.clear(p.extra_generation_params)
-        request = options.with_default_negative(parse(args, PRESETS.load()), p)
-        request = mask_image.compacted(request)
+        request = asked_for.request(p, args, PRESETS.load())
         job = Job.of(request) if request.settings.enabled else None
         self.jobs.start(p, job)
         strength = job.build.strength(p.sd_model) if job is not None else None
-        STATUS.began(request.settings, strength, None if job is None else model.family(p.sd_model))
+        if not nested(p):
+            STATUS.began(request.settings, strength, None if job is None else model.family(p.sd_model))
         if job is not None:
             job.recorded = strength
-            if not inner:
+            if not shares:
                 infotext.write(p.extra_generation_params, request.settings, strength)
         else:
             xyz.tell_if_off(p, args)
+            if request.notes:
+                self._say(p, asked_for.said_while_off(request.notes), [])
 
     def process_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is not None:
+            if job.build.settings.each_negative and not self.jobs.inside_another(p):
+                texts = negative_text.of_batch(job.build.settings, p, len(p.prompts))
+                infotext.write_negatives(p.extra_generation_params, texts)
             job.begin_batch(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:
@@ -91,16 +97,23 @@ class NagScript(scripts.Script):
         if job is None:
             return
         sentence = job.end_batch()
+        if any(heat is not None for heat in job.heats) and not nested(p) and heat_picture.taken_by_script(p):
+            sentence = f"{sentence}; {heat_picture.BESIDE}"
+        self._say(p, sentence, job.reports)
+
+    def _say(self, p, sentence: str, reports: list[PassReport]) -> None:
+        """Where a user looks for it. A job within another one writes nothing that is the other's."""
         if not self.jobs.inside_another(p):
-            infotext.write_report(p.extra_generation_params, sentence, job.reports)
-        if options.read(options.COMMENTS):
-            p.comment(f"NAG: {sentence}")
-        STATUS.reported(sentence, job.reports)
+            infotext.write_report(p.extra_generation_params, sentence, reports)
+        if not nested(p):
+            STATUS.reported(sentence, reports)
+            if options.read(options.COMMENTS):
+                p.comment(f"NAG: {sentence}")
         logger.info("NAG: %s", sentence)
 
     def postprocess_image(self, p, pp, *args) -> None:
         job = self.jobs.of(p)
-        if job is not None and job.heats and not self.jobs.inside_another(p):
+        if job is not None and job.heats and not nested(p):
             job.draw_heat(pp.image, p.batch_index, p.iteration * p.batch_size + p.batch_index)
 
     def postprocess(self, p, processed, *args) -> None:

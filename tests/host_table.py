@@ -60,6 +60,7 @@ _PROCESSED = ("modules/processing.py", "modules/processed.py")
 _XYZ = (
     "extensions-builtin/xyz/lib_xyz/classes.py", "scripts/xyz/xyz_grid_classes.py", "scripts/xyz_grid.py",
 )  # fmt: skip
+_STYLES = ("modules/styles.py",)
 _DENOISER = ("modules/sd_samplers_cfg_denoiser.py",)
 _JOB, _TXT2IMG = "StableDiffusionProcessing", "StableDiffusionProcessingTxt2Img"
 _FORGE_PATCHER = ("backend/patcher/unet.py", "modules_forge/unet_patcher.py")
@@ -212,20 +213,38 @@ PAGE: tuple[Entry, ...] = (
     Function(_OPTIONS, "OptionInfo.info", 1),
     Function(_OPTIONS, "OptionInfo.needs_reload_ui", 0),
     Function(_OPTIONS, "*.add_option", 2),
-    Function(("modules/styles.py",), "StyleDatabase.apply_negative_styles_to_prompt", 2),
+    Function(_STYLES, "StyleDatabase.apply_negative_styles_to_prompt", 2),
+    Function(_STYLES, "StyleDatabase.apply_styles_to_prompts", 4, (), (SDNEXT,)),
+    Function(_STYLES, "extract_style_text_from_prompt", 2, (), WEBUIS),
+    Name(_STYLES, "StyleDatabase.styles", WEBUIS),
     Function(("modules/extra_networks.py",), "parse_prompts", 1),
     Function(("modules/processing_scripts/comments.py",), "strip_comments", 1, (), WEBUIS),
     Function(
         ("modules/images.py", "modules/image/save.py"), "save_image", 6, ("info", "p", "suffix"),
     ),
+    Function(_PROCESSING, "create_binary_mask", 1, (), WEBUIS),
+    Name(("modules/ui.py",), "update_negative_prompt_token_counter", WEBUIS),
+    Function(("modules/ui.py",), "update_token_counter", 3, (), WEBUIS),
+    Function(("modules/images.py",), "read", 1, (), (FORGE, NEO, A1111)),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}")
-        for name in ("extra_generation_params", "script_args", "scripts", "batch_size", "styles")
+        for name in (
+            "extra_generation_params", "script_args", "scripts", "batch_size", "styles", "all_prompts",
+            "all_negative_prompts", "all_seeds", "iteration", "prompts", "outpath_samples",
+        )
     ),
+    # Heat maps stand beside the results there, elsewhere behind them.
+    Name(_PROCESSING, f"{_JOB}.extra_result_images", PATCHED),
+    Name(_SCRIPTS, "ScriptRunner.selectable_scripts"),
     Function(_PROCESSING, f"{_JOB}.comment", 1, (), WEBUIS),
     Function(_PROCESSING, f"{_JOB}.save_samples", 0, (), WEBUIS),
     *(Name(_PROCESSED, f"Processed.{name}") for name in ("images", "infotexts", "index_of_first_image")),
+    # An end by sigma in a pasted picture (sigmas.py): where it is gone, that is named as not taken.
+    Name(("modules/sd_models.py",), "model_data", WEBUIS),
+    Function(("modules/sd_samplers.py",), "create_sampler", 2, (), WEBUIS),
+    Function(("modules/sd_samplers_kdiffusion.py",), "KDiffusionSampler.get_sigmas", 2, (), WEBUIS),
     Function(_XYZ, "AxisOption.__init__", 5, ("choices",)),
+    Function(_XYZ, "AxisOption.__init__", 5, ("prepare",), WEBUIS),
 )  # fmt: skip
 
 # nag_core/hosts/diffusers/sdnext.py

@@ -7,7 +7,7 @@ from nag_core.webui import infotext
 TEXTS = [
     "red", " red ", '"red"', 'a "red" one', '"red" and "blue"', '"', '\\', "3x4", "512x768", "red, blue: 5",
     "line one\nline two", "Steps: 1, Size: 3x4", "NAG scale: 9", "Negative prompt: x", "{}", "[1]",
-    "rød 円 🔴", "#", "<lora:none:1>", "tab\there", "x" * 500,
+    "rød 円 🔴", "#", "<lora:none:1>", "tab\there", "x" * 500, "NAG negative", "NAG negatives", "None",
 ]  # fmt: skip
 
 
@@ -18,7 +18,9 @@ def read_back(utils, settings):
     """
     parameters = {"Steps": 4, "Sampler": "Euler", "CFG scale": 1.0, "Size": "64x64"}
     infotext.write(parameters, settings, strength.of(settings, "SDXL"))
-    line = ", ".join(f"{key}: {utils.quote(value)}" for key, value in parameters.items())
+    line = ", ".join(
+        key if key == value else f"{key}: {utils.quote(value)}" for key, value in parameters.items()
+    )
     parsed = utils.parse_generation_parameters(f"a circle\nNegative prompt: red\n{line}, Version: 1.0", [])
     return {name: reader(parsed) for name, reader in infotext.READERS.items()}
 

@@ -10,7 +10,7 @@ import json
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT
+from nag_core.settings.fields import FIELD, FIELDS, KEPT_SLOT, OVERRIDES_SLOT
 
 # For every test over these: a machine under load is no reason to fail.
 patient = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -19,7 +19,8 @@ WORDS = (
     "", " ", "true", "off", "NaN", "-inf", "1e999", "0x10", "١٢", "Auto", "custom", "null", "{}", "[1]",
     "{broken", "[a:b:0.5]", "[red::0.5]", "(red:1.5)", "((((", "]]", "red AND blue", "BREAK", "# only this",
     "<lora:none:1>", "\\", '"', '"red"', "3x4", "red, blue: 5\nSteps: 1", "NAG scale: 9", "%s", "{0}", "../x",
-    "\x00", "\u202e", "red 🔴 円 rød", "e\u0301" * 20,
+    "\x00", "\u202e", "red 🔴 円 rød", "e\u0301" * 20, "enable", "checked", "４", "４，５", "0,5", " 4 ",
+    "1_0", "4²", '{"scale": 4}', '{"enabled": "on", "phi": "4,5"}', '{"enabled": 0}', "a=b; c",
 )  # fmt: skip
 TEXTS = st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 NUMBERS = (
@@ -64,7 +65,10 @@ NAMED = st.builds(
     ),
 )
 OVERRIDES = NAMED.map(json.dumps) | NAMED | JUNK
-FULL = st.tuples(*SLOTS[:OVERRIDES_SLOT], OVERRIDES, *SLOTS[OVERRIDES_SLOT:]).map(list)
+_BEHIND = KEPT_SLOT - 1  # of the fields, one slot is the overrides'
+FULL = st.tuples(
+    *SLOTS[:OVERRIDES_SLOT], OVERRIDES, *SLOTS[OVERRIDES_SLOT:_BEHIND], JUNK, *SLOTS[_BEHIND:]
+).map(list)
 
 ARGUMENTS = st.one_of(
     NAMED.map(lambda named: [named]),

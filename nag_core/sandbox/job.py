@@ -73,10 +73,11 @@ class Job:
         on = self._process(self.script_args)
         for without, with_nag in zip(_singles(off), _singles(on), strict=False):
             self.results += [_captioned(without, "NAG off"), _captioned(with_nag, "NAG on")]
+        self.results += [_captioned(pair, "NAG on") for pair in _extras(on)]
         self.comments = on.comments
 
     def _collect(self, processed: Processed, caption: str = "") -> None:
-        pairs = zip(processed.images, processed.infotexts, strict=False)
+        pairs = [*zip(processed.images, processed.infotexts, strict=False), *_extras(processed)]
         self.results = [_captioned(pair, caption) for pair in pairs]
         self.comments = processed.comments
 
@@ -112,3 +113,7 @@ def _captioned(pair: tuple[Any, str], caption: str) -> tuple[Any, str, str]:
 def _singles(processed: Processed) -> list[tuple[Any, str]]:
     first = processed.index_of_first_image
     return list(zip(processed.images[first:], processed.infotexts[first:], strict=False))
+
+
+def _extras(processed: Processed) -> list[tuple[Any, str]]:
+    return [(image, image.info.get("parameters", "")) for image in processed.extra_images]

@@ -22,7 +22,8 @@ class Field:
 
     check: raises ValueError with the reason for a text that means nothing. advanced: stands under "Advanced".
     in_presets: the user's presets hold it where it is not at its default (the strengths they hold always).
-    axis: an X/Y/Z axis of its own, behind the older ones.
+    axis: an X/Y/Z axis of its own, behind the older ones. gap: the least value above the minimum, which then
+    has a meaning of its own.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Field:
     advanced: bool = False
     in_presets: bool = False
     axis: bool = False
+    gap: float = 0.0
 
 
 # The order is the positional API: never reordered, never shortened.
@@ -223,7 +225,32 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
         in_presets=True,
     ),
+    # Behind the kept slot.
+    Field(
+        "hires_tau",
+        "Hires tau (τ)",
+        "float",
+        0.0,
+        "NAG hires tau",
+        "Another tau for the hires pass, from 1; 0 keeps the first pass's.",
+        maximum=10.0,
+        step=0.1,
+        in_presets=True,
+        gap=1.0,
+    ),
+    Field(
+        "hires_alpha",
+        "Hires alpha (α)",
+        "float",
+        0.0,
+        "NAG hires alpha",
+        "Another alpha for the hires pass; 0 keeps the first pass's.",
+        step=0.025,
+        in_presets=True,
+    ),
 )
 FIELD = {field.name: field for field in FIELDS}
 # The hidden overrides slot stands here for good; a field that is added later takes the slot behind it.
 OVERRIDES_SLOT = 11
+# Kept for `vsf_offset`, which comes with its method; nothing reads it yet.
+KEPT_SLOT = 19

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from nag_core.settings import presets
 from nag_core.settings.fields import (
@@ -15,6 +13,7 @@ from nag_core.settings.fields import (
     HIRES_BOTH,
     HIRES_FIRST,
     HIRES_ONLY,
+    KEPT_SLOT,
     MASK_INSIDE,
     MASK_OFF,
     MASK_OUTSIDE,
@@ -22,15 +21,17 @@ from nag_core.settings.fields import (
     OVERRIDES_SLOT,
     Field,
 )
+from nag_core.settings.reading import json_object, quoted, reader
 from nag_core.settings.schedule import Curve, Window, parse_curve
 
 __all__ = [
-    "FIELD", "FIELDS", "HIRES_BOTH", "HIRES_FIRST", "HIRES_ONLY", "MASK_INSIDE", "MASK_OFF",
-    "MASK_OUTSIDE", "METHODS", "OVERRIDES_SLOT", "Field", "Request", "Settings", "named", "parse",
+    "ALIASES", "FIELD", "FIELDS", "HIRES_BOTH", "HIRES_FIRST", "HIRES_ONLY", "MASK_INSIDE", "MASK_OFF",
+    "MASK_OUTSIDE", "METHODS", "OVERRIDES_SLOT", "Field", "Problem", "Request", "Settings", "named",
+    "parse",
 ]  # fmt: skip
 
-# phi and the official code's nag_scale are accepted in the dict form; nag_scale counts 1 as off.
-_ALIASES = {
+# Other names of a setting, and what is added to a number under them; nag_scale counts 1 as off.
+ALIASES = {
     "phi": ("scale", 0.0),
     "nag_scale": ("scale", -1.0),
     "nag_tau": ("tau", 0.0),
@@ -38,9 +39,20 @@ _ALIASES = {
 }
 
 
+class Problem(NamedTuple):
+    """What has to be said about an argument. field: whose value in use is named behind it; "" for none."""
+
+    text: str
+    field: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one job asked for. `explicit`: the fields given by dict or overrides; they win over a preset."""
+    """What one job asked for.
+
+    explicit: the fields given by dict or overrides; they win over a preset. each_negative: the NAG negatives
+    of the job's images, where wildcards make them differ; `negative` is the first one's then.
+    """
 
     enabled: bool = FIELD["enabled"].default
     preset: str = FIELD["preset"].default
@@ -60,7 +72,10 @@ class Settings:
     mask_feather: float = FIELD["mask_feather"].default
     mask_image: str = FIELD["mask_image"].default
     heat_map: bool = FIELD["heat_map"].default
+    hires_tau: float = FIELD["hires_tau"].default
+    hires_alpha: float = FIELD["hires_alpha"].default
     explicit: frozenset[str] = frozenset()
+    each_negative: tuple[str, ...] = ()
 
     @property
     def window(self) -> Window:
@@ -69,6 +84,16 @@ class Settings:
     @property
     def strength_curve(self) -> Curve:
         return parse_curve(self.curve)
+
+    def of_hires(self) -> Settings:
+        """The settings of a hires pass: its own scale, tau and alpha where they are set. The points of a
+        curve stand in for its scale, too.
+        """
+        own = {name: getattr(self, f"hires_{name}") for name in presets.STRENGTHS}
+        own = {name: value for name, value in own.items() if value > 0}
+        if self.strength_curve.points:
+            own.pop("scale", None)
+        return replace(self, **own, explicit=self.explicit | own.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,129 +104,127 @@ class Request:
     notes: tuple[str, ...] = ()
 
 
-def parse(args: Sequence[Any], user_presets: Mapping[str, Mapping[str, Any]] | None = None) -> Request:
+def parse(
+    args: Sequence[Any],
+    user_presets: Mapping[str, Mapping[str, Any]] | None = None,
+    of_model: Callable[[Settings], presets.Strength] | None = None,
+) -> Request:
     """Settings from a script's argument slots; never raises, whatever the slots hold.
 
     Precedence: overrides slot > dict (slot 0, or slot 1 after a bool) > positional values > preset, except
-    that what a preset sets wins over the sliders. A dict without "enabled" means on. Missing slots take the
-    defaults, slots behind the last field are ignored. `user_presets`: values by field name, by preset name.
+    that what a preset sets wins over the sliders. A dict without "enabled" means on, and may come as JSON
+    text. Missing slots take the defaults, slots behind the last field are ignored. What cannot be read counts
+    as not given. `user_presets`: values by field name, by preset name. `of_model`: the strength that settings
+    come to on the loaded model; asked only where a message has to name it.
     """
-    notes: list[str] = []
+    problems: list[Problem] = []
     own = user_presets or {}
     fields = {**FIELD, "preset": replace(FIELD["preset"], choices=(*FIELD["preset"].choices, *own))}
-    slots = list(args)[: len(FIELDS) + 1]
-    given: dict[str, Any] = {}
+    slots = list(args)[: len(FIELDS) + 2]
+    if (kept := slots.pop(KEPT_SLOT) if len(slots) > KEPT_SLOT else None) not in (None, "", 0):
+        problems.append(Problem(f"{quoted(kept)} in the slot of a later setting ignored"))
+    given: dict[Any, Any] = {}
     for index in (0, 1):
-        if len(slots) > index and isinstance(slots[index], Mapping):
-            given.update({"enabled": True} if index == 0 else {})
-            given.update((key, value) for key, value in slots[index].items() if value is not None)
-            slots[index] = None
-    overrides = _read_overrides(slots.pop(OVERRIDES_SLOT) if len(slots) > OVERRIDES_SLOT else None, notes)
-    positional = dict(zip(FIELD, slots, strict=False))
-    values = {name: _coerce(fields[name], value, notes) for name, value in positional.items()}
+        named_values = json_object(slots[index]) if len(slots) > index else None
+        if named_values is not None:
+            given.update((key, value) for key, value in named_values.items() if value is not None)
+            slots[index] = True if index == 0 else None  # a dict is an order by itself
+    overrides = slots.pop(OVERRIDES_SLOT) if len(slots) > OVERRIDES_SLOT else None
+    values = _readable(dict(zip(FIELD, slots, strict=False)), problems, fields)
     explicit: dict[str, Any] = {}
-    for source in (given, overrides):
-        explicit.update(named(source, notes, fields))
-    values.update(explicit)
-    preset = values.get("preset", presets.AUTO)
-    values.update({**presets.values(preset), **named(own.get(preset, {}), notes), **explicit})
-    settings = replace(Settings(**values), explicit=frozenset(explicit) - {"enabled"})
-    return Request(settings, tuple(dict.fromkeys(notes)))
+    for source in (given, _overrides(overrides, problems)):
+        explicit.update(named(source, problems, fields))
+    preset = {**values, **explicit}.get("preset", presets.AUTO)
+    supplied = {**presets.values(preset), **named(own.get(preset, {}), problems)}
+    settings = Settings(**{**values, **supplied, **explicit}, explicit=frozenset(explicit) - {"enabled"})
+    return Request(settings, _notes(problems, settings, of_model))
 
 
-def named(source: Mapping[Any, Any], notes: list[str], fields: Mapping[str, Field] = FIELD) -> dict[str, Any]:
-    """Coerced values by field name; unknown names and None are left out, unknown names with a note."""
+def named(
+    source: Mapping[Any, Any], problems: list[Problem], fields: Mapping[str, Field] = FIELD
+) -> dict[str, Any]:
+    """The values that can be read, by field name and held within their ranges; None is left out."""
     values: dict[str, Any] = {}
+    keys: dict[str, str] = {}
     for key, value in source.items():
-        name, shift = _ALIASES.get(key, (key, 0.0)) if isinstance(key, str) else (key, 0.0)
+        name, shift = ALIASES.get(key, (key, 0.0)) if isinstance(key, str) else (key, 0.0)
         if name not in fields:
-            notes.append(f"unknown setting {_short(key)} ignored")
-        elif value is not None:
-            number = _number(value) if shift else None
-            values[name] = _coerce(fields[name], value if number is None else number + shift, notes)
+            problems.append(Problem(f"unknown setting {quoted(key)} ignored"))
+            continue
+        before = values.get(name)
+        values.update(_readable({name: value}, problems, fields, key, shift))
+        if before is not None and values[name] != before:
+            problems.append(Problem(f"{keys[name]} and {key} are the same setting", name))
+        keys[name] = key
     return values
 
 
-def _read_overrides(slot: Any, notes: list[str]) -> Mapping[Any, Any]:
-    """The hidden overrides slot: a JSON object as text (what XYZ writes), or a dict."""
-    if isinstance(slot, Mapping):
-        return slot
-    if slot is None or slot == "":
-        return {}
-    try:
-        value = json.loads(slot) if isinstance(slot, str) else None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, Mapping):
-        notes.append(f"overrides {_short(slot)} is not a JSON object, ignored")
-        return {}
-    return value
+def _readable(
+    source: Mapping[str, Any],
+    problems: list[Problem],
+    fields: Mapping[str, Field],
+    key: str = "",
+    shift: float = 0.0,
+) -> dict[str, Any]:
+    """Of values by field name, those that can be read. key: what a single one was called. shift: is added."""
+    values: dict[str, Any] = {}
+    for name, value in source.items():
+        field = fields[name]
+        read = None if value is None else reader(field)(value)
+        if read is not None:
+            read, problem = _held(field, read + shift if shift else read, value, key or name)
+        else:
+            problem = "" if value is None else f"{key or name} {quoted(value)} not understood"
+        if problem:
+            problems.append(Problem(problem, name))
+        if read is not None:
+            values[name] = read
+    return values
 
 
-def _coerce(field: Field, value: Any, notes: list[str]) -> Any:
-    """`value` as the field's type within its range; None and unreadable values become the default, with a
-    note.
-    """
-    if value is None:
-        return field.default
-    reader = {"bool": _boolean, "float": _number, "choice": _choice(field), "text": _text}[field.kind]
-    read = reader(value)
-    if read is None:
-        notes.append(f"{field.name} {_short(value)} not understood, {field.default!r} used")
-        return field.default
+def _held(field: Field, read: Any, value: Any, key: str) -> tuple[Any, str]:
+    """The value within its field's range, None for a text that means nothing; and what is wrong with it."""
     if field.check is not None:
         try:
             field.check(read)
         except ValueError as reason:
-            notes.append(f"{field.name} {_short(value)} ignored: {reason}")
-            return field.default
+            return None, f"{key} {quoted(value)} ignored: {reason}"
     if field.kind != "float":
-        return read
-    held = min(max(read, field.minimum), field.maximum)
-    if held != read:
-        notes.append(f"{field.name} {read:g} is outside {field.minimum:g}–{field.maximum:g}, {held:g} used")
-    return held
+        return read, ""
+    least = field.gap if read > field.minimum else field.minimum
+    held = min(max(read, least), field.maximum)
+    if held == read:
+        return read, ""
+    shown = f"{key} {read:g}" if key == field.name else f"{key} {quoted(value)} ({field.name} {read:g})"
+    return held, f"{shown} is outside {least:g}–{field.maximum:g}"
 
 
-_WORDS = dict.fromkeys(("true", "on", "yes", "1"), True) | dict.fromkeys(("false", "off", "no", "0"), False)
+def _overrides(slot: Any, problems: list[Problem]) -> Mapping[Any, Any]:
+    """The hidden overrides slot: a JSON object as text (what XYZ writes), or a dict."""
+    if slot is None or slot == "":
+        return {}
+    found = json_object(slot)
+    if found is None:
+        problems.append(Problem(f"overrides {quoted(slot)} is not a JSON object, ignored"))
+        return {}
+    return found
 
 
-def _boolean(value: Any) -> bool | None:
-    if isinstance(value, str):
-        return _WORDS.get(value.strip().lower()) if value.strip() else False
-    return bool(value) if isinstance(value, (bool, int, float)) else None
+def _notes(
+    problems: list[Problem], settings: Settings, of_model: Callable[[Settings], presets.Strength] | None
+) -> tuple[str, ...]:
+    """The problems as sentences, each with the value that is used in the end."""
+    used = {field.name: _shown(getattr(settings, field.name)) for field in FIELDS}
+    of_row = {*presets.STRENGTHS} - settings.explicit if presets.asks_model(settings.preset) else set()
+    if of_row & {problem.field for problem in problems}:
+        row = ("the model's own",) * len(presets.STRENGTHS)
+        if of_model is not None:
+            strength = of_model(settings)
+            row = tuple(map(_shown, (strength.phi, strength.tau, strength.alpha)))
+        used |= {name: shown for name, shown in zip(presets.STRENGTHS, row, strict=True) if name in of_row}
+    said = (f"{text}, {used[name]} used" if name else text for text, name in problems)
+    return tuple(dict.fromkeys(said))
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _choice(field: Field):
-    known = {choice.lower(): choice for choice in field.choices}
-    return lambda value: known.get(value.strip().lower()) if isinstance(value, str) else None
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return None
-    try:
-        text = str(value)
-    except ValueError:  # an integer of more digits than Python converts
-        return None
-    # A lone surrogate is legal JSON, and no host can write it into a file.
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _short(value: Any) -> str:
-    """`value` as a quotation of bounded length for a message."""
-    try:
-        text = repr(value) if isinstance(value, (str, int, float)) else f"of type {type(value).__name__}"
-    except ValueError:
-        text = "of very many digits"
-    return text if len(text) <= 40 else text[:37] + "..."
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else quoted(value)

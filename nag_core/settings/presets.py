@@ -65,6 +65,12 @@ def auto(family: str, mechanism: str = CROSS) -> str:
     return FAMILY[family].row if family in FAMILY else _NEAREST[mechanism]
 
 
+def asks_model(name: str) -> bool:
+    """Whether the strength under this preset is that of the loaded model's row."""
+    variant = VARIANTS.get(name)
+    return AUTO in (name, variant.family if variant else name)
+
+
 def values(name: str, family: str = "", mechanism: str = CROSS) -> dict[str, float]:
     """What a built-in preset sets, by field name; empty for every other name. Without a `family` what depends
     on the loaded model is left out.

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from nag_core.settings.parse import FIELD, FIELDS, named
-from nag_core.settings.presets import CHOICES
+from nag_core.settings.presets import CHOICES, STRENGTHS
 
 logger = logging.getLogger("nag")
 
 FILE_NAME = "nag_presets.json"
-STRENGTHS = ("scale", "tau", "alpha")
 OPTIONAL = tuple(field.name for field in FIELDS if field.in_presets)
 LONGEST_NAME = 60
 # Far above what anyone saves: a foreign file of that name must not cost every job its reading time.

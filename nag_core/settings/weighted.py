@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MOST = 16
@@ -24,8 +25,7 @@ class Weighted(NamedTuple):
 
 def parse_negatives(text: str) -> list[Weighted]:
     """The lines of `text` that are not blank, each with its weight, 1 where it has none. `\\n` written out
-    separates
-    lines, too: a cell of a plot has only one.
+    separates lines, too: a cell of a plot has only one.
 
     ValueError for a weight that is no number from 0 up.
     """
@@ -34,6 +34,11 @@ def parse_negatives(text: str) -> list[Weighted]:
     if len(found) > MOST:
         raise ValueError(f"{len(found)} negatives; there can be {MOST}")
     return [one for one in found if one.text]
+
+
+def written(several: Iterable[Weighted]) -> str:
+    """The text that `parse_negatives` reads as these."""
+    return "\n".join(f"{text} :: {weight!r}" for text, weight in several)
 
 
 def _parsed(line: str) -> Weighted:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from nag_core.webui.xyz import PLOT_MODULES
 
 logger = logging.getLogger("nag")
 
@@ -46,31 +49,55 @@ def _palette() -> list[int]:
     return colours
 
 
-def show(p: Any, processed: Any, pictures: list[HeatPicture]) -> None:
-    """Puts the maps behind the job's pictures, with their parameters, and saves them where the host saves
-    those.
+BESIDE = "the heat maps are files of their own, because the script of this job makes pictures of all results"
+
+
+def taken_by_script(p: Any) -> bool:
+    """Whether a script of the host (SD upscale, loopback, outpainting ...) makes other pictures of the job's
+    results: one more among them would become a tile, and it may hand on no other. The plot hands on all.
     """
+    chosen = p.script_args[0] if isinstance(p.script_args, (list, tuple)) and p.script_args else 0
+    scripts = getattr(p.scripts, "selectable_scripts", None) or ()
+    if not isinstance(chosen, int) or not 0 < chosen <= len(scripts):
+        return False
+    return type(scripts[chosen - 1]).__module__ not in PLOT_MODULES
+
+
+def show(p: Any, processed: Any, pictures: list[HeatPicture]) -> None:
+    """Hands the maps over, with their parameters: beside the results where the host has a place for that,
+    else behind them; as files where neither would reach the user. They are saved where results are.
+    """
+    files = taken_by_script(p)
     for one in pictures:
         place = processed.index_of_first_image + one.index
         texts = processed.infotexts
         text = texts[place] if place < len(texts) else processed.info
         text = f"{text}, NAG heat map of: {one.largest:.1%} at most"
         one.picture.info["parameters"] = text
-        processed.images.append(one.picture)
-        processed.infotexts.append(text)
-        try:
-            _save(p, one, text)
-        except Exception as error:  # a full disk must not cost the job its pictures
-            logger.warning("NAG: a heat map could not be saved: %s", error)
+        beside = getattr(p, "extra_result_images", None)
+        if isinstance(beside, list):
+            beside.append(one.picture)
+        elif not files:
+            processed.images.append(one.picture)
+            processed.infotexts.append(text)
+        _save(p, one, text, files)
 
 
-def _save(p: Any, one: HeatPicture, text: str) -> None:
-    if not p.save_samples():
+def _save(p: Any, one: HeatPicture, text: str, always: bool) -> None:
+    """A full disk must not cost the job its pictures."""
+    if not (always or p.save_samples()):
         return
-    from modules import images
-    from modules.shared import opts
+    try:
+        from modules import images
+        from modules.shared import opts
 
-    images.save_image(
-        one.picture, p.outpath_samples, "", p.all_seeds[one.index], p.all_prompts[one.index],
-        opts.samples_format, info=text, p=p, suffix=SUFFIX,
-    )  # fmt: skip
+        saved = images.save_image(
+            one.picture, p.outpath_samples, "", p.all_seeds[one.index], p.all_prompts[one.index],
+            opts.samples_format, info=text, p=p, suffix=SUFFIX,
+        )  # fmt: skip
+        if always:
+            p.comment(f"NAG: heat maps are saved in {Path(saved[0]).parent}")
+    except Exception as error:
+        logger.warning("NAG: a heat map could not be saved: %s", error)
+        if always:
+            p.comment(f"NAG: a heat map could not be saved ({str(error)[:120]}), and nothing else shows it")

@@ -1,23 +1,27 @@
 """A job's settings into the picture's parameters, and back into the accordion when they are pasted.
 
-The readers are module-level functions on purpose: the hosts match a field of one tab with the same field of
-the other by equality, and the same function object in both tabs is what lets "Send to img2img" carry NAG
-while pasting a picture without NAG still switches it off (webui-conventions 1.6).
+A reader is a function that is also the text of its key. As a text it stands in the host's list of fields to
+disregard, and is the same field in both tabs, which is what lets "Send to img2img" carry NAG. As a function
+it knows that what was not written was at its default, and switches NAG off for a picture without it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nag_core.passes.report import PassReport, verdict
 from nag_core.settings import presets
-from nag_core.settings.parse import FIELDS, Field, Settings, named
+from nag_core.settings.parse import FIELD, FIELDS, Field, Settings, named
+from nag_core.webui import negative_text
 
 REPORT, APPLIED = "NAG report", "NAG applied"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
-_CORE = ("scale", "tau", "alpha")
+_CORE = presets.STRENGTHS
+_ON = FIELD["enabled"].infotext
+_MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for name in _CORE)}): ")
 
 
 def clear(parameters: dict[str, Any]) -> None:
@@ -34,12 +38,18 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     for field in FIELDS:
         value = core.get(field.name, getattr(settings, field.name))
         if field.name in _CORE or (field.name not in ("enabled", "preset") and value != field.default):
-            parameters[field.infotext] = _writable(value)
+            parameters[field.infotext] = _writable(value, field.infotext)
     fixed = presets.values(settings.preset)
     if set(_CORE) <= set(fixed) and all(
         fixed[name] == core.get(name, getattr(settings, name)) for name in fixed
     ):
         parameters["NAG preset"] = settings.preset
+
+
+def write_negatives(parameters: dict[str, Any], texts: Sequence[str]) -> None:
+    """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image."""
+    key = FIELD["negative"].infotext
+    parameters[key] = [_writable(text, key) for text in texts]
 
 
 def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassReport]) -> None:
@@ -53,50 +63,86 @@ def forget_report(parameters: dict[str, Any]) -> None:
         parameters.pop(key, None)
 
 
-def _writable(value: Any) -> Any:
+def _writable(value: Any, key: str) -> Any:
     """The value as the hosts' parameter line brings it back: that line loses blanks around a text and quotes
     around it, unless the text is quoted; the hosts do that themselves only where a comma, a colon or a line
-    end is in it.
+    end is in it. Of a text that is its own key they write the key alone.
     """
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     text = str(value)
-    safe = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
+    safe = text == text.strip() != key and not (text.startswith('"') and text.endswith('"'))
     return text if safe or any(mark in text for mark in ",:\n") else json.dumps(text, ensure_ascii=False)
 
 
-def present(parameters: dict[str, Any]) -> bool:
+def present(parameters: Mapping[str, Any]) -> bool:
     """Whether the picture was made with NAG on."""
-    return any(f"NAG {name}" in parameters for name in _CORE)
+    return any(FIELD[name].infotext in parameters for name in _CORE) or str(parameters.get(_ON)) == "True"
 
 
-def _read(field: Field, parameters: dict[str, Any]) -> Any:
+def mark(text: str, parameters: dict[str, Any]) -> None:
+    """Notes that NAG was on where the host has taken away the keys that say so: the user has told it to
+    disregard them, and wants these settings left alone, not NAG switched off.
+    """
+    if _MADE_WITH_NAG.search(text.rstrip().rpartition("\n")[2]):
+        parameters[_ON] = "True"
+
+
+def _disregarded() -> Sequence[str]:
+    """The keys that the host is told to leave out of what is pasted."""
+    try:
+        from modules import shared
+
+        return tuple(shared.opts.infotext_skip_pasting or ())
+    except (ImportError, AttributeError, TypeError):
+        return ()
+
+
+def _read(field: Field, parameters: Mapping[str, Any]) -> Any:
     """The field's value for the accordion; what was not written was at its default. None leaves the control
     alone.
     """
+    disregarded = _disregarded()
+    if field.infotext in disregarded:
+        return None
     if field.name == "enabled":
         return present(parameters)
     if not present(parameters):
         return None
     value = _found(field.infotext, parameters)
     if field.name == "preset":
+        if value is None and all(FIELD[name].infotext in disregarded for name in _CORE):
+            return None  # Custom would put other values in force than those that shall stay
         return value if value in field.choices else presets.CUSTOM
     # As arguments are read: held within the range, the default where it is none.
-    return field.default if value is None else named({field.name: value}, [])[field.name]
+    value = named({field.name: value}, []).get(field.name, field.default)
+    return _WITHOUT_STYLES[field.name](value, parameters) if field.name in _WITHOUT_STYLES else value
 
 
-def _found(key: str, parameters: dict[str, Any]) -> Any:
+_WITHOUT_STYLES = {
+    "negative": negative_text.without_styles,
+    "negatives": negative_text.lines_without_styles,
+}
+
+
+def _found(key: str, parameters: Mapping[str, Any]) -> Any:
     """What stands under `key`; the hosts take any 3x4 for a size and put it under two keys."""
     size = [parameters.get(f"{key}-{side}") for side in (1, 2)]
     return parameters.get(key, "x".join(map(str, size)) if None not in size else None)
 
 
-def _reader(field: Field) -> Callable[[dict[str, Any]], Any]:
-    def read(parameters: dict[str, Any]) -> Any:
-        return _read(field, parameters)
+class Reader(str):
+    """The key of a field, which reads the field's value from the parameters when it is called."""
 
-    read.__name__ = read.__qualname__ = f"nag_{field.name}"
-    return read
+    __slots__ = ("field",)
+
+    def __new__(cls, field: Field) -> Reader:
+        made = super().__new__(cls, field.infotext)
+        made.field = field
+        return made
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Any:
+        return _read(self.field, parameters)
 
 
-READERS: dict[str, Callable[[dict[str, Any]], Any]] = {field.name: _reader(field) for field in FIELDS}
+READERS: dict[str, Reader] = {field.name: Reader(field) for field in FIELDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import Any
 
@@ -30,7 +31,8 @@ class Jobs:
     def inside_another(self, p: Any) -> bool:
         """Whether p is a copy made in the middle of another running job and shares that one's infotext.
 
-        ADetailer runs `process` on copies of p before the outer job's infotexts are written.
+        ADetailer runs `process` on copies of p before the outer job's infotexts are written. `nested` knows
+        the jobs that share nothing.
         """
         parameters = p.extra_generation_params
         outer = (reference() for reference, _ in self._jobs.values())
@@ -38,3 +40,20 @@ class Jobs:
 
     def end(self, p: Any) -> None:
         self.start(p, None)
+
+
+def nested(p: Any) -> bool:
+    """Whether the host is in the middle of another job than `p`, in this thread: extensions draw parts of a
+    picture anew by jobs of their own, which tell nobody whose they are. NAG on or off in the other one.
+
+    Every WebUI has the running job as `p` in a function of this name, whatever extensions put in front of it.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in _RUNS_JOBS and frame.f_locals.get("p", p) is not p:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_RUNS_JOBS = ("process_images", "process_images_inner")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.hosts import asked
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.region import Region
 from nag_core.settings.parse import MASK_OFF, MASK_OUTSIDE, Request, Settings
@@ -39,7 +40,7 @@ def compacted(request: Request) -> Request:
 
 
 def decoded(text: str) -> Any:
-    """The picture (PIL, mode L) in base64 text or a data URL, on black where it is transparent.
+    """The picture (PIL, mode L) in base64 text or a data URL, read as the host reads its own `mask`.
     ValueError if it is none.
     """
     from PIL import Image
@@ -49,18 +50,35 @@ def decoded(text: str) -> Any:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        picture = Image.open(io.BytesIO(base64.b64decode(text, validate=False)))
-        return flat(picture)
+        return flat(_opened(io.BytesIO(base64.b64decode(text, validate=False))))
     except (ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise ValueError("it is no picture in base64") from error
 
 
-def flat(picture: Any) -> Any:
-    """The picture (PIL) in gray, on black where it is transparent."""
-    from PIL import Image
+def _opened(file: io.BytesIO) -> Any:
+    """Turned as its EXIF says and with the transparency of a palette, where the host opens pictures so."""
+    from PIL import Image, ImageOps
 
-    rgba = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("L")
+    try:
+        from modules import images
+    except ImportError:
+        picture = ImageOps.exif_transpose(Image.open(file))
+        return picture.convert("RGBA") if isinstance(picture.info.get("transparency"), bytes) else picture
+    return asked.call(getattr(images, "read", Image.open), file)
+
+
+def flat(picture: Any) -> Any:
+    """The picture (PIL) as the host's inpainting takes it for a mask, mode L: its alpha channel where that is
+    not opaque, else its gray.
+    """
+    try:
+        from modules.processing import create_binary_mask
+    except ImportError:
+        alpha = picture.mode == "RGBA" and picture.getextrema()[-1] != (255, 255)
+        if not alpha:
+            return picture.convert("L")
+        return picture.getchannel("A").point(lambda value: 255 if value > 128 else 0)
+    return asked.call(create_binary_mask, picture)
 
 
 def encoded(picture: Any) -> str:

@@ -6,13 +6,14 @@ from typing import Any
 
 from nag_core.hosts import which
 from nag_core.hosts.base import Host
+from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.settings.user_presets import Store
-from nag_core.webui import infotext, mask_image, options, preset_controls
+from nag_core.webui import infotext, mask_image, options, preset_controls, prompt_box
 
-_HIRES = ("hires", "hires_scale")
+_HIRES = (("hires", "hires_scale"), ("hires_tau", "hires_alpha"))
 # Two to a row at most: in a third of the settings column the labels break.
-_ROWS = (("preset", "method"), ("scale",), ("tau", "alpha"), ("start", "end"), ("negative",), _HIRES)
+_ROWS = (("preset", "method"), ("scale",), ("tau", "alpha"), ("start", "end"), ("negative",), *_HIRES)
 
 
 def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], list[Any]]:
@@ -31,7 +32,7 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
         if host.notice:
             gr.HTML(host.notice.format(", ".join(FIELD[name].label for name in host.lacks)))
         for row in _ROWS:
-            with gr.Row(visible=row != _HIRES or (advanced and not script.is_img2img)):
+            with gr.Row(visible=row not in _HIRES or (advanced and not script.is_img2img)):
                 made.update({name: _component(gr, script, FIELD[name], store, host) for name in row})
             if "preset" in row:
                 tools = preset_controls.build(gr, script)
@@ -40,12 +41,14 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
             if "mask_image" not in host.lacks:
                 _mask_upload(gr, script, made["mask_image"])
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
-        overrides.do_not_save_to_config = True
+        kept = gr.Number(0, label="Kept for a later setting", visible=False, elem_id=script.elem_id("kept"))
+        overrides.do_not_save_to_config = kept.do_not_save_to_config = True
     preset_controls.link(gr, made, tools, store)
     _on_page_load(gr, made, store)
     _announce_changes(gr, made)
     components = [made[field.name] for field in FIELDS]
     components.insert(OVERRIDES_SLOT, overrides)
+    components.insert(KEPT_SLOT, kept)
     fields = [(made[field.name], infotext.READERS[field.name]) for field in FIELDS]
     return components, fields, [reader for _, reader in fields]
 
@@ -61,8 +64,11 @@ def _component(gr: Any, script: Any, field: Field, store: Store, host: type[Host
         return gr.Dropdown(choices, value=field.default, **named)
     if field.kind == "text":
         hint = field.help if field.advanced else host.negative_hint
-        box = gr.Textbox(field.default, lines=field.lines, placeholder=hint, **named)
+        own = {"elem_classes": [prompt_box.PROMPT]} if field.name in prompt_box.BOXES else {}
+        box = gr.Textbox(field.default, lines=field.lines, placeholder=hint, **named, **own)
         box.do_not_save_to_config = field.advanced
+        if own:
+            prompt_box.add_counter(gr, script, field.name, box)
         return box
     if field.kind == "bool":
         return gr.Checkbox(field.default, info=field.help, **named)
@@ -77,6 +83,7 @@ def _mask_upload(gr: Any, script: Any, text: Any) -> None:
     image = gr.Image(
         label="Drop a mask here: white is inside",
         type="pil",
+        image_mode=None,  # as it was dropped: its alpha channel, too
         elem_id=script.elem_id("mask_upload"),
         height=160,
     )

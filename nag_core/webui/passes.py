@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from nag_core.hosts import asked, encoding, model
@@ -48,12 +48,12 @@ class Passes:
 
     def strength(self, sd_model: Any, name: str = FIRST) -> Strength:
         """phi, tau, alpha for the model that is loaded now (the hires pass may run on another one)."""
-        found = strength.of(self.settings, model.family(sd_model), self._mechanism(sd_model))
-        if name == HIRES and self.settings.hires_scale > 0:
-            if not self.settings.strength_curve.points:
-                return replace(found, phi=self.settings.hires_scale)
-            self.notes.append("hires scale has no effect: the curve's points are used")
-        return found
+        settings = self.settings
+        if name == HIRES:
+            if settings.hires_scale > 0 and settings.strength_curve.points:
+                self.notes.append("hires scale has no effect: the curve's points are used")
+            settings = settings.of_hires()
+        return strength.of(settings, model.family(sd_model), self._mechanism(sd_model))
 
     def _mechanism(self, sd_model: Any) -> str:
         return "cross" if self.host is None else model.mechanism(sd_model, self.host)
@@ -71,10 +71,12 @@ class Passes:
         reason = _not_this_pass(self.settings, name) or strength.asks_nothing(self.settings, wanted)
         if reason:
             return report.aside(name, reason, due=False)
+        if _cfg(p, name) == 0:
+            return report.aside(name, AT_CFG_0)
         model.check_model(p.sd_model, self.host)
         blocks = self.blocks(p.sd_model)
         region = mask_image.region(self.settings, p)
-        texts = negative_texts(p, self.settings, name == HIRES, self.notes)
+        texts = negative_texts(p, self.settings, name == HIRES)
         if self.host.samples_one(p.sd_model):
             texts = texts.of_one_image()
         negative = self.negative(p, texts, None if texts.own else uc, name, c)
@@ -164,12 +166,12 @@ class Passes:
         reason = "the refiner is left alone" if call.name == REFINER else _not_this_pass(settings, call.name)
         if reason:
             raise UnsupportedHost(reason)
-        if call.name == HIRES and settings.hires_scale > 0:
-            settings = replace(settings, scale=settings.hires_scale, explicit=settings.explicit | {"scale"})
+        if call.name == HIRES:
+            settings = settings.of_hires()
         lacking = [name for name in self.host.lacks if getattr(settings, name) != FIELD[name].default]
         if lacking:
             self.notes.append(f"{', '.join(FIELD[name].label for name in lacking)}: not in this WebUI yet")
-        given = negative_texts(p, settings, call.name == HIRES, self.notes)
+        given = negative_texts(p, settings, call.name == HIRES)
         texts = (given.texts if given.own else call.negatives) or [""]
         negative = texts if given.weights or len(set(texts)) > 1 else texts[0]
         return call.guided(negative, settings, given.weights, self.notes)
@@ -191,6 +193,15 @@ def _unlike_prompt(negative: Negative, prompts: Any) -> Negative:
     except Exception as error:
         logger.debug("NAG: prompt and negative cannot be compared", exc_info=error)
         return negative
+
+
+AT_CFG_0 = "CFG is 0: the picture takes nothing from the prompt, and NAG guides nothing else"
+
+
+def _cfg(p: Any, name: str) -> Any:
+    """The pass's CFG scale; hosts without one of the hires pass take the first pass's."""
+    first = getattr(p, "cfg_scale", None)
+    return getattr(p, "hr_cfg", first) if name == HIRES else first
 
 
 def _not_this_pass(settings: Settings, name: str) -> str:

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from nag_core.hosts import which
+from nag_core.hosts import asked, which
 from nag_core.settings import presets
-from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field, parse
+from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
+from nag_core.settings.parse import ALIASES, FIELD, FIELDS, OVERRIDES_SLOT, Field, parse
+from nag_core.settings.presets import STRENGTHS
+from nag_core.settings.reading import json_object
 
 logger = logging.getLogger("nag")
 
 TITLE = "NAG"
 SWITCH = ("off", "on")
 NO_EFFECT = "NAG is off: this axis changes nothing"
-_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
+PLOT_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 # One per setting that is worth a row of pictures; the others are reached through Override.
 _AXES = ("enabled", "preset", "scale", "tau", "alpha", "start", "end", "method", "hires", "negative")
 _LATER_AXES = tuple(field.name for field in FIELDS if field.axis)
-_SETTING = re.compile(r"(\w+)\s*=\s*([^=;]*?)\s*(?=$|;|\s\w+\s*=)")
-_STRENGTHS = {"scale", "tau", "alpha"}
 
 Apply = Callable[[Any, Any, list[Any]], None]
 UserPresets = Callable[[], Mapping[str, Mapping[str, Any]]]
@@ -42,7 +42,7 @@ def register(user_presets: UserPresets = dict) -> None:
     """
     from modules import scripts
 
-    for module in [d.module for d in scripts.scripts_data if d.script_class.__module__ in _MODULES]:
+    for module in [d.module for d in scripts.scripts_data if d.script_class.__module__ in PLOT_MODULES]:
         options, option_class = (getattr(module, name, None) for name in ("axis_options", "AxisOption"))
         if options is None or option_class is None:
             continue
@@ -63,7 +63,7 @@ def tell_if_off(p: Any, args: Sequence[Any]) -> None:
     `p.comments`). An axis that turned NAG off is no reason.
     """
     slot = args[OVERRIDES_SLOT] if len(args) > OVERRIDES_SLOT else None
-    overrides = _overrides(slot)
+    overrides = json_object(slot)
     if not overrides or "enabled" in overrides or NO_EFFECT in (getattr(p, "comments", None) or ()):
         return
     p.comment(NO_EFFECT)
@@ -86,7 +86,8 @@ def _axes(option: type, load: UserPresets) -> list[Any]:
     return [
         *(made[name] for name in _AXES),
         option("[NAG] Negative S/R", str, _apply_search, _format_plain),
-        option("[NAG] Override", str, *override),
+        # Where a host splits the text at every comma all the same, a cell with one is quoted as a whole.
+        asked.call(option, "[NAG] Override", str, *override, where_taken={"prepare": cells}),
         *(made[name] for name in _LATER_AXES),
     ]
 
@@ -178,30 +179,46 @@ def _apply_search(p: Any, x: str, xs: list[str]) -> None:
 
 
 def _settings(load: UserPresets, cell: str) -> dict[str, Any]:
-    """`scale=4 tau=2.5; method=No refinement` as values by field name. A value ends before the next name, a
-    semicolon or the end.
-    """
-    found = _SETTING.findall(cell)
-    if not found or _SETTING.sub("", cell).strip("; \t"):
-        raise RuntimeError(f"[NAG] Override: {cell!r} is not of the form scale=4 tau=2.5")
-    for name, _ in found:
-        if name not in FIELD:
-            raise RuntimeError(f"[NAG] Override: no setting {name!r}; allowed are {', '.join(FIELD)}")
-    return {name: _value(FIELD[name], load, value) for name, value in found}
+    """`scale=4 tau=2.5; method=No refinement` as values by field name, names as in the API."""
+
+    def words(name: str) -> list[str]:
+        return _choices(FIELD[name], load) or [] if name in FIELD else []
+
+    try:
+        found = assignments(cell, words)
+    except NotAssignmentsError:
+        raise RuntimeError(
+            f"[NAG] Override: {cell!r} is not of the form scale=4 tau=2.5; a value that holds = or ; stands "
+            'in double quotes, and a double quote in it is written twice: preset="a=b"'
+        ) from None
+    values: dict[str, Any] = {}
+    for name, value in found:
+        field = FIELD.get(ALIASES.get(name, (name,))[0])
+        if field is None:
+            known = ", ".join((*FIELD, *ALIASES))
+            raise RuntimeError(f"[NAG] Override: no setting {name!r}; allowed are {known}")
+        read = _value(field, load, value, name)
+        if values.setdefault(field.name, read) != read:
+            raise RuntimeError(f"[NAG] Override: {cell!r} sets {field.name} twice")
+    return values
 
 
-def _value(field: Field, load: UserPresets, x: Any) -> Any:
+def _value(field: Field, load: UserPresets, x: Any, name: str = "") -> Any:
     """`x` as the field's value, read as the arguments of a job are. RuntimeError where those would be held or
-    not understood: the plot shall not show a picture under a value it was not made with.
+    not understood: the plot shall not show a picture under a value it was not made with. name: what the
+    setting is called, where that is not the field's name.
     """
     # Ranges of the hosts arrive as 0.30000000000000004 and may end a rounding error above the maximum.
     x = round(x, 8) if isinstance(x, float) else x
-    request = parse([{field.name: x}], load() if field.name == "preset" else None)
+    request = parse([{name or field.name: x}], load() if field.name == "preset" else None)
     if request.notes and field.check is not None:
         raise RuntimeError("; ".join(request.notes))
     if request.notes or (x == "" and field.kind != "text"):
-        allowed = ", ".join(_choices(field, load) or [f"{field.minimum:g} to {field.maximum:g}"])
-        raise RuntimeError(f"{field.infotext} {x!r}: allowed are {allowed}")
+        shift = ALIASES.get(name, ("", 0.0))[1]
+        allowed = ", ".join(
+            _choices(field, load) or [f"{field.minimum - shift:g} to {field.maximum - shift:g}"]
+        )
+        raise RuntimeError(f"{name if shift else field.infotext} {x!r}: allowed are {allowed}")
     return getattr(request.settings, field.name)
 
 
@@ -223,11 +240,11 @@ def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
         args.append(FIELDS[slot].default if 0 <= slot < OVERRIDES_SLOT else None)
     preset = values.get("preset", presets.CUSTOM)
     if preset != presets.CUSTOM:
-        supplied = {*_STRENGTHS, *presets.values(preset), *load().get(preset, ())}
+        supplied = {*STRENGTHS, *presets.values(preset), *load().get(preset, ())}
         args[start : start + 2] = [_without(slot, supplied) for slot in args[start : start + 2]]
     slot = start + OVERRIDES_SLOT
     # The new values last: an older one under another name (phi for scale) must not be read after them.
-    kept = {key: value for key, value in _overrides(args[slot]).items() if key not in values}
+    kept = {key: value for key, value in (json_object(args[slot]) or {}).items() if key not in values}
     args[slot] = json.dumps({**kept, **values})
     if _by_title(p) is not None:
         p.per_script_args = {**p.per_script_args, TITLE: args}
@@ -252,15 +269,7 @@ def _without(slot: Any, names: set[str]) -> Any:
     """The dict form without these settings, whatever they are called there: they win over a preset, and an
     axis of presets would show the same picture in every cell.
     """
-    if not isinstance(slot, Mapping):
+    given = json_object(slot)
+    if given is None:
         return slot
-    return {key: value for key, value in slot.items() if not parse([{key: value}]).settings.explicit & names}
-
-
-def _overrides(slot: Any) -> dict[Any, Any]:
-    """What an overrides slot says; empty where parse would ignore it."""
-    try:
-        value = json.loads(slot) if isinstance(slot, str) else slot
-    except (ValueError, RecursionError):
-        return {}
-    return dict(value) if isinstance(value, Mapping) else {}
+    return {key: value for key, value in given.items() if not parse([{key: value}]).settings.explicit & names}

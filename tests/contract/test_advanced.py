@@ -296,24 +296,24 @@ def test_the_inpaint_mask_is_taken_where_no_image_is_given(inpaint):
 # Heat map
 
 
-def test_the_heat_map_stands_behind_the_pictures_and_changes_none_of_them(job):
+def test_the_heat_maps_stand_beside_the_pictures_and_change_none_of_them(job):
     _, plain = job([ON], batch_size=2, n_iter=2)
     _, heated = job([{**ON, "heat_map": True}], batch_size=2, n_iter=2)
-    assert len(heated.images) == len(heated.infotexts) == 8
-    assert [image.tobytes() for image in heated.images[:4]] == [image.tobytes() for image in plain.images]
-    maps = heated.images[4:]
+    assert [image.tobytes() for image in heated.images] == [image.tobytes() for image in plain.images]
+    assert len(heated.infotexts) == 4
+    maps = heated.extra_images
     assert all(image.size == heated.images[0].size for image in maps)
     assert len({image.tobytes() for image in maps}) == 4
-    for text, own in zip(heated.infotexts[4:], heated.infotexts[:4], strict=True):
-        assert text.startswith(own)
-        assert "NAG heat map of: " in text
+    for one, own in zip(maps, heated.infotexts, strict=True):
+        assert one.info["parameters"].startswith(own)
+        assert "NAG heat map of: " in one.info["parameters"]
 
 
 def test_the_heat_map_is_dark_where_the_mask_keeps_nag_out(job):
     _, processed = job(
         [{**ON, "heat_map": True, "mask": "Inside", "mask_image": png(half()), "mask_feather": 0}]
     )
-    picture = torch.frombuffer(bytearray(processed.images[1].tobytes()), dtype=torch.uint8)
+    picture = torch.frombuffer(bytearray(processed.extra_images[0].tobytes()), dtype=torch.uint8)
     picture = picture.view(128, 128, 3).float()
     chroma = picture.max(-1).values - picture.min(-1).values
     assert chroma[:, :64].mean() > 20
@@ -326,6 +326,7 @@ def test_the_heat_map_is_dark_where_the_mask_keeps_nag_out(job):
 def test_no_heat_map_where_nag_did_nothing(job, nag):
     _, processed = job([] if nag is None else [nag])
     assert len(processed.images) == 1
+    assert processed.extra_images == []
 
 
 # Every way in and out
@@ -351,15 +352,18 @@ def test_the_infotext_draws_the_same_job_again(job, script):
     assert {name: back[name] for name in ADVANCED} == {**ADVANCED, "mask_feather": 8.0}
     _, again = job([back])
     assert [image.tobytes() for image in again.images] == [image.tobytes() for image in processed.images]
-    assert len(again.images) == 2
+    maps = [[image.tobytes() for image in one.extra_images] for one in (again, processed)]
+    assert maps[0] == maps[1]
+    assert len(maps[0]) == 1
 
 
 def test_positional_arguments_behind_the_overrides_are_the_same_job(job):
-    from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
+    from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
 
     given = {**ON, "preset": "Custom", **ADVANCED, "mask_image": png(half())}
     slots = [given.get(field.name, field.default) for field in FIELDS]
     slots.insert(OVERRIDES_SLOT, "")
+    slots.insert(KEPT_SLOT, 0)
     _, positional = job(slots)
     _, named = job([given])
     assert [image.tobytes() for image in positional.images] == [image.tobytes() for image in named.images]
@@ -446,6 +450,6 @@ def test_a_video_of_many_frames_has_one_negative(text, monkeypatch):
 def test_a_heat_map_of_a_pass_that_was_not_guided_is_none(job, monkeypatch):
     from nag_core.passes.session import Session
 
-    monkeypatch.setattr(Session, "count", lambda *_: None)  # as where every call had to be made again
+    monkeypatch.setattr(Session, "count", lambda *_, **__: None)  # as where every call had to be made again
     _, processed = job([{**ON, "heat_map": True}])
     assert len(processed.images) == 1

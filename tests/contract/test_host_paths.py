@@ -161,6 +161,36 @@ def test_the_hires_scale_is_used_and_said(job):
     assert "NAG hires scale: 9" in other.infotexts[0]
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"hires_tau": 1.5}, "φ 4 τ 1.5 α 0.375"),
+        ({"hires_alpha": 0.75}, "φ 4 τ 2.5 α 0.75"),
+        ({"hires_scale": 9, "hires_tau": 5, "hires_alpha": 0.9}, "φ 9 τ 5 α 0.9"),
+    ],
+    ids=str,
+)
+def test_the_hires_pass_has_a_tau_and_an_alpha_of_its_own(job, own, said):
+    """What is not set is the first pass's; the first pass is drawn as ever."""
+    _, plain = job(ON, **HIRES)
+    _, other = job([{"scale": 4, **own}], **HIRES)
+    assert other.images[0].tobytes() != plain.images[0].tobytes()
+    first, _, hires = other.infotexts[0].partition("hires pass: 7 layers")
+    assert said in hires
+    assert "φ" not in first
+    for name, value in own.items():
+        assert f"NAG {name.replace('_', ' ')}: {value}" in first
+    _, without = job([{"scale": 4, **own}])
+    _, same = job(ON)
+    assert without.images[0].tobytes() == same.images[0].tobytes()
+
+
+def test_a_hires_alpha_that_equals_the_first_pass_changes_nothing(job):
+    _, plain = job(ON, **HIRES)
+    _, same = job([{"scale": 4, "hires_alpha": 0.375, "hires_tau": 2.5, "hires_scale": 4}], **HIRES)
+    assert same.images[0].tobytes() == plain.images[0].tobytes()
+
+
 def tile(host, monkeypatch, marked):
     """A wrapper that draws everything twice as MultiDiffusion draws tiles, and keeps the first."""
     patcher = type(host.shared.sd_model.forge_objects.unet)

@@ -105,3 +105,43 @@ def test_hosts_that_grey_nothing_are_not_touched(box, monkeypatch):
 def test_the_script_watches_once_though_the_host_asks_often_where_it_is_shown(host, script):
     caught = host.scripts.scripts_txt2img.on_after_component_elem_id["txt2img_neg_prompt"]
     assert len([owner for _, owner in caught if owner is script]) == 1
+
+
+# The keys and the counter that the host's own prompt boxes have
+
+
+@pytest.mark.parametrize("name", ["negative", "negatives"])
+def test_the_boxes_carry_the_class_that_the_hosts_keys_look_for(script, name):
+    """Ctrl+Up and Ctrl+Down change weights in what is `.prompt textarea` (the hosts' edit-attention.js)."""
+    from tests.contract.test_settings_and_routes import Page
+
+    page = Page(script)
+    assert "prompt" in page.control(name).elem_classes
+    boxes = [page.prefix + one for one in ("negative", "negatives")]
+    others = [control for control in page.arguments if control.elem_id not in boxes]
+    assert not any("prompt" in (control.elem_classes or []) for control in others)
+
+
+@pytest.mark.parametrize("text", ["", "red", "red, blue square " * 30, "[red:blue:0.5]", None])
+def test_the_counter_is_the_hosts_own_of_its_negative_box(job, script, text):
+    from modules.ui import update_negative_prompt_token_counter
+
+    from tests.contract.test_settings_and_routes import Page
+
+    job()
+    wanted = update_negative_prompt_token_counter(text or "", 20, [])
+    assert Page(script).event("negative_count", "click")(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [("red", "red"), ("red\nred, blue square :: 2\nblue", "red, blue square"), ("", ""),
+     ("red :: x", "red :: x"), ("a :: 0.5\n" + "b " * 90, "b " * 90)],
+)  # fmt: skip
+def test_of_several_negatives_the_longest_is_counted_without_its_weight(job, script, text, longest):
+    from tests.contract.test_settings_and_routes import Page
+
+    job()
+    page = Page(script)
+    wanted = page.event("negative_count", "click")(longest.strip())
+    assert page.event("negatives_count", "click")(text) == wanted

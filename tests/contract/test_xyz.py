@@ -9,6 +9,7 @@ import pytest
 from nag_core.hosts.diffusers import sdnext
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT, parse
 from nag_core.settings.user_presets import FILE_NAME, Store
+from nag_core.webui import xyz
 from nag_core.webui.xyz import register
 
 ON = [{"enabled": True}]
@@ -50,6 +51,7 @@ def plot(host, prepared):
         cells = zip(processed.images[1:], processed.infotexts[1:], strict=True)
         return SimpleNamespace(
             p=p,
+            maps=processed.extra_images,
             text=processed.infotexts[0],
             cells=[SimpleNamespace(pixels=image.tobytes(), text=text) for image, text in cells],
         )
@@ -153,6 +155,57 @@ def test_a_preset_of_the_users_is_a_value_from_the_moment_it_is_saved(plot, sing
     assert cell.pixels == single([{**soft, "end": 1}])
 
 
+def test_the_compound_axis_takes_the_names_of_the_api(plot, single):
+    cells = plot({"[NAG] Override": "phi=6, nag_scale=7 nag_tau=1.5; nag_alpha=0.5, scale=６"}, ON).cells
+    settings = ({"scale": 6}, {"scale": 6, "tau": 1.5, "alpha": 0.5}, {"scale": 6})
+    assert [cell.pixels for cell in cells] == [single([one]) for one in settings]
+
+
+@pytest.mark.parametrize("name", ["a=b", "a; b", "a=b; scale=1", 'say "hi"', "a, b=c", "=", ";"])
+def test_a_preset_whose_name_holds_signs_of_the_grammar(plot, single, store, name):
+    """By one rule in both axes: in double quotes, and a double quote in it twice."""
+    store.save(name, {"scale": 7, "tau": 2.0, "alpha": 0.5})
+    wanted = single([{"preset": name}])
+    assert wanted == single([{"scale": 7, "tau": 2.0, "alpha": 0.5}])
+    quoted = '"{}"'.format(name.replace('"', '""'))
+    (axis,) = plot({"[NAG] Preset": quoted}, ON).cells
+    first, second = plot({"[NAG] Override": f"preset={quoted} end=1, scale=7 tau=2 alpha=0.5"}, ON).cells
+    assert axis.pixels == first.pixels == second.pixels == wanted
+    whole = '"preset={}"'.format(quoted.replace('"', '""'))
+    (cell,) = plot({"[NAG] Override": whole}, ON).cells
+    assert cell.pixels == wanted, "as a list of the host's own takes it, quoted as a whole"
+
+
+@pytest.mark.parametrize("name", ["a=b", "a; b", "x=1; y"])
+def test_a_known_word_needs_no_quotes(plot, single, store, name):
+    store.save(name, {"scale": 7, "tau": 2.0, "alpha": 0.5})
+    (cell,) = plot({"[NAG] Override": f"preset={name.upper()} end=0.5"}, ON).cells
+    assert cell.pixels == single([{"preset": name, "end": 0.5}])
+
+
+@pytest.mark.parametrize("text", ["red, blue", "red; blue", 'a "red" one', "scale=9", '"'])
+def test_a_quoted_negative_in_the_compound_axis_is_taken_as_it_is(plot, single, text):
+    quoted = '"{}"'.format(text.replace('"', '""'))
+    (cell,) = plot({"[NAG] Override": f"scale=6 negative={quoted}"}, ON).cells
+    assert cell.pixels == single([{"scale": 6, "negative": text}])
+
+
+def test_a_plot_without_a_splitter_of_its_own_is_given_none():
+    """SD.Next's axes take no `prepare`."""
+
+    class Option:
+        def __init__(self, label, type, apply, format_value=None, confirm=None, cost=0.0, choices=None):
+            self.label = label
+
+    assert [option.label for option in xyz._axes(Option, dict)] == [f"[NAG] {name}" for name in AXES]
+
+
+def test_a_preset_axis_wins_over_the_dict_form_in_json_text(plot, single):
+    nag = [json.dumps({"phi": 9, "nag_tau": 5})]
+    cells = plot({"[NAG] Preset": "SD1.5,SD3.5"}, nag).cells
+    assert [cell.pixels for cell in cells] == [single([{"preset": name}]) for name in ("SD1.5", "SD3.5")]
+
+
 def test_a_custom_cell_takes_the_jobs_own_values(plot, single):
     (drawn,) = plot({"[NAG] Preset": "Custom"}, [{"scale": 9}]).cells
     assert drawn.pixels == single([{"preset": "Custom", "scale": 9}])
@@ -167,6 +220,15 @@ def test_the_window_the_method_and_the_negative_have_axes(plot, single):
     ]:
         (drawn,) = plot({f"[NAG] {label}": text}, ON).cells
         assert drawn.pixels == single([setting])
+
+
+def test_the_heat_maps_of_all_cells_are_handed_on_and_no_cell_is_one(plot, single):
+    nag = [{"heat_map": True}]
+    drawn = plot({"[NAG] Scale": "2,6"}, nag)
+    assert [cell.pixels for cell in drawn.cells] == [single([{"scale": scale}]) for scale in (2, 6)]
+    assert len(drawn.maps) == 2
+    assert all("NAG heat map of: " in one.info["parameters"] for one in drawn.maps)
+    assert "heat maps are" not in str(drawn.p.comments)
 
 
 def test_the_hires_axis(plot):
@@ -250,6 +312,11 @@ def confirming(request, monkeypatch, grid):
         ("Override", "scale=4=5", "not of the form"),
         ("Override", "tau=", "allowed are 1 to 10"),
         ("Override", "scale=4,", "not of the form"),
+        ("Override", 'preset="a=b', "stands in double quotes"),
+        ("Override", "scale=4 phi=5", "sets scale twice"),
+        ("Override", "nag_scale=0", "nag_scale '0': allowed are 1 to 21"),
+        ("Override", "phi=high", "allowed are 0 to 20"),
+        ("Override", "nag_strenght=4", "allowed are enabled, .* phi, nag_scale"),
     ],
 )
 def test_what_is_not_allowed_is_refused_before_the_first_picture(plot, host, monkeypatch, label, text, said):

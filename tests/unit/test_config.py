@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nag_core.settings import presets
 from nag_core.settings import strength as strengths
+from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
 
 PAYLOADS = [
@@ -31,8 +32,9 @@ def test_the_positional_order_is_frozen():
     assert [field.name for field in FIELDS] == [
         "enabled", "preset", "scale", "tau", "alpha", "start", "end", "negative", "method", "hires",
         "hires_scale", "curve", "blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map",
+        "hires_tau", "hires_alpha",
     ]  # fmt: skip
-    assert OVERRIDES_SLOT == 11
+    assert (OVERRIDES_SLOT, KEPT_SLOT) == (11, 19)
 
 
 def test_tokens_and_ranges_are_frozen():
@@ -46,7 +48,7 @@ def test_tokens_and_ranges_are_frozen():
     ranges = {f.name: (f.minimum, f.maximum) for f in FIELDS if f.kind == "float"}
     assert ranges == {
         "scale": (0, 20), "tau": (1, 10), "alpha": (0, 1), "start": (0, 1), "end": (0, 1),
-        "hires_scale": (0, 20), "mask_feather": (0, 256),
+        "hires_scale": (0, 20), "mask_feather": (0, 256), "hires_tau": (0, 10), "hires_alpha": (0, 1),
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from nag_core.hosts.diffusers.guided import Guiding, guided
 from nag_core.passes import report
 from nag_core.passes.report import PassReport
 from nag_core.settings.parse import Settings, parse
+from nag_core.settings.reading import quoted
 from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")
@@ -51,12 +52,23 @@ def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterat
 
 
 def _asked(pipe: Any, negative: str | Sequence[str], settings: Settings) -> Guiding:
+    if not _is_text(negative):
+        raise ValueError(
+            f"the negative is a text, or a list with one for each prompt; not {quoted(negative)}"
+        )
     several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
     if not several:
         return Guiding(pipe, negative, settings)
     if any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
         raise ValueError("several negatives take the place of the negative: leave that empty")
     return Guiding(pipe, [one.text for one in several], settings, weights=[one.weight for one in several])
+
+
+def _is_text(negative: Any) -> bool:
+    if isinstance(negative, str):
+        return True
+    listed = isinstance(negative, Sequence) and not isinstance(negative, (bytes, bytearray))
+    return listed and len(negative) > 0 and all(isinstance(one, str) for one in negative)
 
 
 def _read(settings: dict[str, Any]) -> Settings:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.hosts.diffusers.calling import Steps, caller
 from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
 from nag_core.hosts.diffusers.families import models_of
-from nag_core.hosts.diffusers.network import Arrived, Network
+from nag_core.hosts.diffusers.network import Arrived, Network, serving
 from nag_core.hosts.diffusers.prompts import (
     Encoded,
     Reading,
@@ -29,6 +30,7 @@ from nag_core.hosts.diffusers.prompts import (
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Negative
+from nag_core.method.rows import Batch
 from nag_core.passes import report
 from nag_core.passes.plan import Plan, Progress
 from nag_core.passes.report import PassReport
@@ -39,6 +41,7 @@ from nag_core.settings.parse import Settings
 logger = logging.getLogger("nag")
 
 CHANGED = "the text reached the model other than encode_prompt had made it"
+NOT_SAMPLED = "no step was sampled"
 
 
 class Guiding:
@@ -73,6 +76,9 @@ class Guiding:
         self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
         self.ended: list[PassReport] = []
+        self.steps = Steps()
+        self.step: tuple[int, Batch | None] | None = None  # under way: its number, and whom it guides
+        self.called = False  # the model, since the pipeline encoded its prompt
 
     @property
     def reports(self) -> list[PassReport]:
@@ -131,8 +137,9 @@ class Guiding:
         return negative_of(family, texts, made, result)
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
-        if context is None:
+        if context is None or caller() not in (None, self.pipe):
             return None
+        self.called = True
         if self.waiting:
             self._begin(context)
         if self.current is None:
@@ -143,11 +150,16 @@ class Guiding:
             if not marks:
                 session.problem("a batch layout nobody knows; there the model ran unguided")
             return None
-        progress = session.begin_call()
-        batch = progress and session.batch(session.negative.at(progress.call))
-        if not batch:
-            return None
-        return Arrived(session, batch, marks)
+        batch = self._of_step(session)
+        return None if batch is None or session.stopped else Arrived(session, batch, marks)
+
+    def _of_step(self, session: Session) -> Batch | None:
+        """Whom the step under way guides, None for nobody: the same in all of its model calls."""
+        number = self.steps.taken if self.steps.counts else session.calls
+        if self.step is None or self.step[0] != number:
+            progress = session.begin_call()
+            self.step = number, progress and session.batch(session.negative.at(progress.call))
+        return self.step[1]
 
     def failed(self, reason: str, error: BaseException | None = None) -> None:
         if self.current is not None:
@@ -160,7 +172,8 @@ class Guiding:
         found = next((one for *_, one in self.waiting if 0 in one.marks(context)), None)
         if found is not None:
             self.waiting.clear()
-            self.current = found, self._session(found)
+            self.current, self.step = (found, self._session(found)), None
+            self.steps.begin(getattr(self.pipe, "scheduler", None))
 
     def _session(self, text: Encoded) -> Session:
         network = self.networks[0]
@@ -179,33 +192,44 @@ class Guiding:
         return session
 
     def _progress(self) -> Progress:
-        """By model calls over the prompt, of which every pipeline makes one a step."""
+        """In steps, of which each may make several model calls over the prompt."""
         total = getattr(self.pipe, "_num_timesteps", None)
         if not total:  # PixArt's does not say
             total = len(getattr(getattr(self.pipe, "scheduler", None), "timesteps", ()))
-        return Progress(self.current[1].calls, int(total))
+        return Progress(self.steps.taken if self.steps.counts else self.current[1].calls, int(total))
 
-    def end_pass(self, broken_off: bool = False) -> None:
-        """Ends the pass under way, or notes that a pipeline call's text was never recognised.
+    def end_pass(self, error: BaseException | None = None) -> None:
+        """Ends the pass under way, or notes why a pipeline call has had none.
 
-        broken_off: by an exception that ended the pipeline call.
+        error: what ended the pipeline call.
         """
+        why = f"{type(error).__name__}: {str(error)[:120]}" if isinstance(error, Exception) else ""
         if self.current is not None:
             session = self.current[1]
             total = self._progress().total
-            steps = f"{session.calls} of {total} steps"
-            if session.calls >= total:
-                pass
-            elif broken_off or self.interrupted():
-                session.problem(f"ended early, after {steps}")
-            elif not session.stopped:
-                session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
+            self._note_end(session, total, error, why)
             session.close()
             self.ended.append(session.report())
             self.current = None
         elif self.waiting:
-            self.ended.append(report.aside(self.pass_name, CHANGED))
+            reason = f"the call ended with {why}" if why else CHANGED if self.called else NOT_SAMPLED
+            self.ended.append(report.aside(self.pass_name, reason))
+        elif why and not self.ended:
+            self.ended.append(report.aside(self.pass_name, f"{why}, before a prompt was encoded"))
         self.waiting.clear()
+        self.steps.end()
+        self.called = False
+
+    def _note_end(self, session: Session, total: int, error: BaseException | None, why: str) -> None:
+        """Whether the pass came to its end over this prompt, and what ended it else."""
+        steps = f"{session.calls} of {total} steps"
+        if session.calls >= total:
+            if why:
+                session.problem(f"the call ended with {why}")
+        elif error is not None or self.interrupted():
+            session.problem(f"ended early, after {steps}{f' ({why})' if why else ''}")
+        elif not session.stopped:
+            session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
 
 
 def _others(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -230,6 +254,8 @@ def guided(guiding: Guiding) -> Iterator[None]:
     if not models or not hasattr(pipe, "encode_prompt"):
         raise UnsupportedHost(f"{type(pipe).__name__} has no text model that NAG knows")
     reason = why_not(models[0], guiding.settings, guiding.negative)
+    if not reason and any(map(serving, models)):
+        raise UnsupportedHost("NAG is applied to this model already; it serves one `applied` at a time")
     with ExitStack() as stack:
         if reason:
             guiding.ended.append(report.aside(guiding.pass_name, reason))
@@ -241,5 +267,5 @@ def guided(guiding: Guiding) -> Iterator[None]:
                 refuse_caches(model)
                 guiding.networks.append(Network(model, guiding, number))
                 stack.callback(guiding.networks[-1].remove)
-            stack.push(lambda error, *_: guiding.end_pass(broken_off=error is not None))
+            stack.push(lambda _kind, error, _trace: guiding.end_pass(error))
         yield

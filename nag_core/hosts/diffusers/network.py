@@ -116,6 +116,12 @@ class Network:
         return self.call.attend(attention, q, k, v, mask)
 
 
+def serving(model: nn.Module) -> bool:
+    """Whether hooks of ours are on the model already."""
+    owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
+    return any(isinstance(owner, Network) for owner in owners)
+
+
 def check(layers: Sequence[nn.Module] | dict[nn.Module, Any]) -> None:
     """`UnsupportedHost` where a model has no text attention, or one whose processor NAG cannot reach into."""
     if not layers:

@@ -99,6 +99,7 @@ class SDNext(Host):
         "Empty: the main negative prompt. "
         "(weights:1.2) where the prompt's are read; the report says where not."
     )
+    records_by_image = False
     confirms_axes = False
 
     def await_calls(self, p: Any, around: Around) -> Callable[[], None]:

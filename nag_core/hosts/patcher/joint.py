@@ -55,7 +55,10 @@ def _prepared(
     """The call to make for these rows; None where it has nobody to guide."""
     if session.stopped or session.closed:
         return None
-    rows = rows_of(session, batch, x.shape[0], c["transformer_options"]["cond_or_uncond"], x.device)
+    marks = (c.get("transformer_options") or {}).get("cond_or_uncond")
+    if marks is None:
+        return session.off("another extension's wrapper around the model call drops its transformer_options")
+    rows = rows_of(session, batch, x.shape[0], marks, x.device)
     if rows is None:
         return None
     texts = c["c_crossattn"]

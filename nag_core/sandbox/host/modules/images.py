@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 from typing import Any
 
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw, ImageOps, PngImagePlugin
 
 LABEL_HEIGHT = 24
 
@@ -44,15 +45,43 @@ def read_info_from_image(image: Image.Image) -> tuple[str | None, dict[str, Any]
     return items.pop("parameters", None), items
 
 
-def encode_png(image: Image.Image) -> str:
-    """Base64 of the picture as PNG, its text fields included."""
+def save_image(
+    image: Image.Image,
+    path: str,
+    basename: str,
+    seed: int | None = None,
+    prompt: str | None = None,
+    extension: str = "png",
+    info: str | None = None,
+    p: Any = None,
+    suffix: str = "",
+) -> tuple[str, None]:
+    """Writes the picture under the next number into the folder; the file, and no text beside it."""
+    os.makedirs(path, exist_ok=True)
+    name = os.path.join(path, f"{len(os.listdir(path)):05}{basename}-{seed}{suffix}.{extension}")
+    image.save(name, pnginfo=_text_fields({"parameters": info}))
+    return name, None
+
+
+def _text_fields(fields: dict[str, Any]) -> PngImagePlugin.PngInfo:
     text = PngImagePlugin.PngInfo()
-    for key, value in image.info.items():
+    for key, value in fields.items():
         if isinstance(key, str) and isinstance(value, str):
             text.add_text(key, value)
+    return text
+
+
+def encode_png(image: Image.Image) -> str:
+    """Base64 of the picture as PNG, its text fields included."""
     with io.BytesIO() as buffer:
-        image.save(buffer, format="PNG", pnginfo=text)
+        image.save(buffer, format="PNG", pnginfo=_text_fields(image.info))
         return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def read(file: Any) -> Image.Image:
+    """The picture in a file, turned as its EXIF says, and with the transparency that its palette has."""
+    image = ImageOps.exif_transpose(Image.open(file))
+    return image.convert("RGBA") if isinstance(image.info.get("transparency"), bytes) else image
 
 
 def decode_base64(encoded: str) -> Image.Image:
@@ -60,7 +89,7 @@ def decode_base64(encoded: str) -> Image.Image:
     if encoded.startswith("data:image/"):
         encoded = encoded.split(",", 1)[-1]
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        image = read(io.BytesIO(base64.b64decode(encoded)))
         image.load()
     except Exception as error:
         raise ValueError("Invalid encoded image") from error

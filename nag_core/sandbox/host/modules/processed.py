@@ -64,8 +64,10 @@ class Processed:
         all_subseeds: Any = None,
         index_of_first_image: int = 0,
         infotexts: list[str] | None = None,
+        extra_images_list: list[Any] | None = None,
     ) -> None:
         self.images = images_list
+        self.extra_images = [] if extra_images_list is None else extra_images_list
         self.seed, self.subseed, self.info = int(seed), -1 if subseed is None else int(subseed), info
         self.comments = "".join(f"{comment}\n" for comment in p.comments)
         for name in FROM_JOB:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
+from modules import devices, extra_networks, paths, prompt_parser, sd_samplers, shared
 from modules.shared import opts
 
 opt_f = 8
@@ -75,6 +76,8 @@ class StableDiffusionProcessing:
 
     def __post_init__(self) -> None:
         self.comments = {}
+        self.extra_result_images: list[Any] = []
+        self.outpath_samples = self.outpath_samples or os.path.join(paths.data_path, "outputs")
         self.styles = self.styles or []
         self.extra_generation_params = self.extra_generation_params or {}
         self.override_settings = self.override_settings or {}
@@ -116,7 +119,16 @@ class StableDiffusionProcessing:
                 f"Received a different number of prompts ({len(self.all_prompts)}) and negative "
                 f"prompts ({len(self.all_negative_prompts)})"
             )
+        self.all_prompts, self.all_negative_prompts = self.styled(self.all_prompts, self.all_negative_prompts)
         self.main_prompt, self.main_negative_prompt = self.all_prompts[0], self.all_negative_prompts[0]
+
+    def styled(self, prompts: list[str], negatives: list[str]) -> tuple[list[str], list[str]]:
+        """Prompts and negative prompts with the job's styles."""
+        known = shared.prompt_styles
+        return (
+            [known.apply_styles_to_prompt(text, self.styles) for text in prompts],
+            [known.apply_negative_styles_to_prompt(text, self.styles) for text in negatives],
+        )
 
     def cached_params(
         self,

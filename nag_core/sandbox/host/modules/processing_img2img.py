@@ -18,6 +18,14 @@ from modules.shared import opts
 FILL_MEAN, LATENT_NOISE, LATENT_NOTHING = 0, 2, 3  # 1 keeps the original
 
 
+def create_binary_mask(image: Image.Image, round: bool = True) -> Image.Image:
+    """The picture in gray, or its alpha channel where that is not opaque, in black and white if `round`."""
+    if image.mode != "RGBA" or image.getextrema()[-1] == (255, 255):
+        return image.convert("L")
+    alpha = image.getchannel("A")
+    return alpha.point(lambda value: 255 if value > 128 else 0) if round else alpha
+
+
 @dataclass(repr=False)
 class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     """img2img; with `mask` only the white part changes. Inpainting always works on the whole picture here."""
@@ -73,9 +81,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     def _prepared_mask(self) -> Image.Image | None:
         if self.image_mask is None:
             return None
-        image = self.image_mask
-        mask = image.getchannel("A") if image.mode == "RGBA" and image.getextrema()[3][0] < 255 else image
-        mask = mask.convert("L").point(lambda value: 255 if value > 127 else 0)
+        mask = create_binary_mask(self.image_mask).point(lambda value: 255 if value > 127 else 0)
         if self.inpainting_mask_invert:
             mask = ImageOps.invert(mask)
             self.extra_generation_params["Mask mode"] = "Inpaint not masked"

@@ -158,9 +158,11 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             self.negative_prompt if self.hr_negative_prompt == "" else self.hr_negative_prompt
         )
         count = len(self.all_prompts)
-        self.all_hr_prompts, self.all_hr_negative_prompts = (
-            text if isinstance(text, list) else [text] * count
-            for text in (self.hr_prompt, self.hr_negative_prompt)
+        self.all_hr_prompts, self.all_hr_negative_prompts = self.styled(
+            *(
+                text if isinstance(text, list) else [text] * count
+                for text in (self.hr_prompt, self.hr_negative_prompt)
+            )
         )
 
     def calculate_hr_conds(self) -> None:

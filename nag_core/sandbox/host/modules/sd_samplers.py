@@ -71,6 +71,10 @@ class Sampler:
         self.model_wrap = SimpleNamespace(inner_model=sd_model)
         self.model_wrap_cfg = CFGDenoiser(self)
 
+    def get_sigmas(self, p: Any, steps: int) -> Tensor:
+        """The schedule of a job with so many steps, to its end at 0."""
+        return torch.tensor(_schedule(steps))
+
     def sample(
         self,
         p: Any,

@@ -284,4 +284,5 @@ def _assemble(
         all_subseeds=first.all_subseeds,
         index_of_first_image=first_single,
         infotexts=[infotext for _, infotext in chosen],
+        extra_images_list=first.extra_images,
     )

@@ -1,0 +1,67 @@
+"""Whose call a model call is, and at which of its steps: asked of the pipeline that makes it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+from torch import nn
+
+
+def caller() -> Any | None:
+    """The pipeline whose `__call__` runs nearest around the caller of this; None where none does.
+
+    Two pipelines may share a network and be given the same prompt: neither text nor network tells whose call
+    it is.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "__call__":
+            owner = frame.f_locals.get("self")
+            if hasattr(owner, "encode_prompt") and not isinstance(owner, nn.Module):
+                return owner
+        frame = frame.f_back
+    return None
+
+
+class Steps:
+    """Counts a pipeline's steps by its scheduler: every step ends with one call of `scheduler.step`, however
+    many model calls it takes (skipped layers, self-attention guidance).
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._scheduler: Any = None
+        self._before: Any = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is a scheduler to count by."""
+        return self._scheduler is not None
+
+    def begin(self, scheduler: Any) -> None:
+        """Counts from 0, by this scheduler."""
+        self.end()
+        self.taken = 0
+        step = getattr(scheduler, "step", None)
+        if step is None:
+            return
+
+        @functools.wraps(step)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.taken += 1
+            return step(*args, **kwargs)
+
+        self._scheduler, self._before = scheduler, vars(scheduler).get("step")
+        vars(scheduler)["step"] = counted
+
+    def end(self) -> None:
+        """Leaves the scheduler as it was; the count stays."""
+        if self._scheduler is None:
+            return
+        if self._before is None:
+            del vars(self._scheduler)["step"]
+        else:
+            vars(self._scheduler)["step"] = self._before
+        self._scheduler = self._before = None

@@ -1,0 +1,26 @@
+"""What a job asks for: its arguments, with what the WebUI's settings, styles and pictures make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nag_core.settings.parse import Request, Settings, parse
+from nag_core.settings.presets import Strength
+from nag_core.webui import mask_image, negative_text, options
+from nag_core.webui.job import Job
+
+
+def request(p: Any, args: Sequence[Any], user_presets: Mapping[str, Mapping[str, Any]]) -> Request:
+    """The settings of job `p` as they will be used and recorded, and what there is to say about them."""
+
+    def of_model(settings: Settings) -> Strength:
+        return Job.of(Request(settings)).build.strength(p.sd_model)
+
+    found = mask_image.compacted(options.with_default_negative(parse(args, user_presets, of_model), p))
+    return negative_text.prepared(found, p) if found.settings.enabled else found
+
+
+def said_while_off(notes: Sequence[str]) -> str:
+    """The report of a job that ends up off although something of its arguments was not understood."""
+    return "; ".join(("off", *notes))

@@ -1,0 +1,269 @@
+"""What a picture's parameters say draws that picture again, to the pixel, whatever it was asked for with."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from nag_core.settings.fields import KEPT_SLOT
+from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
+from nag_core.webui import infotext
+
+ON = {"enabled": True, "scale": 4, "alpha": 0.5}
+HIRES = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1, "hr_second_pass_steps": 3}
+CHECKPOINTS = ("tiny-shapes", "tiny-shapes-flux")
+
+
+@pytest.fixture
+def styles(host, monkeypatch):
+    """`styles(name=(prompt, negative))` puts styles into the host's list until the test ends."""
+    from modules.styles import PromptStyle
+
+    known = {}
+    monkeypatch.setattr(host.shared.prompt_styles, "styles", known)
+
+    def add(**texts):
+        known.update({name: PromptStyle(name, *both) for name, both in texts.items()})
+        return list(texts)
+
+    return add
+
+
+@pytest.fixture
+def again(host, job):
+    """`again(infotext, **fields)`: the job that pasting this text asks for, drawn."""
+    utils, callbacks = host.infotext_utils, host.script_callbacks
+
+    def draw(text, **fields):
+        pasted = utils.parse_generation_parameters(text, [])
+        callbacks.infotext_pasted_callback(text, pasted)
+        nag = [infotext.READERS[field.name](pasted) for field in FIELDS]
+        nag.insert(OVERRIDES_SLOT, "")
+        nag.insert(KEPT_SLOT, 0)
+        fields = {
+            "prompt": pasted["Prompt"], "negative_prompt": pasted["Negative prompt"],
+            "seed": int(pasted["Seed"]), "steps": int(pasted["Steps"]),
+            "hr_prompt": pasted.get("Hires prompt", ""),
+            "hr_negative_prompt": pasted.get("Hires negative prompt", ""), **fields,
+        }  # fmt: skip
+        return job(nag, **fields)[1]
+
+    return draw
+
+
+@pytest.fixture(params=CHECKPOINTS)
+def redrawn(request, job, again):
+    """`redrawn(nag, **fields)`: draws the job, and each picture again alone from its parameters; their texts.
+    same: what the parameters do not bring back here, though they name it.
+    """
+    there = {"override_settings": {"sd_model_checkpoint": request.param}, "width": 64, "height": 64}
+
+    def run(nag, same=None, **fields):
+        _, drawn = job([nag], **there, **fields)
+        _, off = job([], **there, **fields)
+        same = {**there, **(same or {})}
+        results = drawn.images[: len(off.images)]
+        for picture, text, plain in zip(results, drawn.infotexts, off.images, strict=False):
+            one = again(text, **same)
+            assert one.images[0].tobytes() == picture.tobytes(), text
+            assert asked(one.infotexts[0]) == asked(text)
+            assert picture.tobytes() != plain.tobytes(), "or nothing is tried"
+        return drawn.infotexts[: len(results)]
+
+    return run
+
+
+def asked(text):
+    """What was asked for: the report behind it speaks of the whole batch."""
+    return text.partition(", NAG report: ")[0]
+
+
+def half():
+    with io.BytesIO() as buffer:
+        picture = Image.new("L", (64, 64), 0)
+        picture.paste(255, (0, 0, 32, 64))
+        picture.save(buffer, format="PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+
+NEGATIVES = [
+    {}, {"negative": "red"}, {"negatives": "red\nframed :: 0.5"}, {"negative": "[blue:red:0.5]"},
+    {"negative": "red # a comment"}, {"negative": "red<lora:none:1>"}, {"negative": "NAG negative"},
+    {"negatives": "red :: 2"}, {"negatives": "NAG negatives"},
+]  # fmt: skip
+STYLES = ["dark {prompt} framed", "framed\nblue", "gray :: 3"]
+
+
+@pytest.mark.parametrize(
+    ("nag", "style"),
+    [*((nag, "blue") for nag in NEGATIVES), *((nag, style) for nag in NEGATIVES[1:3] for style in STYLES)],
+    ids=json.dumps,
+)
+def test_styles_in_prompt_and_negative(redrawn, styles, nag, style):
+    """The NAG box was drawn with the styles, and recorded without them."""
+    (text,) = redrawn({**ON, **nag}, styles=styles(mine=("on gray", style), other=("", "")))
+    assert "on gray" in text
+
+
+def test_what_was_used_is_what_is_recorded(job, styles):
+    _, drawn = job([{**ON, "negative": "red"}], styles=styles(mine=("", "blue")))
+    _, plain = job([{**ON, "negative": "red, blue"}], negative_prompt="red, blue")
+    assert 'NAG negative: "red, blue"' in drawn.infotexts[0]
+    assert drawn.images[0].tobytes() == plain.images[0].tobytes()
+
+
+def test_a_negative_that_styles_make_of_nothing_but_a_tag(redrawn, styles):
+    (text,) = redrawn({**ON, "negative": "<lora:none:1>"}, styles=styles(mine=("", "blue")))
+    assert "NAG negative: " in text
+
+
+@pytest.mark.parametrize(
+    ("nag", "fields"),
+    [
+        ({"negatives": "red :: 0.3\nblue square :: 2\nframed"}, {}),
+        ({"negatives": "red :: 0\nblue, dark: very"}, {}),
+        ({"negative": "[red:blue:0.5], (framed:1.3)"}, {}),
+        ({}, {"negative_prompt": "[red:blue:2]", "prompt": "[a circle:a square:0.5]"}),
+        ({"mask": "Inside", "mask_image": half(), "mask_feather": 4}, {}),
+        ({"curve": "0:8, 0.5:2"}, {}),
+        ({"curve": "cosine", "end": 0.75}, {"cfg_scale": 4}),
+        ({"heat_map": True}, {}),
+    ],
+    ids=str,
+)
+def test_settings_of_one_pass(redrawn, nag, fields):
+    redrawn({**ON, **nag}, **fields, same={key: fields[key] for key in ("cfg_scale",) if key in fields})
+
+
+@pytest.mark.parametrize(
+    ("nag", "fields"),
+    [
+        ({}, {"hr_negative_prompt": "blue square"}),
+        ({"hires_scale": 8}, {}),
+        ({"hires_tau": 1.5, "hires_alpha": 0.75}, {}),
+        ({"negative": "framed", "hires": "Hires only"}, {"hr_negative_prompt": "blue"}),
+    ],
+    ids=str,
+)
+def test_hires_negatives(redrawn, nag, fields):
+    redrawn({**ON, **nag}, same=HIRES, **HIRES, **fields)
+
+
+@pytest.mark.parametrize("nag", [{}, {"curve": "linear"}, {"heat_map": True}], ids=str)
+def test_a_negative_each_in_a_batch(redrawn, nag):
+    """Pictures of a batch and single ones differ by the host's own rounding; here they do not."""
+    texts = redrawn(
+        {**ON, **nag}, prompt=["a circle"] * 4, negative_prompt=["red", "blue", "red framed", "on gray"],
+        batch_size=2, n_iter=2, seed=[1, 2, 3, 4],
+    )  # fmt: skip
+    assert len(texts) == 4
+
+
+# Wildcards
+
+
+class Wildcards:
+    """As the WebUI author's extension: a line by the seed, in what stands in `all_negative_prompts`."""
+
+    name, args_from, args_to, alwayson = "simple wildcards", 0, 0, True
+    sorting_priority, filename = 0, "wildcards.py"
+    words = ("red", "blue square", "on gray", "framed")
+
+    def __init__(self):
+        self.seen = []
+
+    def replace_wildcard(self, text, seed):
+        return text.replace("__colour__", self.words[seed % len(self.words)])
+
+    def process(self, p, *args):
+        self.seen.append(list(p.all_negative_prompts))
+        for name in ("all_prompts", "all_negative_prompts"):
+            texts = zip(getattr(p, name), p.all_seeds, strict=True)
+            setattr(p, name, [self.replace_wildcard(text, seed) for text, seed in texts])
+        p.extra_generation_params["Wildcard negative prompt"] = p.negative_prompt
+        p.comment("wildcards were drawn")
+
+
+@pytest.fixture
+def wildcards(host, monkeypatch):
+    runner = host.scripts.scripts_txt2img
+    base = host.scripts.Script
+    kind = type("Drawing", (Wildcards, base), {"__module__": "wildcards.py"})
+    monkeypatch.setattr(runner, "alwayson_scripts", [*runner.alwayson_scripts, kind()])
+    return runner.alwayson_scripts[-1]
+
+
+BATCH = {"batch_size": 2, "n_iter": 2, "seed": 4}
+
+
+def test_wildcards_in_the_own_box_are_drawn_as_those_of_the_main_one(job, wildcards):
+    main, drawn = job([ON], negative_prompt="__colour__", **BATCH)
+    assert len(set(main.all_negative_prompts)) == 4, "one for each seed"
+    p, own = job([{**ON, "negative": "__colour__"}], **BATCH)
+    assert [image.tobytes() for image in own.images] == [image.tobytes() for image in drawn.images]
+    assert [text.split("NAG negative: ")[1].split(",")[0] for text in own.infotexts] == [
+        "red", "blue square", "on gray", "framed",
+    ]  # fmt: skip
+    assert p.all_negative_prompts == ["red"] * 4, "the main one is left alone"
+    assert "Wildcard negative prompt: red" in own.infotexts[0], "and so is what the extension says of it"
+
+
+def test_pictures_with_wildcards_are_drawn_again_from_their_parameters(redrawn, wildcards):
+    texts = redrawn({**ON, "negative": "__colour__, on gray"}, **BATCH)
+    assert len({text.split("NAG negative: ")[1] for text in texts}) == 4
+
+
+def test_several_negatives_with_a_wildcard_have_the_first_pictures(redrawn, wildcards):
+    for text in redrawn({**ON, "negatives": "__colour__ :: 2\nframed"}, batch_size=2, seed=5):
+        assert "blue square :: 2" in text
+
+
+def test_without_a_wildcard_nobody_is_asked(job, wildcards):
+    job([{**ON, "negative": "blue"}])
+    assert len(wildcards.seen) == 1
+
+
+def test_an_extension_that_fails_costs_its_wildcards_and_that_is_said(job, wildcards, monkeypatch):
+    def fail(text, seed):
+        raise OSError("no such folder")
+
+    monkeypatch.setattr(wildcards, "replace_wildcard", fail, raising=False)
+    _, drawn = job([{**ON, "negative": "__colour__ framed"}])
+    assert "wildcards in the NAG negative could not be drawn (no such folder)" in drawn.infotexts[0]
+    assert "NAG negative: __colour__ framed" in drawn.infotexts[0]
+
+
+def test_styles_that_the_host_cannot_apply_cost_the_styles_and_not_the_guidance(host, job, monkeypatch):
+    def apply(text, styles):
+        if text == "blue":
+            raise KeyError("mine")
+        return text
+
+    monkeypatch.setattr(host.shared.prompt_styles, "apply_negative_styles_to_prompt", apply, raising=False)
+    p, _ = job([{**ON, "negative": "blue"}])
+    report = p.extra_generation_params["NAG report"]
+    assert report.startswith("7 layers × 4/4 steps")
+    assert "styles and wildcards in the NAG negative are read as words ('mine')" in report
+
+
+# Styles that the host takes out of a pasted prompt and chooses again
+
+
+@pytest.mark.parametrize(
+    ("recorded", "box"),
+    [
+        ("red, blue", "red"), ("blue", ""), ("red", "red"), ("dark red framed, blue", "red"),
+        ("blue, red", "blue, red"),
+    ],
+)  # fmt: skip
+def test_the_box_is_filled_without_the_styles_that_the_host_has_chosen(styles, recorded, box):
+    chosen = styles(first=("", "dark {prompt} framed") if "dark" in recorded else ("", ""), mine=("", "blue"))
+    pasted = {"NAG scale": "4", "NAG negative": recorded, "Styles array": chosen}
+    assert infotext.READERS["negative"](pasted) == box
+    lines = {"NAG scale": "4", "NAG negatives": f"{recorded} :: 2\nframed, blue"}
+    several = infotext.READERS["negatives"]({**lines, "Styles array": ["mine"]})
+    if recorded == "red, blue":
+        assert several == "red :: 2.0\nframed :: 1.0"
+    assert infotext.READERS["negatives"](lines) == lines["NAG negatives"]

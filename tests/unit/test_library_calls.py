@@ -1,0 +1,278 @@
+"""`nag_core.applied`: at which steps it acts, on whose calls, and what it says when a call goes wrong."""
+
+import pytest
+import torch
+
+import nag_core
+from nag_core.hosts.diffusers.network import Network
+from nag_core.hosts.unsupported import UnsupportedHost
+from tests import diffusers_pipelines as pipelines
+from tests.diffusers_pipelines import draw
+from tests.extras import needs_pipelines
+from tests.unit.test_diffusers_pipelines import apart, on, touched
+
+pytestmark = needs_pipelines
+
+_made = {}
+
+
+@pytest.fixture
+def pipe(request):
+    """Built once in this file: what a test leaves behind breaks the next one, and should."""
+    if request.param not in _made:
+        _made[request.param] = pipelines.pipeline(request.param)
+    return _made[request.param]
+
+
+# Steps of several model calls
+
+
+@pytest.fixture
+def guided_at(monkeypatch):
+    """`guided_at(pipe, settings, **call)`: the step of every guided model call, and the report."""
+
+    def run(pipe, settings, name="sd3", **call):
+        seen, steps = [], []
+        original = Network._opened
+
+        def opened(network, *args):
+            seen.append(len(steps))
+            return original(network, *args)
+
+        step = pipe.scheduler.step
+
+        def counted(*args, **kwargs):
+            steps.append(1)
+            return step(*args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Network, "_opened", opened)
+            patched.setitem(vars(pipe.scheduler), "step", counted)
+            with nag_core.applied(pipe, "blue", scale=4, **settings) as nag:
+                draw(name, pipe, **call)
+        return seen, nag.report
+
+    return run
+
+
+SKIPPING = {
+    "steps": 40, "cfg": True, "skip_guidance_layers": [0], "skip_layer_guidance_start": 0.01,
+    "skip_layer_guidance_stop": 0.2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"end": 0.25}, range(10)), ({"start": 0.1, "end": 0.25}, range(4, 10)), ({}, range(40)),
+        ({"start": 0.9}, range(36, 40)), ({"curve": "0:4 0.25:4 0.25:0"}, range(10)),
+    ],
+    ids=str,
+)  # fmt: skip
+@on("sd3")
+def test_the_window_counts_steps_where_layers_are_skipped(name, pipe, guided_at, settings, wanted):
+    """SD3's pipeline then calls the model a second time over the prompt, in steps 1 to 7 of these 40."""
+    seen, report = guided_at(pipe, settings, **SKIPPING)
+    assert sorted(set(seen)) == list(wanted)
+    assert len(seen) == len(wanted) + len(set(wanted) & set(range(1, 8)))
+    assert f"× {len(wanted)}/40 steps" in report
+    assert "of the call's" not in report
+
+
+@pytest.mark.parametrize(("settings", "wanted"), [({"end": 0.25}, 2), ({"start": 0.5}, 4), ({}, 8)], ids=str)
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@on("sd15")
+def test_and_where_a_second_call_guides_by_self_attention(name, pipe, guided_at, settings, wanted, cfg):
+    from diffusers import StableDiffusionSAGPipeline
+
+    parts = {key: part for key, part in pipe.components.items() if key != "image_encoder"}
+    other = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    before = dict(pipe.unet.attn_processors)
+    try:
+        seen, report = guided_at(other, settings, "sd15", steps=8, cfg=cfg, sag_scale=0.75)
+    finally:
+        pipe.unet.set_attn_processor(before)
+    first = 8 - wanted if settings.get("start") else 0
+    assert sorted(set(seen)) == list(range(first, first + wanted))
+    assert f"× {wanted}/8 steps" in report
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+@on()
+def test_the_scheduler_is_left_as_it_was(name, pipe, steps):
+    before = dict(vars(pipe.scheduler))
+    with nag_core.applied(pipe, "blue", scale=4, end=0.5) as nag:
+        draw(name, pipe, steps=steps)
+        draw(name, pipe, steps=steps)
+    assert "step" not in vars(pipe.scheduler)
+    assert vars(pipe.scheduler).keys() >= before.keys()
+    assert nag.report.count(f"× {-(-steps // 2)}/{steps} steps") == 2
+
+
+@on("sd15")
+def test_a_pipeline_without_a_scheduler_is_counted_by_its_model_calls(name, pipe, monkeypatch):
+    from nag_core.hosts.diffusers import calling
+
+    monkeypatch.setattr(calling.Steps, "begin", lambda *_: None)
+    with nag_core.applied(pipe, "blue", scale=4, end=0.5) as nag:
+        draw(name, pipe, steps=4)
+    assert "× 2/4 steps" in nag.report
+
+
+# Pipelines that share a network
+
+
+@pytest.fixture
+def two():
+    """Two pipelines on one UNet, as `from_pipe` makes them."""
+    from diffusers import StableDiffusionPipeline
+
+    one = pipelines.pipeline("sd15")
+    other = StableDiffusionPipeline(**one.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    return one, other
+
+
+def test_a_network_serves_one_applied_at_a_time(two):
+    a, b = two
+    with nag_core.applied(b, "green dog", scale=4):
+        own = draw("sd15", b)
+    with nag_core.applied(a, "blue", scale=4) as outer:
+        with (
+            pytest.raises(UnsupportedHost, match="applied to this model already"),
+            nag_core.applied(b, "green dog", scale=4),
+        ):
+            pass
+        draw("sd15", a)
+    assert "2/2 steps" in outer.report
+    with nag_core.applied(b, "green dog", scale=4):
+        assert torch.equal(draw("sd15", b), own), "free again"
+
+
+def test_one_that_has_nothing_to_do_is_no_second_one(two):
+    a, b = two
+    with nag_core.applied(a, "blue", scale=4), nag_core.applied(b, "", scale=4) as nag:
+        draw("sd15", b)
+    assert nag.report == "not applied: the negative prompt is empty"
+
+
+@pytest.mark.parametrize("order", ["before", "after", "between", "within"])
+def test_a_pipeline_without_applied_is_left_alone_beside_one_with(two, order):
+    a, b = two
+    plain = draw("sd15", b)
+    with nag_core.applied(a, "blue", scale=4):
+        wanted = draw("sd15", a)
+    drawn = []
+
+    def inside(_pipe, step, _time, kwargs):
+        if order == "within" and step == 0:
+            drawn.append(draw("sd15", b, steps=2))
+        return kwargs
+
+    with nag_core.applied(a, "blue", scale=4) as nag:
+        if order in ("before", "between"):
+            drawn.append(draw("sd15", b))
+        found = draw("sd15", a, callback_on_step_end=inside)
+        if order in ("after", "between"):
+            drawn.append(draw("sd15", b))
+        if order == "between":
+            assert torch.equal(draw("sd15", a), wanted)
+    assert torch.equal(found, wanted)
+    assert drawn
+    for one in drawn:
+        assert torch.equal(one, plain)
+    assert nag.report.count("2/2 steps") == (2 if order == "between" else 1)
+
+
+# The real reason
+
+
+class SomeError(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@on("sd15", "flux", "wan")
+def test_an_error_in_the_model_is_named(name, pipe, steps):
+    """It read "another extension took the attention or the model call over"."""
+    model = getattr(pipe, "unet", None) or pipe.transformer
+
+    def fail(*_):
+        raise SomeError("no room")
+
+    before = touched(pipe)
+    handle = next(model.children()).register_forward_hook(fail)
+    applied = nag_core.applied(pipe, "blue", scale=4)
+    try:
+        with pytest.raises(SomeError), applied as nag:
+            draw(name, pipe, steps=steps)
+    finally:
+        handle.remove()
+    wanted = "the call ended with SomeError: no room" if steps == 1 else "ended early, after 1 of 4 steps"
+    assert nag.report.startswith(f"not applied: {wanted}")
+    assert "SomeError: no room" in nag.report
+    assert touched(pipe) == before
+
+
+@pytest.mark.parametrize("where", ["prepare_latents", "check_inputs"])
+@on("sd15", "flux")
+def test_an_error_before_the_first_step_is_named(name, pipe, monkeypatch, where):
+    def fail(*_, **__):
+        raise SomeError("no latents")
+
+    monkeypatch.setattr(pipe, where, fail)
+    applied = nag_core.applied(pipe, "blue", scale=4)
+    with pytest.raises(SomeError), applied as nag:
+        draw(name, pipe)
+    before = {"check_inputs": "SomeError: no latents, before a prompt was encoded"}
+    assert nag.report == f"not applied: {before.get(where, 'the call ended with SomeError: no latents')}"
+
+
+@on("sdxl")
+def test_a_call_without_a_step_is_said_to_be_one(name, pipe):
+    """It read "the text reached the model other than encode_prompt had made it"."""
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, denoising_end=0.0001)
+    assert nag.report == "not applied: no step was sampled"
+
+
+@on("sd15")
+def test_a_text_that_was_changed_on_the_way_still_is_said(name, pipe, monkeypatch):
+    forward = type(pipe.unet).forward
+
+    def other(self, sample, timestep, encoder_hidden_states, **kwargs):
+        return forward(self, sample, timestep, encoder_hidden_states, **kwargs)
+
+    def changed(model, args, kwargs):
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"] + 1}
+
+    monkeypatch.setattr(type(pipe.unet), "forward", other)
+    handle = pipe.unet.register_forward_pre_hook(changed, with_kwargs=True)
+    try:
+        with nag_core.applied(pipe, "blue", scale=4) as nag:
+            draw(name, pipe)
+    finally:
+        handle.remove()
+    assert nag.report == "not applied: the text reached the model other than encode_prompt had made it"
+
+
+@pytest.mark.parametrize("negative", [None, 3, ["blue", None], [], b"blue", {"a": 1}, {"blue"}, [["blue"]]])
+@on("sd15")
+def test_a_negative_that_is_no_text_is_named(name, pipe, negative):
+    before = touched(pipe)
+    with (
+        pytest.raises(ValueError, match="the negative is a text, or a list with one for each prompt; not"),
+        nag_core.applied(pipe, negative),
+    ):
+        pass
+    assert touched(pipe) == before
+
+
+@on("sd15")
+def test_a_tuple_of_negatives_is_a_list(name, pipe):
+    with nag_core.applied(pipe, ("blue",), scale=4) as nag:
+        found = draw(name, pipe)
+    with nag_core.applied(pipe, ["blue"], scale=4):
+        assert apart(found, draw(name, pipe)) == 0
+    assert "2/2 steps" in nag.report
