@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nag_core.method.focus import EVERYWHERE, Focus
-from nag_core.method.guidance import CHUNK, average
+from nag_core.method.guidance import average, chunk
 from nag_core.method.merge import Kernel, Part, merge
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
@@ -195,7 +195,7 @@ def _merged_apart(
     out[:, pos] = _merged_heads(to_image, pos, to_pos, _within(pos, own))
     for neg, to_neg in zip(negs, to_negs, strict=True):
         out[:, neg] = _merged_heads(to_image, neg, to_neg, neg)
-    size = max(1, CHUNK // (out.shape[0] * out.shape[2]))
+    size = max(1, chunk(out.device) // (out.shape[0] * out.shape[2]))
     for first in range(image.start, image.stop, size):
         part = slice(first, min(first + size, image.stop))
         z_pos = _merged_heads(to_image, part, to_pos, _within(part, own))

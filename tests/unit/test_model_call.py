@@ -376,7 +376,7 @@ def test_long_pictures_are_worked_on_in_pieces(monkeypatch):
     q, k, v = sequences(layout)
     one, other = rule(), rule()
     wanted = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), one)
-    monkeypatch.setattr("nag_core.method.joint.CHUNK", 32 * 7)
+    monkeypatch.setattr("nag_core.method.guidance.CPU_CHUNK", 32 * 7)
     pieces = []
     original = Rule.guide
     monkeypatch.setattr(Rule, "guide", lambda *args: pieces.append(args[1].shape[1]) or original(*args))
