@@ -17,10 +17,10 @@ from nag_core.bench.networks.parts import Attention, split_heads
 from nag_core.bench.published import published_nag
 from nag_core.hosts.patcher.reuse import KeyValueReuse
 from nag_core.hosts.patcher.unet import Call, patch_attn2
+from nag_core.method.fallback import fused_kernels
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
-from nag_core.method.rule import fused_kernels
 from nag_core.passes.session import Progress, Session
 from nag_core.settings.presets import Strength
 from nag_core.settings.schedule import Window

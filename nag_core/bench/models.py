@@ -21,6 +21,8 @@ from nag_core.bench.networks.unet import UNet
 from nag_core.settings.presets import TABLE_5, Strength
 
 GPU, CPU, QUICK, TOY = "gpu", "cpu", "quick", "toy"
+# Blocks on a GPU, of 19 + 38 there are.
+DEPTHS = {"flux": (4, 8)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _cross(
 
 
 def _flux(place: Place, tokens: int, **more: Any) -> JointCase:
-    doubles, singles = place.of((4, 8), (1, 2), (1, 1))
+    doubles, singles = place.of(DEPTHS["flux"], (1, 2), (1, 1))
     network = place.build(Flux, doubles=doubles, singles=singles, heads=place.of(24, 6, 4, 1), **more)
     image = place.of(64, 28, 24, 8) ** 2
     latent, pooled = place.normal(2, image, 64), None if "chroma" in more else place.normal(2, 768)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nag_core.method.fallback import path
 from nag_core.method.focus import Focus, focus_on
 from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap
@@ -190,7 +191,7 @@ class Session:
             guided_calls=self.guided_calls,
             total_calls=self.calls,
             clipped_share=share,
-            attention=self.attention_name,
+            attention=", ".join(filter(None, (self.attention_name, *map(path, self.counters)))),
             strength=self.strength,
             negatives=self.negatives,
             images=(self.guided_images, self.images),
