@@ -53,14 +53,19 @@ def clock(device: torch.device) -> Callable[[Step], float]:
 
 
 def interleaved(
-    steps: dict[str, Step], seconds: Callable[[Step], float], rounds: int, tick: Callable[[], None]
+    steps: dict[str, Step],
+    seconds: Callable[[Step], float],
+    rounds: int,
+    tick: Callable[[], None],
+    before: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
-    """Times of every step, one of each a round; the order turns, so that no variant always follows the same
-    one.
+    """Times of every step, one of each a round, behind those of the rounds `before`; the order turns, so that
+    no variant always follows the same one.
     """
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times = {name: [] for name in steps} if before is None else before
     names = list(steps)
-    for turn in range(rounds):
+    done = len(times[names[0]])
+    for turn in range(done, done + rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             times[name].append(seconds(steps[name]))
@@ -196,11 +201,6 @@ def enqueued(step: Step) -> float:
     seconds = time.perf_counter() - start
     torch.cuda.synchronize()
     return seconds
-
-
-def rounds_for(budget: float, round_seconds: float, least: int, most: int) -> int:
-    """As many rounds as fit into `budget` seconds."""
-    return int(np.clip(budget / max(round_seconds, 1e-9), least, most))
 
 
 def warmed(steps: Iterable[Step], seconds: Callable[[Step], float], times: int) -> float:
