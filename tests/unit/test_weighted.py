@@ -21,13 +21,7 @@ STRENGTH = (4.0, 2.5, 0.5)
 
 
 def weighted_reference(pos, negs, weights):
-    """z~ = z+ + phi sum_i w_i (z+ - z_i) / sum_i w_i as it is written, then eq. 8-10."""
-    phi, tau, alpha = STRENGTH
-    extrapolated = pos + phi * sum(w * (pos - neg) for w, neg in zip(weights, negs, strict=True)) / sum(
-        weights
-    )
-    # With phi 1, z+ - z- = z~ - z+ for z- = 2 z+ - z~: the rest of the rule is the reference's own.
-    return reference.nag(pos, 2 * pos - extrapolated, 1.0, tau, alpha)[0]
+    return reference.weighted_nag(pos, negs, weights, *STRENGTH)
 
 
 def joined(entries, weights):

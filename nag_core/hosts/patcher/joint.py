@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, replaced
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 from nag_core.method.joint import JointCall, NotGuided, Plain, text_attention
-from nag_core.method.layout import Layout, slot_width, with_negative
+from nag_core.method.layout import Layout, padded, slot_width, with_negative
 from nag_core.method.rows import Arrangement, Batch
 from nag_core.passes.guiding import joined, joint_call, rows_of
 from nag_core.passes.session import Session
@@ -67,9 +67,6 @@ def _prepared(
     joint = joint_call(session, rows, layout, x.device, tuple(x.shape[-2:]), batch.tiled)
     if joint is None:
         return None
-    if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):
-        # Each of them would need positions and padding of its own in the slot.
-        return session.stop("several negatives are not possible on this model yet")
     context = with_negative(flat, rows, slot_width(rows), session.cache, model.image_first)
     context = context[:, None] if texts.dim() == 4 else context
     arguments = {**c, **_spare(c), "c_crossattn": context}
@@ -90,8 +87,8 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
 
 def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
     height, width = (-(-size // model.patch) for size in x.shape[-2:])
-    parts = (slot_width(rows), context.shape[1], height * width)
-    return Layout(*(model.padded(tokens) for tokens in parts), model.image_first, model.pad)
+    parts = (padded(tokens, model.pad) for tokens in (context.shape[1], height * width))
+    return Layout(slot_width(rows, model.pad), *parts, model.image_first, model.pad)
 
 
 @dataclass(slots=True)
