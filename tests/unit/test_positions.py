@@ -10,9 +10,12 @@ from torch import nn
 
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel
 from nag_core.hosts.patcher.positions import own_padding, own_positions
+from nag_core.method.heat import HeatMap
+from nag_core.method.region import Region
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests import reference
+from tests.sessions import replan
 from tests.unit.test_joint import STRENGTH, call, entry, error, inputs, session
 from tests.unit.test_weighted import joined
 
@@ -42,7 +45,7 @@ class Refiner(nn.Module):
 
 class Numbered(models.JointModelBase):
     """Text is numbered from 1 and padded to `pad`, the image stands behind it; each passes a refiner first.
-    `image_first`: in the sequence, not in the numbering.
+    The image is padded, too; that has no numbers. `image_first`: in the sequence, not in the numbering.
     """
 
     def __init__(self, pad=1, image_first=False):
@@ -58,12 +61,23 @@ class Numbered(models.JointModelBase):
         ids = torch.stack([numbers, torch.zeros(text, dtype=torch.float64)], -1)
         place = torch.arange(image, dtype=torch.float64)
         picture = torch.stack([torch.full_like(place, start or text + 1), place], -1)
+        picture[self.seen :] = 0
         return torch.cat([picture, ids] if self.image_first else [ids, picture])[None]
 
     def text(self, context):
-        txt = self.txt_in(context)
-        missing = -txt.shape[1] % self.pad
-        return torch.cat([txt, self.pad_token.expand(len(txt), missing, -1)], 1)
+        return self.padded(self.txt_in(context))
+
+    def tokens(self, x):
+        tokens = super().tokens(x)
+        self.seen = tokens.shape[1]
+        return self.padded(tokens)
+
+    def picture(self, img, x):
+        return super().picture(img[:, : self.seen], x)
+
+    def padded(self, tokens):
+        missing = -tokens.shape[1] % self.pad
+        return torch.cat([tokens, self.pad_token.expand(len(tokens), missing, -1)], 1)
 
     def join(self, text, image):
         return torch.cat([image, text] if self.image_first else [text, image], 1)
@@ -87,9 +101,9 @@ class Numbered(models.JointModelBase):
         return self.picture(self.parts(joined, text)[1], x)
 
 
-def branches(model, x, timestep, pos, negs, y, weights):
+def branches(model, x, timestep, pos, negs, y, weights, where=1):
     """One picture, every stream by itself, one for each negative; the image keeps the number that the prompt
-    gives it.
+    gives it. where: which of its tokens are guided, (tokens, 1).
     """
     vec, img = model.vector(timestep, y), model.tokens(x)
     texts = [model.text(text) for text in (pos, *negs)]
@@ -103,7 +117,7 @@ def branches(model, x, timestep, pos, negs, y, weights):
         image[:2] = (models.rotate(each, split[0][1]) for each in image[:2])
         seen = [_seen(block, text, one[0], image, vec) for text, one in zip(texts, split, strict=True)]
         z_pos, *z_negs = (out[1] for out in seen)
-        z = reference.weighted_nag(z_pos, z_negs, weights, *STRENGTH)
+        z = where * reference.weighted_nag(z_pos, z_negs, weights, *STRENGTH) + (1 - where) * z_pos
         texts = [block.out(text, out[0], out[2], vec) for text, out in zip(texts, seen, strict=True)]
         img = block.out(img, z, image_mlp, vec)
     return model.picture(img, x)
@@ -138,12 +152,12 @@ def _adapted(network, layout, rows):
     return stack
 
 
-def expected(network, tensors, negatives):
+def expected(network, tensors, negatives, where=1):
     rows = []
     for i, one in enumerate(negatives):
         x, timestep, context, y = (tensor[i : i + 1] for tensor in tensors)
         given = (network, x, timestep, context)
-        rows.append(network(*given[1:], y) if one is None else branches(*given, *_separate(one, y)))
+        rows.append(network(*given[1:], y) if one is None else branches(*given, *_separate(one, y), where))
     return torch.cat(rows)
 
 
@@ -244,6 +258,21 @@ def test_where_rows_share_their_positions_it_costs_the_guidance_not_the_picture(
     found = call(network, tensors, entries, [0], used, joint=described(network))
     assert torch.equal(found, network(*tensors))
     assert "several negatives that differ from image to image" in used.problems[0]
+
+
+def test_a_mask_and_a_heat_map_know_the_picture_where_the_image_is_padded():
+    network, tensors = models.build(lambda: Numbered(5)), inputs(2, 7, size=(8, 6))
+    made = joined([entry(5, 5), entry(9, 6)], (3.0, 0.5))
+    used = session()
+    used.heat = HeatMap()
+    found = call(network, tensors, [made, made], [0], used, joint=described(network))
+    assert error(found, expected(network, tensors, [made, made])) <= 1e-12
+    assert all(heat.shape == (4, 3) and (heat > 0).all() for heat in used.heat.pictures(2))
+    replan(used, region=Region(torch.tensor([[1.0], [0.0]])))
+    found = call(network, tensors, [made, made], [0], used, joint=described(network))
+    assert used.problems == []
+    upper = (torch.arange(15) < 6).double()[:, None]
+    assert error(found, expected(network, tensors, [made, made], upper)) <= 1e-12
 
 
 def test_nothing_stays_on_the_network_also_after_an_error(network):

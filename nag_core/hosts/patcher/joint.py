@@ -63,8 +63,8 @@ def _prepared(
         return None
     texts = c["c_crossattn"]
     flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
-    layout = _layout(x, flat, rows, model)
-    joint = joint_call(session, rows, layout, x.device, tuple(x.shape[-2:]), batch.tiled)
+    layout, size = _layout(x, flat, rows, model), tuple(x.shape[-2:])
+    joint = joint_call(session, rows, layout, x.device, size, batch.tiled, _image_tokens(x, model))
     if joint is None:
         return None
     context = with_negative(flat, rows, slot_width(rows), session.cache, model.image_first)
@@ -86,9 +86,13 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
 
 
 def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
-    height, width = (-(-size // model.patch) for size in x.shape[-2:])
-    parts = (padded(tokens, model.pad) for tokens in (context.shape[1], height * width))
+    parts = (padded(tokens, model.pad) for tokens in (context.shape[1], _image_tokens(x, model)))
     return Layout(slot_width(rows, model.pad), *parts, model.image_first, model.pad)
+
+
+def _image_tokens(x: Tensor, model: JointModel) -> int:
+    height, width = (-(-size // model.patch) for size in x.shape[-2:])
+    return height * width
 
 
 @dataclass(slots=True)
