@@ -149,12 +149,6 @@ def text_attention(
     return out
 
 
-def _filled(layout: Layout, rows: Arrangement) -> bool:
-    """Whether every row is guided, by negatives that take the whole slot."""
-    parts = (layout.neg_part(group.entries[0].tokens) for group in rows.groups)
-    return rows.rest is None and all(part == layout.neg_part(layout.neg) for part in parts)
-
-
 @dataclass(frozen=True, slots=True)
 class _Guided:
     """One group's rows of a call; the result is written to `out` (B, N, H*D)."""
