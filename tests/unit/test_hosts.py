@@ -335,6 +335,18 @@ def test_reference_images_are_a_reason_to_stand_aside(neo_host, monkeypatch):
         neo._no_references()
 
 
+def test_neos_arguments_are_read_where_it_keeps_them_in_a_dictionary(neo_host, monkeypatch):
+    """As Neo did until the spring of 2026: reference images and videos went unnoticed there."""
+    stub_beside(monkeypatch, "backend.args", dynamic_args={"ref_latents": [], "wan": True})
+    neo._no_references()
+    sys.modules["backend.args"].dynamic_args["ref_latents"].append(Q)
+    with pytest.raises(NotGuided, match="reference images"):
+        neo._no_references()
+    assert neo_host.samples_one(SimpleNamespace(is_wan=True))
+    del sys.modules["backend.args"].dynamic_args["wan"]
+    assert not neo_host.samples_one(SimpleNamespace(is_wan=True))
+
+
 def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
     model = SimpleNamespace(apply_model=len)
     assert neo.Neo().obstacle(model) == ""
