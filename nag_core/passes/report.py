@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
+# What a host's update causes: something is not there, or takes something else. What a device, a file or torch
+# says is not among these.
+OF_AN_UNKNOWN_HOST = (AttributeError, ImportError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class PassReport:
     38)) for transformer blocks. `total_calls`: model calls made (some samplers make two a step);
     `guided_calls` of them under NAG. `negatives`: the most that were combined, and their tokens. `images`:
     how many of how many had a negative to steer away from; `alike`: of how many it gave what the prompt gave.
-    `bypassed`: NAG was installed for calls, and none of them came to it.
+    `bypassed`: NAG was installed for calls, and none of them came to it. `unknown`: something of the host was
+    not as NAG knows it.
     """
 
     pass_name: str
@@ -33,6 +37,7 @@ class PassReport:
     alike: int = 0
     problems: tuple[str, ...] = ()
     bypassed: bool = False
+    unknown: bool = False
 
     @property
     def applied(self) -> bool:
@@ -69,9 +74,9 @@ class PassReport:
         return " + ".join([*layers, *([f"{blocks} blocks"] if blocks else [])])
 
 
-def aside(pass_name: str, reason: str) -> PassReport:
+def aside(pass_name: str, reason: str, unknown: bool = False) -> PassReport:
     """The report of a pass in which NAG was asked for and stood aside."""
-    return PassReport(pass_name, reason=reason)
+    return PassReport(pass_name, reason=reason, unknown=unknown)
 
 
 def nobody(images: int, alike: int) -> str:

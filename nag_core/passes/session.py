@@ -19,7 +19,7 @@ from nag_core.method.heat import HeatMap
 from nag_core.method.negative import KeyValueCache, Negative
 from nag_core.method.region import Region
 from nag_core.method.rule import Rule
-from nag_core.passes.report import PassReport
+from nag_core.passes.report import OF_AN_UNKNOWN_HOST, PassReport
 from nag_core.settings.blocks import Block
 from nag_core.settings.parse import Settings
 from nag_core.settings.presets import Strength
@@ -68,7 +68,7 @@ class Session:
     `at_close`: what a host keeps for the pass is freed by these. `guided_images` of `images` have a
     negative. `armed`: calls that NAG was installed for; `faded`: calls of the window at which the curve is 0.
     `two_calls`: a log-sum-exp kernel has failed in this
-    pass.
+    pass. `unknown`: something of the host was not as NAG knows it.
     """
 
     strength: Strength
@@ -103,6 +103,7 @@ class Session:
     faded: int = 0
     closed: bool = False
     stopped: bool = False
+    unknown: bool = False
     two_calls: bool = False
     may_fuse: bool = True
 
@@ -174,6 +175,7 @@ class Session:
 
     def problem(self, message: str, error: BaseException | None = None) -> None:
         """Notes, once per pass, why NAG stood aside somewhere; the traceback goes to the debug log only."""
+        self.unknown = self.unknown or isinstance(error, OF_AN_UNKNOWN_HOST)
         if message not in self.problems and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(message)
             logger.debug("NAG: %s", message, exc_info=error)
@@ -197,6 +199,7 @@ class Session:
             alike=self.alike_images,
             problems=tuple(self.problems),
             bypassed=self.armed > 0 and not self.layers,
+            unknown=self.unknown,
         )
 
     def close(self) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-logger = logging.getLogger("nag")
+from nag_core.webui import spared
 
 SUFFIX = "-nag-heat"
 # From nothing to the largest change, evenly spaced; readable in gray as well.
@@ -58,10 +57,8 @@ def show(p: Any, processed: Any, pictures: list[HeatPicture]) -> None:
         one.picture.info["parameters"] = text
         processed.images.append(one.picture)
         processed.infotexts.append(text)
-        try:
+        with spared.saying("a heat map could not be saved"):  # a full disk must not cost the job its pictures
             _save(p, one, text)
-        except Exception as error:  # a full disk must not cost the job its pictures
-            logger.warning("NAG: a heat map could not be saved: %s", error)
 
 
 def _save(p: Any, one: HeatPicture, text: str) -> None:

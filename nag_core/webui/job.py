@@ -28,7 +28,7 @@ from nag_core.settings.presets import Strength
 from nag_core.webui import heat_picture, mask_image
 from nag_core.webui.heat_picture import HeatPicture
 from nag_core.webui.negative_text import Texts, negative_texts
-from nag_core.webui.pipelines import guided_call
+from nag_core.webui.pipelines import guided_call, stood_aside
 
 logger = logging.getLogger("nag")
 
@@ -51,6 +51,7 @@ class Job:
     notes: list[str]
     host: Host | None = None
     unsupported: str = ""
+    failed: report.PassReport | None = None
     passes: dict[str, Pass | report.PassReport] = field(default_factory=dict)
     caches: dict[str, list] = field(default_factory=dict)
     reports: list[report.PassReport] = field(default_factory=list)
@@ -86,15 +87,13 @@ class Job:
         uc: the host's own schedules of the main negative, None where it did not encode it (Forge main at CFG
             1). c: those of the prompt.
         """
-        name = HIRES if getattr(p, "is_hr_pass", False) else FIRST
+        name = FIRST
         self._close_passes()  # a pass that begins ends the ones before
         try:
+            name = _pass_name(p)
             self.passes[name] = self._start(p, uc, c, name)
-        except UnsupportedHost as reason:
-            self.passes[name] = report.aside(name, str(reason))
         except Exception as error:  # hosts swallow it and go on without a word; the report shall not
-            logger.debug("NAG could not be set up", exc_info=error)
-            self.passes[name] = report.aside(name, f"{type(error).__name__}: {str(error)[:200]}")
+            self.passes[name] = stood_aside(name, error)
 
     def begin_batch(self, p: Any) -> None:
         """Waits for the batch's pipeline calls, in a WebUI that announces no sampling. Never raises."""
@@ -108,8 +107,7 @@ class Job:
             self.stop_waiting = sdnext.await_calls(p, around)
             self._name_relative(p.sd_model)
         except Exception as error:
-            logger.debug("NAG could not be set up", exc_info=error)
-            self.unsupported = f"{type(error).__name__}: {str(error)[:200]}"
+            self.failed = stood_aside(FIRST, error)
 
     def _start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | report.PassReport:
         strength = self.strength(p.sd_model, name)
@@ -226,9 +224,15 @@ class Job:
         reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
         self.passes.clear()
         if not reports:
-            reports = [report.aside(FIRST, self.unsupported or "this WebUI never announced a sampling pass")]
+            never = report.aside(
+                FIRST, self.unsupported or "this WebUI never announced a sampling pass", not self.unsupported
+            )
+            reports = [self.failed or never]
         self.reports = reports
-        return "; ".join([report.summary(reports, self.recorded), *dict.fromkeys(self.notes)])
+        # Of what was bypassed another extension is the likelier cause, but not the only one.
+        unknown = any(one.unknown or one.bypassed for one in reports)
+        notes = [*dict.fromkeys(self.notes), *([asked.to_report()] if unknown else [])]
+        return "; ".join([report.summary(reports, self.recorded), *notes])
 
     def draw_heat(self, picture: Any, image: int, index: int) -> None:
         """Draws the map of the batch's image number `image` over it; `index`: its number in the job."""
@@ -252,6 +256,13 @@ class Job:
         for current in self.passes.values():
             if isinstance(current, Pass):
                 current.session.close()
+
+
+def _pass_name(p: Any) -> str:
+    """Of the pass that is about to be sampled; `HostChanged` where nobody can tell."""
+    # An img2img job has none, on some hosts.
+    hires = getattr(p, "enable_hr", False) and asked.attribute(p, "is_hr_pass")
+    return HIRES if hires else FIRST
 
 
 def _heats(passes: Iterable[Any]) -> list[Tensor | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nag_core.hosts import asked
+from nag_core.hosts.diffusers import sdnext
 from nag_core.settings.parse import Settings
 from nag_core.settings.weighted import parse_negatives
 
@@ -47,7 +48,8 @@ def _main_negatives(p: Any, hires: bool) -> list[str]:
     """The current batch's slice of the main negatives (a batch of one, where the host has not made the
     slices).
     """
-    texts = getattr(p, "hr_negative_prompts" if hires else "negative_prompts", None)
+    name = "hr_negative_prompts" if hires else "negative_prompts"
+    texts = getattr(p, name, None) if sdnext.present() else asked.attribute(p, name)
     if not texts:
         texts = [getattr(p, "negative_prompt", "") or ""] * int(getattr(p, "batch_size", 1))
     return [str(text) for text in texts]
@@ -60,7 +62,7 @@ def prepared_text(text: str, p: Any, notes: list[str]) -> str:
     from modules import extra_networks, shared
 
     styled = asked.attribute(shared.prompt_styles, "apply_negative_styles_to_prompt")
-    text = _without_comments(asked.call(styled, text, getattr(p, "styles", None) or []))
+    text = _without_comments(asked.call(styled, text, asked.attribute(p, "styles") or []))
     stripped, networks = asked.call(asked.attribute(extra_networks, "parse_prompts"), [text])
     if networks:
         notes.append(

@@ -38,11 +38,8 @@ def guided_call(
             guiding = _applied(call, p, settings, notes)
             stack.enter_context(guided(guiding))
             reports.pop(call.name, None)
-        except UnsupportedHost as reason:
-            reports[call.name] = report.aside(call.name, str(reason))
         except Exception as error:
-            logger.debug("NAG could not be set up", exc_info=error)
-            reports[call.name] = report.aside(call.name, f"{type(error).__name__}: {str(error)[:200]}")
+            reports[call.name] = stood_aside(call.name, error)
         yield
     if guiding is not None and call.name not in reports:
         reports[call.name] = _of_pass(guiding)
@@ -50,6 +47,15 @@ def guided_call(
             notes.append(AS_WORDS)
         if sdnext.interrupted():  # of which this WebUI tells no script, unless it keeps the picture so far
             logger.info("NAG: %s", reports[call.name].sentence())
+
+
+def stood_aside(name: str, error: Exception) -> PassReport:
+    """The report of a pass that could not be set up."""
+    unknown = isinstance(error, report.OF_AN_UNKNOWN_HOST)
+    if isinstance(error, UnsupportedHost):
+        return report.aside(name, str(error), unknown)
+    logger.debug("NAG could not be set up", exc_info=error)
+    return report.aside(name, f"{type(error).__name__}: {str(error)[:200]}", unknown)
 
 
 def _of_pass(guiding: Applied) -> PassReport:

@@ -255,7 +255,7 @@ def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_load
     patcher = SimpleNamespace(
         model=SimpleNamespace(diffusion_model=network),
         model_options={},
-        add_conditioning_modifier=lambda modifier: None,
+        add_conditioning_modifier=lambda one: patcher.model_options["conditioning_modifiers"].append(one),
         add_extra_preserved_memory_during_sampling=asked.append,
     )
     patcher.clone = lambda: patcher

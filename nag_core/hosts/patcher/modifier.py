@@ -34,7 +34,11 @@ def install(sd_model: Any, host: Host, session: Session) -> None:
     unet = asked.call(unet_patcher(sd_model).clone)
     others = [m for m in unet.model_options.get("conditioning_modifiers", []) if _session_of(m) is None]
     unet.model_options["conditioning_modifiers"] = others
-    asked.call(unet.add_conditioning_modifier, _conditioning_modifier(host, session))
+    ours = _conditioning_modifier(host, session)
+    asked.call(unet.add_conditioning_modifier, ours)
+    if ours not in unet.model_options["conditioning_modifiers"]:
+        # `installed` would not find it, and another one would be added in every call.
+        raise asked.HostChanged("this version of the WebUI keeps conditioning modifiers elsewhere")
     _reserve_memory(unet, host, session)
     sd_model.forge_objects.unet = unet
 

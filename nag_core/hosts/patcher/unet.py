@@ -90,13 +90,15 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         # The host changes `extra` from block to block and a replacer may change it too: z- needs it as it
         # was.
         options = dict(extra)
+        if "n_heads" not in extra:  # another name in a later version: it must not cost the picture
+            extra = options = {**extra, "n_heads": getattr(module, "heads", 1)}
         pos = inner(q, k, v, extra)
 
         def attend(group: Group, focus: Focus) -> Tensor:
             return negative_attention(q, options, group, key, module, theirs, call, focus)
 
         # A replacer may have handed out a tensor that it still uses.
-        return guided_rows(pos, options["cond_or_uncond"], key, call, attend, may_write=theirs is None)
+        return guided_rows(pos, options.get("cond_or_uncond"), key, call, attend, may_write=theirs is None)
 
     return attn2
 
