@@ -354,6 +354,10 @@ def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
     assert "torch.compile" in neo.Neo().obstacle(model)
     model.apply_model = len
     assert neo.Neo().obstacle(model) == ""
+    model.diffusion_model = torch.nn.Identity()
+    assert neo.Neo().obstacle(model) == ""
+    model.diffusion_model = torch.compile(model.diffusion_model, backend="eager")  # Neo until spring 2026
+    assert "torch.compile" in neo.Neo().obstacle(model)
 
 
 def test_other_weights_in_the_same_module_are_other_weights():

@@ -115,6 +115,8 @@ class Neo(Forge):
         # one made under NAG would be used without it, and the other way round.
         original = getattr(model, "__dict__", {}).get("_orig_apply_model")
         compiled = original is not None and original != model.apply_model
+        # Until the spring of 2026 the network itself was replaced by a compiled one.
+        compiled = compiled or hasattr(getattr(model, "diffusion_model", None), "_orig_mod")
         return "torch.compile is on, and NAG would be baked into its graphs" if compiled else ""
 
 
