@@ -92,28 +92,30 @@ class Trial:
         """What became of it, and the test that found it."""
         if not tests:
             return UNCOVERED, ""
-        file = self.tree / mutant.module
-        file.write_text(mutants.applied(text, mutant), encoding="utf-8")
+        file, changed = self.tree / mutant.module, mutants.applied(text, mutant)
         try:
             # The contract tests' host takes seconds to start.
             for folder in ("tests/unit/", "tests/contract/"):
                 some = [name for name in tests if name.startswith(folder)]
-                failed = self._first_failure(some)
-                while failed and failed != TIMED_OUT and not self._is_sound(failed, file, text, mutant):
+                file.write_text(changed, encoding="utf-8")
+                while failed := self._first_failure(some):
+                    if failed == TIMED_OUT:
+                        return TIMED_OUT, ""
+                    if self._is_sound(failed, file, text, changed):
+                        return KILLED, failed
                     some = [name for name in some if name != failed]
-                    failed = self._first_failure(some)
-                if failed:
-                    return (TIMED_OUT, "") if failed == TIMED_OUT else (KILLED, failed)
         finally:
             file.write_text(text, encoding="utf-8")
         return SURVIVED, ""
 
-    def _is_sound(self, test: str, file: Path, text: str, mutant: Mutant) -> bool:
-        """Whether a test passes by itself without the mutant; else its failure says nothing."""
+    def _is_sound(self, test: str, file: Path, text: str, changed: str) -> bool:
+        """Whether a test by itself fails with the mutant and passes without it."""
+        if not self._first_failure([test]):
+            return False
         if test not in self.sound:
             file.write_text(text, encoding="utf-8")
             self.sound[test] = not self._first_failure([test])
-            file.write_text(mutants.applied(text, mutant), encoding="utf-8")
+            file.write_text(changed, encoding="utf-8")
         return self.sound[test]
 
     def _first_failure(self, tests: list[str]) -> str:
