@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -37,13 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", nargs="*", default=FOLDERS, metavar="FOLDER")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of tests of a folder, the quickest")
     parser.add_argument("--again", action="store_true", help="try those once more that were not found")
     parser.add_argument("--into", type=Path, required=True, metavar="RESULTS")
     given = parser.parse_args(arguments)
     given.into.mkdir(parents=True, exist_ok=True)
     chosen = mutants.sample(ROOT, given.folders, given.count, given.seed)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(Path(folder), given.into, given.again)
+        trial = Trial(Path(folder), given.into, given.again, given.seconds)
         results = [trial.of(mutant) for mutant in chosen]
     tell(results)
     return 0
@@ -52,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
 class Trial:
     """Mutants tried in a copy of the tree."""
 
-    def __init__(self, copy: Path, into: Path, again: bool = False) -> None:
+    def __init__(self, copy: Path, into: Path, again: bool = False, seconds: float = math.inf) -> None:
+        self.seconds = seconds
         self.tree, self.file = copy / "tree", into / "results.jsonl"
         command = ["git", "ls-files", "-co", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -96,7 +99,7 @@ class Trial:
         try:
             # The contract tests' host takes seconds to start.
             for folder in ("tests/unit/", "tests/contract/"):
-                some = [name for name in tests if name.startswith(folder)]
+                some = self.covering.within(self.seconds, [one for one in tests if one.startswith(folder)])
                 file.write_text(changed, encoding="utf-8")
                 while failed := self._first_failure(some):
                     if failed == TIMED_OUT:

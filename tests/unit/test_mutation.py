@@ -96,6 +96,8 @@ def test_tests_are_those_of_the_lines_and_of_the_file_where_the_import_runs_them
     assert covering.tests(MODULE, range(1, 2)) == NAMES[::-1]
     assert covering.tests(MODULE, range(14, 15)) == []
     assert covering.tests("nag_core/other.py", range(1, 2)) == []
+    assert [len(covering.within(seconds, NAMES)) for seconds in (0, 1, 9.2)] == [1, 1, 2]
+    assert covering.within(0, NAMES) == [NAMES[1]]
 
 
 @pytest.mark.parametrize(
