@@ -1,6 +1,7 @@
 """The bench compares computations that give the same result, and its numbers are what they say."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,6 +146,25 @@ def test_what_is_counted_at_true_size():
     assert "| sd15 | 654 | 910 | 654 | 862 | 4.1 GB | +0.7 GB | +0.1 GB | +0.5 GB |" in report.counts_table(
         {"sd15": found}
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sana",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("sd15", "sdxl", "flux-schnell", "flux-dev", "chroma", "sd35-large", "pixart", "wan")
+        ),
+    ],
+)
+def test_the_readmes_counts_are_counted(name):
+    from nag_core.bench import counts
+    from nag_core.bench.models import CASES
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for line in report.counts_table({name: counts.counted(CASES[name])}).splitlines():
+        assert f"{line}\n" in readme
 
 
 def test_overheads_are_paired_by_round():

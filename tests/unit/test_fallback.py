@@ -16,6 +16,7 @@ from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part, merge
 from nag_core.method.rule import Rule
 from tests import cuda_on_cpu
+from tests.unit import test_cross
 
 CPU = torch.device("cpu")
 
@@ -177,6 +178,19 @@ def test_a_failure_is_said_once_and_named_in_the_report(all_of_them, monkeypatch
     assert is_guided(rule())
     assert len(caplog.records) == 2
     assert rule().path == "PyTorch operations (the Triton kernels and the CUDA kernels failed)"
+
+
+def test_the_pass_reports_what_took_over(monkeypatch):
+    used = test_cross.session()
+    used.rule(CPU)
+    before = used.report().attention
+    module = SimpleNamespace(guide=lean.guide, merge_and_guide=lean.merge_and_guide)
+    monkeypatch.setattr(fallback, "FUSED", (Implementation("Kernels", lambda: module),))
+    assert is_guided(rule())
+    assert used.report().attention == before
+    module.guide = Fails(RuntimeError())
+    assert is_guided(rule())
+    assert used.report().attention == f"{before}, PyTorch operations (the Kernels failed)"
 
 
 def test_out_of_memory_says_nothing_of_a_kernel(monkeypatch):
