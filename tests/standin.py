@@ -97,62 +97,66 @@ class StandIn:
         return base64.b64encode(out.getvalue()).decode()
 
 
-def _handler(standin):
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args):
-            """Nothing on the tests' stderr."""
+class Handler(BaseHTTPRequestHandler):
+    """Answers for the stand-in that its server has."""
 
-        def reply(self, value, code=200):
-            body = value if isinstance(value, bytes) else json.dumps(value).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    @property
+    def standin(self):
+        return self.server.standin
 
-        def refused(self):
-            wanted = "Basic " + base64.b64encode(standin.auth.encode()).decode()
-            if standin.auth and self.headers.get("Authorization") != wanted:
-                self.reply({"detail": "Incorrect username or password"}, 401)
-                return True
-            return False
+    def log_message(self, *args):
+        """Nothing on the tests' stderr."""
 
-        def do_GET(self):  # noqa: N802
-            routes = {
-                "/sdapi/v1/scripts": {"txt2img": standin.scripts, "img2img": []},
-                "/sdapi/v1/options": {"sd_model_checkpoint": standin.model},
-            }
-            if not self.refused():
-                known = self.path in routes
-                self.reply(routes.get(self.path, {"detail": "Not Found"}), 200 if known else 404)
+    def reply(self, value, code=200):
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-        def do_POST(self):  # noqa: N802
-            job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if self.refused():
-                return
-            standin.jobs.append(job)
-            if standin.before_job:
-                standin.before_job(len(standin.jobs))
-            fault = standin.faults.pop(0) if standin.faults else ""
-            if fault == "drop":
-                self.close_connection = True
-            elif fault == "not json":
-                self.reply(b"<html>Bad gateway</html>")
-            elif fault == "broken picture":
-                self.reply({"images": ["iVBORw0KGgo="], "info": "{}"})
-            elif fault == "other seeds":
-                self.reply(standin.answer({**job, "seed": job["seed"] + 1000}))
-            elif fault.isdigit():
-                self.reply({"detail": "CUDA out of memory"}, int(fault))
-            else:
-                self.reply(standin.answer(job))
+    def refused(self):
+        wanted = "Basic " + base64.b64encode(self.standin.auth.encode()).decode()
+        if self.standin.auth and self.headers.get("Authorization") != wanted:
+            self.reply({"detail": "Incorrect username or password"}, 401)
+            return True
+        return False
 
-    return Handler
+    def do_GET(self):  # noqa: N802
+        routes = {
+            "/sdapi/v1/scripts": {"txt2img": self.standin.scripts, "img2img": []},
+            "/sdapi/v1/options": {"sd_model_checkpoint": self.standin.model},
+        }
+        if not self.refused():
+            known = self.path in routes
+            self.reply(routes.get(self.path, {"detail": "Not Found"}), 200 if known else 404)
+
+    def do_POST(self):  # noqa: N802
+        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.refused():
+            return
+        self.standin.jobs.append(job)
+        if self.standin.before_job:
+            self.standin.before_job(len(self.standin.jobs))
+        fault = self.standin.faults.pop(0) if self.standin.faults else ""
+        if fault == "drop":
+            self.close_connection = True
+        elif fault == "not json":
+            self.reply(b"<html>Bad gateway</html>")
+        elif fault == "broken picture":
+            self.reply({"images": ["iVBORw0KGgo="], "info": "{}"})
+        elif fault == "other seeds":
+            self.reply(self.standin.answer({**job, "seed": job["seed"] + 1000}))
+        elif fault.isdigit():
+            self.reply({"detail": "CUDA out of memory"}, int(fault))
+        else:
+            self.reply(self.standin.answer(job))
 
 
 @contextmanager
 def serving(standin):
     """Serves it on a free port of this machine until the end."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(standin))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.standin = standin
     standin.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->"
+from nag_core.evaluate import tables
 
 # Overhead over the unguided step that we aim for at true size on an A100-class GPU, and what the paper's
 # Table 4 says (one row for Flux; none for SD1.5, Chroma and PixArt). Shown beside numbers from a GPU only.
@@ -53,13 +52,7 @@ def table(result: dict[str, Any]) -> str:
             target, paper = TARGETS[model.removesuffix("-library")]
             cells += [f"≤ {_percent(target)}", _percent(paper) if paper else ""]
         lines.append(cells)
-    return markdown(head, lines)
-
-
-def markdown(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    rows = ["| " + " | ".join(map(str, cells)) + " |" for cells in (head, *lines)]
-    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
+    return tables.markdown(head, lines)
 
 
 def memory_table(extra: dict[str, dict[str, int]]) -> str:
@@ -68,7 +61,7 @@ def memory_table(extra: dict[str, dict[str, int]]) -> str:
         [model, *(f"{found[variant] / 2**20:+.0f} MiB" for variant in ("cfg", "official", "ours"))]
         for model, found in extra.items()
     ]
-    return markdown(("model", "CFG", "official-style NAG", "ours"), lines)
+    return tables.markdown(("model", "CFG", "official-style NAG", "ours"), lines)
 
 
 def heading(result: dict[str, Any]) -> str:
@@ -127,11 +120,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def written(readme: str, result: dict[str, Any]) -> str:
     """The README with the table of `result` between its marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise ValueError("the README has no bench marks")
-    return f"{before}{BEGIN}{heading(result)}.\n\n{table(result)}\n{END}{after}"
+    return tables.written(readme, "bench", f"{heading(result)}.\n\n{table(result)}\n")
 
 
 if __name__ == "__main__":

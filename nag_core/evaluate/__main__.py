@@ -7,10 +7,9 @@ import io
 import sys
 from typing import Any
 
-from nag_core.evaluate import draw, options, report, scores
+from nag_core.evaluate import draw, files, options, pictures, report, scores
 from nag_core.evaluate.client import Client
 from nag_core.evaluate.errors import INTERRUPTED, NOT_APPLIED, EvaluationError
-from nag_core.evaluate.sheet import sheet
 from nag_core.evaluate.store import Store
 from nag_core.evaluate.summary import summary
 
@@ -62,9 +61,9 @@ def _score(given: argparse.Namespace, store: Store) -> dict[str, Any]:
     # What another environment has scored is there, whatever this one lacks.
     missing = [sentence for sentence in missing if not sentence.lower().startswith(tuple(models))]
     results = summary(plan, records, found, models, missing)
-    store.write_json(RESULTS, results)
-    store.write(TABLE, f"{report.markdown(results)}\n".encode())
-    store.write(SHEET, sheet(plan, records))
+    files.write_json(store.folder / RESULTS, results)
+    files.write(store.folder / TABLE, f"{report.markdown(results)}\n".encode())
+    files.write(store.folder / SHEET, pictures.contact_sheet(plan, records))
     return results
 
 

@@ -1,18 +1,8 @@
-"""CLIP score and patch statistics with open_clip's models, from weights that are on this machine.
+"""CLIP score with open_clip's models, from weights that are on this machine.
 
-CLIP score: 100 × the cosine of the picture's and the text's embedding, as the paper's tables count it
-(Hessel et al., arXiv 2104.08718, without that paper's factor 2.5). The paper does not say which CLIP it took:
-compare numbers of one model only.
-
-Patch statistics: the picture at its own size is cut into squares of the model's input size (224 pixels for
-ViT-L-14) on a centred grid without overlap or resizing, at most 16 of them, evenly chosen; a smaller picture
-is one patch, resized. With f the normalised embedding of a patch:
-
-- patch_spread = mean over patches of 1 - cos(f, mean of f): how unlike a picture's parts are.
-- patch_shift  = mean over patches of 1 - cos(f, f of the same patch in the off picture).
-
-They are not the paper's PFID, which is the Fréchet distance between 299-pixel patches of 5000 pictures and of
-the COCO photographs: a run of a few dozen pictures has neither the number nor the photographs for it.
+100 × the cosine of the picture's and the text's embedding, as the paper's tables count it (Hessel et al.,
+arXiv 2104.08718, without that paper's factor 2.5). The paper does not say which CLIP it took: compare numbers
+of one model only.
 """
 
 from __future__ import annotations
@@ -23,8 +13,6 @@ from typing import Any
 
 from nag_core.evaluate.pairs import Pair
 from nag_core.evaluate.scorer import Choice, MissingScorerError
-
-MOST_PATCHES = 16
 
 
 class ClipScorer:
@@ -41,14 +29,14 @@ class ClipScorer:
         except Exception as error:
             # Not ImportError alone: a torchvision of another build than torch raises RuntimeError here.
             raise MissingScorerError(
-                f"CLIP score and patch statistics are missing ({type(error).__name__}: {error}): pip "
-                "install -e '.[clip]', or run --score-only with the Python of a WebUI that has open_clip"
+                f"CLIP score is missing ({type(error).__name__}: {error}): pip install -e '.[clip]', or run "
+                "--score-only with the Python of a WebUI that has open_clip"
             ) from error
         model, weights = choice.clip_model, choice.clip_weights
         if not _on_this_machine(open_clip, model, weights):
             raise MissingScorerError(
-                f"CLIP score and patch statistics are missing: the weights {weights} of {model} are not in "
-                "this machine's cache. `python -c \"import open_clip; open_clip.create_model_and_transforms("
+                f"CLIP score is missing: the weights {weights} of {model} are not in this machine's cache. "
+                '`python -c "import open_clip; open_clip.create_model_and_transforms('
                 f"'{model}', pretrained='{weights}')\"` fetches them; --clip-weights takes a file as well"
             )
         self.identity = f"{model} {Path(weights).name} (open_clip {open_clip.__version__})"
@@ -61,55 +49,31 @@ class ClipScorer:
         except Exception as error:
             # Whatever the library raises for a damaged or foreign file: the pictures are not lost for it.
             raise MissingScorerError(
-                f"CLIP score and patch statistics are missing: {model} does not load {weights} ({error})"
+                f"CLIP score is missing: {model} does not load {weights} ({error})"
             ) from error
         self._model.eval()
         self._tokens = open_clip.get_tokenizer(model)
-        size = self._model.visual.image_size
-        self._side = size[0] if isinstance(size, (tuple, list)) else int(size)
         self._texts: dict[str, Any] = {}
 
-    def score(self, picture: Any, off: Any | None, pair: Pair) -> dict[str, float]:
-        whole = self._features([picture])[0]
-        patches = self._features(cut(picture, self._side))
-        mean = patches.mean(0)
-        found = {
+    def score(self, picture: Any, pair: Pair) -> dict[str, float]:
+        with self._torch.inference_mode():
+            batch = self._preprocess(picture)[None].to(self._device)
+            whole = self._normalised(self._model.encode_image(batch))
+        return {
             "clip_prompt": 100 * float(whole @ self._text(pair.prompt)),
             "clip_negative": 100 * float(whole @ self._text(pair.negative)),
-            "patch_spread": float((1 - patches @ mean / mean.norm().clamp_min(1e-12)).mean()),
         }
-        if off is not None and off.size == picture.size:
-            same_place = (patches * self._features(cut(off, self._side))).sum(-1)
-            found["patch_shift"] = float((1 - same_place).mean())
-        return found
-
-    def _features(self, pictures: list[Any]) -> Any:
-        """(pictures, width) normalised embeddings, fp32 on the CPU."""
-        with self._torch.inference_mode():
-            batch = self._torch.stack([self._preprocess(one) for one in pictures]).to(self._device)
-            return self._normalised(self._model.encode_image(batch))
 
     def _text(self, text: str) -> Any:
         if text not in self._texts:
             with self._torch.inference_mode():
                 tokens = self._tokens([text]).to(self._device)
-                self._texts[text] = self._normalised(self._model.encode_text(tokens))[0]
+                self._texts[text] = self._normalised(self._model.encode_text(tokens))
         return self._texts[text]
 
     def _normalised(self, features: Any) -> Any:
-        return self._torch.nn.functional.normalize(features.float().cpu(), dim=-1)
-
-
-def cut(picture: Any, side: int) -> list[Any]:
-    """The patches: squares of `side` pixels on a centred grid, at most MOST_PATCHES of them."""
-    columns, rows = picture.width // side, picture.height // side
-    if not columns or not rows:
-        return [picture]
-    left, top = (picture.width - columns * side) // 2, (picture.height - rows * side) // 2
-    corners = [(left + x * side, top + y * side) for y in range(rows) for x in range(columns)]
-    count = min(len(corners), MOST_PATCHES)
-    chosen = [corners[index * len(corners) // count] for index in range(count)]
-    return [picture.crop((x, y, x + side, y + side)) for x, y in chosen]
+        """(1, width) to (width,), fp32 on the CPU."""
+        return self._torch.nn.functional.normalize(features[0].float().cpu(), dim=-1)
 
 
 def _on_this_machine(open_clip: Any, model: str, weights: str) -> bool:

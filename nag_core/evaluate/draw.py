@@ -52,6 +52,4 @@ def draw(
 
 
 def _keep(plan: Plan, store: Store, spot: Spot, picture: answer.Picture) -> None:
-    pair = plan.pairs[spot.pair]
-    found = answer.problems(picture, spot.arm, plan)
-    store.keep(spot, picture, (pair.prompt, pair.negative), found)
+    store.keep(spot, picture, plan.pairs[spot.pair], answer.problems(picture, spot.arm, plan))

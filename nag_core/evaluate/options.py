@@ -64,10 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _picture_options(group: Any) -> None:
-    group.add_argument("--n", type=_whole(1, 1000), default=4, help="pictures per pair and arm (default 4)")
+    group.add_argument("--n", type=whole(1, 1000), default=4, help="pictures per pair and arm (default 4)")
     group.add_argument("--seeds", type=_seeds, metavar="1-4,9", help="in place of --n: these seeds")
-    group.add_argument("--batch-size", type=_whole(1, 64), default=1, help="pictures per request (default 1)")
-    group.add_argument("--steps", type=_whole(1, 150), default=4, help="default 4")
+    group.add_argument("--batch-size", type=whole(1, 64), default=1, help="pictures per request (default 1)")
+    group.add_argument("--steps", type=whole(1, 150), default=4, help="default 4")
     group.add_argument("--sampler", default="Euler", help="default Euler")
     group.add_argument("--scheduler", default="", help="the WebUI's own by default; Flux on Forge: Simple")
     group.add_argument("--width", type=_side, default=1024, help="default 1024")
@@ -165,7 +165,7 @@ def _above(low: float) -> Callable[[str], float]:
     return read
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isdigit() or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
@@ -175,7 +175,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _side(text: str) -> int:
-    side = _whole(32, 8192)(text)
+    side = whole(32, 8192)(text)
     if side % 8:
         raise argparse.ArgumentTypeError(f"{side} is not a multiple of 8, which pictures of a WebUI are")
     return side

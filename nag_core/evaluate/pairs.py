@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nag_core.evaluate.errors import BAD_USE, EvaluationError
 
 # The paper's negative for its quantitative comparisons, after NASA (arXiv 2505.21179, section 4).
 UNIVERSAL_NEGATIVE = "Low resolution, blurry"
+# The bar between them, with a blank on a side of it: [a|b] and {a|b} are prompt syntax.
+_BAR = re.compile(r"(?<!\S)\||\|(?!\S)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,14 @@ TABLE_10: tuple[Pair, ...] = tuple(
 )
 
 
-def read(path: str | Path) -> tuple[Pair, ...]:
-    """The pairs of a UTF-8 text file: lines `prompt | negative`; a line without ` | ` takes the universal
-    negative. Empty lines and those that begin with # are passed over.
+def read(
+    path: str | Path, default: str = UNIVERSAL_NEGATIVE, check: Callable[[Pair], Any] | None = None
+) -> tuple[Pair, ...]:
+    """The pairs of a UTF-8 text file: lines `prompt | negative`; a line without a negative takes `default`.
+    Empty lines and those that begin with # are passed over. `check` raises ValueError for a pair it refuses.
 
-    Raises EvaluationError for a file that cannot be read, has no pair or a line without a prompt.
+    Raises EvaluationError for a file that cannot be read or has no pair, and, naming the line, for a pair
+    without a prompt and one that is refused.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -52,12 +60,20 @@ def read(path: str | Path) -> tuple[Pair, ...]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        # The bar stands between spaces: [a|b] is prompt syntax.
-        prompt, bar, negative = f" {line} ".rpartition(" | ")
-        prompt, negative = (prompt.strip(), negative.strip()) if bar else (negative.strip(), "")
-        if not prompt:
-            raise EvaluationError(f"{path}, line {number}: no prompt before the bar", BAD_USE)
-        found.append(Pair(prompt, negative or UNIVERSAL_NEGATIVE))
+        try:
+            found.append(_pair(line, default))
+            if check:
+                check(found[-1])
+        except ValueError as error:
+            raise EvaluationError(f"{path}, line {number}: {error}", BAD_USE) from error
     if not found:
         raise EvaluationError(f"{path} has no pair: write lines like `a photo of a pet | cat`", BAD_USE)
     return tuple(found)
+
+
+def _pair(line: str, default: str) -> Pair:
+    bars = [match.start() for match in _BAR.finditer(line)]
+    prompt, negative = (line[: bars[-1]], line[bars[-1] + 1 :]) if bars else (line, "")
+    if not prompt.strip():
+        raise ValueError("no prompt before the bar")
+    return Pair(prompt.strip(), negative.strip() or default)

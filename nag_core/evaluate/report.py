@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nag_core.evaluate import tables
 from nag_core.evaluate.plan import CFG, NAG, OFF
 from nag_core.evaluate.scores import METRICS
 
@@ -85,15 +86,16 @@ def _range(results: dict[str, Any], metric: str) -> bool:
 def _table(results: dict[str, Any], names: dict[str, str], kind: str) -> str:
     metrics = [metric for metric in METRICS if _has(results, kind, metric)]
     head = ["", "pictures", *(METRICS[metric][0] for metric in metrics)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for arm, found in results["arms"].items():
-        if kind == "difference" and arm == OFF:
-            continue
-        cells = [
-            _cell(found[kind].get(metric), METRICS[metric][2], kind == "difference") for metric in metrics
+    lines = [
+        [
+            names[arm],
+            found["n"],
+            *(_cell(found[kind].get(name), METRICS[name][2], kind == "difference") for name in metrics),
         ]
-        lines.append("| " + " | ".join([names[arm], str(found["n"]), *cells]) + " |")
-    return "\n".join(lines)
+        for arm, found in results["arms"].items()
+        if kind != "difference" or arm != OFF
+    ]
+    return tables.markdown(head, lines)
 
 
 def _cell(value: dict[str, Any] | None, digits: int, signed: bool) -> str:

@@ -43,5 +43,5 @@ class RewardScorer:
                 f"ImageReward is missing: its model does not load ({type(error).__name__}: {error})"
             ) from error
 
-    def score(self, picture: Any, off: Any | None, pair: Pair) -> dict[str, float]:
+    def score(self, picture: Any, pair: Pair) -> dict[str, float]:
         return {"imagereward": float(self._model.score(pair.prompt, picture))}

@@ -14,8 +14,8 @@ class Scorer(Protocol):
     name: str
     identity: str
 
-    def score(self, picture: Any, off: Any | None, pair: Pair) -> dict[str, float]:
-        """Numbers of METRICS for one PIL picture (RGB); `off` is the off picture of its seed, or None."""
+    def score(self, picture: Any, pair: Pair) -> dict[str, float]:
+        """Numbers of METRICS for one PIL picture (RGB)."""
         ...
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nag_core.evaluate import pixels
+from nag_core.evaluate import files, pixels
 from nag_core.evaluate.clip import ClipScorer
 from nag_core.evaluate.errors import EvaluationError
 from nag_core.evaluate.plan import OFF, Plan, Spot
@@ -23,12 +23,6 @@ METRICS: dict[str, tuple[str, str, int]] = {
     "clip_prompt": ("CLIP prompt", "100 × cosine of picture and prompt; more is closer to the prompt", 2),
     "clip_negative": ("CLIP negative", "100 × cosine of picture and negative; less is further from it", 2),
     "imagereward": ("ImageReward", "taste of people for the prompt, about -2 to 2; more is better", 3),
-    "patch_spread": (
-        "patch spread",
-        "how unlike the parts of a picture are, 0-2; falls when it washes out",
-        4,
-    ),
-    "patch_shift": ("patch shift", "how far the parts moved from the off picture's, 0-2", 4),
     "change": ("change", "mean difference to the off picture, 0-255", 1),
     "brightness": ("brightness", "mean luma, 0-255", 1),
     "saturation": ("saturation", "mean saturation, 0-255", 1),
@@ -64,12 +58,12 @@ def score(
             changed |= _score_one(plan, records, spot, scorers, held)
             done(1)
         if changed:
-            store.write_json(SCORES, held)
+            files.write_json(store.folder / SCORES, held)
     return _read(records, held)
 
 
 def _held(store: Store) -> dict[str, dict[str, Any]]:
-    held = store.read_json(SCORES)
+    held = files.read_json(store.folder / SCORES)
     return held if isinstance(held, dict) else {}
 
 
@@ -96,10 +90,10 @@ def _score_one(
     due = [scorer for scorer in scorers if entry.get(scorer.name, {}).get("identity") != scorer.identity]
     if "pixels" in entry and not due:
         return False
-    picture, beside = _opened(record), _opened(off) if off else None
-    entry["pixels"] = {"identity": "", "values": pixels.measured(picture, beside)}
+    picture = _opened(record)
+    entry["pixels"] = {"identity": "", "values": pixels.measured(picture, _opened(off) if off else None)}
     for scorer in due:
-        values = scorer.score(picture, beside, plan.pairs[spot.pair])
+        values = scorer.score(picture, plan.pairs[spot.pair])
         entry[scorer.name] = {"identity": scorer.identity, "values": values}
     held[spot.name] = entry
     return True

@@ -1,81 +1,70 @@
-"""The contact sheet: rows off, NAG and CFG, a column for each pair, the first seed of each; none chosen."""
+"""The contact sheet: rows of pictures behind their labels, columns below their captions."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from nag_core.evaluate.plan import CFG, NAG, OFF, Pair, Plan, Spot
-from nag_core.evaluate.store import Record
-
-CELL, GAP, LEFT, TOP = 160, 4, 76, 68
-# More pairs than this go on below.
-COLUMNS = 8
+# Lines of text with their colours; a picture's negative is red everywhere.
+Caption = Sequence[tuple[str, str]]
+NEGATIVE = "#a00000"
 
 
-def sheet(plan: Plan, records: Mapping[Spot, Record]) -> bytes:
-    """A PNG. What is not drawn is grey; what does not count has a red frame and says so."""
+@dataclass(frozen=True)
+class Look:
+    """Sizes of a sheet in pixels."""
+
+    cell: int  # a picture's side
+    gap: int  # behind and below each picture
+    left: int  # room for the labels
+    top: int  # room for a caption
+    size: int  # of the letters
+    line: int  # from one line of a caption to the next
+    between: int = 0  # behind the last picture of a column
+    margin: int = 4  # left of a label
+
+
+def sheet(
+    captions: Sequence[Caption],
+    rows: Sequence[tuple[str, Sequence[Sequence[Any]]]],
+    look: Look,
+    columns: int | None = None,
+) -> Any:
+    """A PIL picture.
+
+    captions: one for each column. rows: a label and, for each column, its pictures: PIL, `look.cell` pixels
+    square, of one number everywhere. columns: more than this go on below; all stand side by side without.
+    """
     from PIL import Image, ImageDraw
 
-    columns = min(len(plan.pairs), COLUMNS)
-    bands = -(-len(plan.pairs) // COLUMNS)
-    band = TOP + len(plan.arms) * (CELL + GAP)
-    image = Image.new("RGB", (LEFT + columns * (CELL + GAP), bands * band), "white")
-    draw = ImageDraw.Draw(image)
-    names = {OFF: "NAG off", NAG: "NAG on", CFG: f"CFG {plan.cfg_of(CFG):g}"}
-    for number, pair in enumerate(plan.pairs):
-        x, y = LEFT + number % COLUMNS * (CELL + GAP), number // COLUMNS * band
-        _caption(draw, x, y, pair)
-        for row, arm in enumerate(plan.arms):
-            at = (x, y + TOP + row * (CELL + GAP))
-            if number % COLUMNS == 0:
-                _write(draw, (4, at[1] + CELL // 2 - 8), names[arm], "black")
-            _place(image, draw, at, records.get(Spot(number, plan.seeds[0], arm)))
-    out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    columns = min(columns or len(captions), len(captions))
+    step = look.cell + look.gap
+    width, height = len(rows[0][1][0]) * step + look.between, look.top + len(rows) * step
+    size = (look.left + columns * width, -(-len(captions) // columns) * height)
+    page = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(page)
+    for number, caption in enumerate(captions):
+        x, y = look.left + number % columns * width, number // columns * height
+        for index, (text, colour) in enumerate(caption):
+            write(pen, (x, y + look.line // 4 + look.line * index), text, colour, look.size)
+        for row, (label, pictures) in enumerate(rows):
+            below = y + look.top + row * step
+            if number % columns == 0:
+                at = (look.margin, below + look.cell // 2 - (look.size + 4) // 2)
+                write(pen, at, label, "black", look.size)
+            for index, picture in enumerate(pictures[number]):
+                page.paste(picture, (x + index * step, below))
+    return page
 
 
-def _place(image: Any, draw: Any, at: tuple[int, int], record: Record | None) -> None:
-    from PIL import Image
-
-    box = (*at, at[0] + CELL - 1, at[1] + CELL - 1)
-    if record is None:
-        draw.rectangle(box, fill="#dddddd")
-        _write(draw, (at[0] + 6, at[1] + 6), "not drawn", "black")
-        return
-    with Image.open(record.path) as picture:
-        scale = CELL / max(picture.size)
-        size = [max(1, round(side * scale)) for side in picture.size]
-        resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-        small = picture.convert("RGB").resize(size, resample)
-    image.paste(small, (at[0] + (CELL - small.width) // 2, at[1] + (CELL - small.height) // 2))
-    if record.problems:
-        draw.rectangle(box, outline="#d00000", width=4)
-        _write(draw, (at[0] + 8, at[1] + 8), "does not count", "#d00000")
-
-
-def _caption(draw: Any, x: int, y: int, pair: Pair) -> None:
-    lines = _wrapped(pair.prompt, 2)
-    for index, line in enumerate(lines):
-        _write(draw, (x, y + 3 + 15 * index), line, "black")
-    for index, line in enumerate(_wrapped(f"negative: {pair.negative}", 2)):
-        _write(draw, (x, y + 3 + 15 * (len(lines) + index)), line, "#a00000")
-
-
-def _wrapped(text: str, lines: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, 24, max_lines=lines, placeholder=" …") or [""]
-
-
-def _write(draw: Any, at: tuple[int, int], text: str, colour: str) -> None:
+def write(pen: Any, at: tuple[int, int], text: str, colour: str, size: int) -> None:
+    """Text in letters of `size` pixels, where this Pillow has them."""
     from PIL import ImageFont
 
     try:
-        font = ImageFont.load_default(size=12)
+        font = ImageFont.load_default(size=size)
     except TypeError:
         # Pillow before 10.1 has one small font, without letters beyond Latin-1.
         font, text = ImageFont.load_default(), text.encode("latin-1", "replace").decode("latin-1")
-    draw.text(at, text, colour, font)
+    pen.text(at, text, colour, font)

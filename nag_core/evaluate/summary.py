@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
-from statistics import fmean, stdev
 from typing import Any
 
 from nag_core.evaluate.answer import LABEL
 from nag_core.evaluate.plan import NAG, OFF, Plan, Spot
 from nag_core.evaluate.scores import METRICS
+from nag_core.evaluate.statistics import interval
 from nag_core.evaluate.store import Record
 
 Scores = Mapping[Spot, Mapping[str, float]]
@@ -79,22 +78,4 @@ def _arm(arm: str, good: Scores) -> dict[str, Any]:
         ]
         if paired:
             found["difference"][metric] = interval(paired)
-    return found
-
-
-def interval(values: list[float]) -> dict[str, float | int | None]:
-    """Mean and 95 % range (Student's t); no range for a single value, or where SciPy is missing."""
-    found: dict[str, float | int | None] = {
-        "n": len(values),
-        "mean": fmean(values),
-        "low": None,
-        "high": None,
-    }
-    try:
-        from scipy import stats
-    except ImportError:
-        return found
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-        found |= {"low": fmean(values) - half, "high": fmean(values) + half}
     return found

@@ -36,6 +36,7 @@ class Layer:
     project: Project
     weights: Hashable  # identity of the (LoRA-)patched weights: kept keys of other ones are dropped
     token_dim: int = 1  # of q, k and v
+    path: str = ""  # how `attend` works, for the report, where that differs from call to call
     whole: bool = False  # `attend` takes all rows and tokens of the call, in their order, or it is lost
     # For rules that ask for a log-sum-exp: q or k to (B, H, N, D), the prompt's keys, and their mask.
     heads: Callable[[Tensor], Tensor] | None = None

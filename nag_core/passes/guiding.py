@@ -62,7 +62,7 @@ def guide(
     except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
         session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
         return pos
-    session.count(layer.key, _guided_tokens(rows, focus, pos.shape[1]))
+    session.count(layer.key, _guided_tokens(rows, focus, pos.shape[1]), path=layer.path)
     return out
 
 

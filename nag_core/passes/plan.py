@@ -22,8 +22,8 @@ class Progress:
     the same.
     """
 
-    call: int
-    total: int
+    call: int = 0
+    total: int = 0
 
 
 def no_attention(*_: object) -> Tensor:

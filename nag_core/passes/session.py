@@ -105,18 +105,15 @@ class Session:
         plan, strength = self.plan, self.plan.strength
         return plan.rule(self.phi, strength.tau, strength.alpha, plan.method, counter, plan.may_fuse)
 
-    def count(self, layer: Hashable, tokens: int, kind: str = "") -> None:
+    def count(self, layer: Hashable, tokens: int, kind: str = "", path: str = "") -> None:
         """Records one guided layer call. kind: of transformer block ("double"), where the report counts
-        blocks by kind.
+        blocks by kind. path: how it attended, where that comes with the call.
         """
+        self.path = path or self.path
         self.guided_calls += self.last_guided != self.calls
         self.last_guided = self.calls
         self.layers[layer] = kind
         self.tokens += tokens
-
-    def attends(self, path: str) -> None:
-        """Names the attention path taken."""
-        self.path = path
 
     def took(self, call: JointCall) -> None:
         """Takes over what a joint call has counted and found out."""
@@ -181,7 +178,7 @@ class Session:
         while self.at_close:
             self.at_close.pop()()
         # The host keeps the patched clone, and with it this object, until its next job.
-        self.plan = replace(self.plan, progress=_after_the_pass, region=None)
+        self.plan = replace(self.plan, progress=Progress, region=None)
         self.negative = Negative(())
         counters, self.counters = self.counters, {}
         try:
@@ -190,7 +187,3 @@ class Session:
             self.counters = {device: counter.cpu() for device, counter in counters.items()}
         except RuntimeError as error:
             self.problem("the share of clipped tokens could not be read from the device", error, partly=False)
-
-
-def _after_the_pass() -> Progress:
-    return Progress(0, 0)

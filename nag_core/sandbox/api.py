@@ -181,7 +181,6 @@ class Api:
         fields["do_not_save_samples"] = fields["do_not_save_grid"] = not request.save_images
         tab = "img2img" if is_img2img else "txt2img"
         with queue_lock, closing(kind(**fields, **extra)) as p:
-            p.is_api = True
             p.scripts = runner
             shared.state.begin(job=f"scripts_{tab}")
             try:
@@ -226,7 +225,7 @@ class Api:
     def set_options(self, request: dict[str, Any]) -> None:
         """Change settings; unknown ones are ignored."""
         for key, value in request.items():
-            shared.opts.set(key, value, is_api=True)
+            shared.opts.set(key, value)
 
     def memory(self) -> dict[str, Any]:
         """Bytes of main memory this process holds, where the system tells (Linux). There is no GPU."""

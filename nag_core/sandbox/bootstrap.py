@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 HOST_DIR = Path(__file__).resolve().parent / "host"
-REPO_DIR = Path(__file__).resolve().parents[2]
 SHIMMED = ("modules", "backend")
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 import gradio.routes
 import jinja2
 from fastapi import FastAPI
-from modules import images, infotext_utils, paths, script_callbacks, scripts, sd_models, shared
+from modules import images, infotext_utils, paths, scripts, sd_models, shared
 
 from nag_core.sandbox.tab import Tab
 
@@ -22,7 +22,6 @@ SYSTEM_FONTS = ["system-ui", "sans-serif"]
 
 def create_page() -> gr.Blocks:
     """All tabs, wired. The runners' script lists are built here."""
-    infotext_utils.reset()
     theme = gr.themes.Default(font=SYSTEM_FONTS, font_mono=["monospace"])
     with gr.Blocks(
         theme=theme,
@@ -43,9 +42,6 @@ def create_page() -> gr.Blocks:
                 _png_info()
             with gr.Tab("Settings", id="settings"):
                 _settings()
-            for component, title, elem_id in script_callbacks.ui_tabs_callback():
-                with gr.Tab(title, id=elem_id):
-                    component.render()
         _connect_send(text_tab, image_tab, tabs)
     return demo
 
@@ -71,11 +67,8 @@ def _tab(name: str, runner: Any) -> Tab:
         tab = Tab(name, runner)
         tab.build()
         scripts.scripts_current = None
-    infotext_utils.add_paste_fields(
-        name, tab.controls.get("image"), tab.paste_fields() + runner.infotext_fields
-    )
-    fields = infotext_utils.paste_fields[name]["fields"]
-    infotext_utils.connect_paste(tab.paste, fields, tab.controls["prompt"], None, name)
+    fields = infotext_utils.paste_fields[name] = tab.paste_fields() + runner.infotext_fields
+    infotext_utils.connect_paste(tab.paste, fields, tab.controls["prompt"])
     return tab
 
 

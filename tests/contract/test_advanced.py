@@ -391,7 +391,7 @@ def test_the_mask_suppresses_the_attribute_inside_and_not_outside(job):
     Of the 32 pictures 59 % were red without NAG, 3 % guided everywhere, 3 % guided inside the disc and 59 %
     guided outside of it.
     """
-    from nag_core.sandbox.gallery import disc
+    from nag_core.evaluate.toy.gallery import disc
     from nag_core.sandbox.model.decoder import decode
 
     mask = {"mask_image": png(disc()), "mask_feather": 0}

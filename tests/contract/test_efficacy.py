@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("scipy", reason="the evaluation belongs to the sandbox's environment (webui4)")
 
-from nag_core.sandbox.evaluate.draw import Sandbox
-from nag_core.sandbox.evaluate.pairs import BUILT_IN
-from nag_core.sandbox.evaluate.plan import Row
-from nag_core.sandbox.evaluate.statistics import difference
+from nag_core.evaluate.statistics import difference
+from nag_core.evaluate.toy.draw import Sandbox
+from nag_core.evaluate.toy.pairs import BUILT_IN
+from nag_core.evaluate.toy.plan import Row
 
 N, SEED = 96, 3
 STRENGTH = {"phi": 4.0, "tau": 2.5, "alpha": 0.5, "theta": 1.0}

@@ -411,39 +411,39 @@ def test_one_processor_may_serve_all_layers():
     assert torch.equal(guided(case, model, Given(entries_of(model, negative, neg_mask)), context), wanted)
 
 
-def test_only_the_text_is_guided_beside_an_image_prompt():
-    """IP-Adapter's processors attend to the text, then to the image: its part stays as it is."""
+def with_image_prompt(case, model):
+    """Gives the model IP-Adapter's processors and an image prompt. Returns what sets its scale."""
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
+    torch.manual_seed(0)
+    image = case.context(BATCH, 3, 13)
+
+    def beside_the_text(_module, args, kwargs):
+        return (args[0], (kwargs["encoder_hidden_states"], [image])), {}
+
+    layers = [module for name, module in model.named_modules() if name.endswith(".attn2")]
+    for layer in layers:
+        layer.processor = IPAdapterAttnProcessor2_0(layer.inner_dim, case.text, num_tokens=(3,), scale=0.0)
+        layer.processor.double()
+        layer.register_forward_pre_hook(beside_the_text, with_kwargs=True)
+
+    def scaled(scale):
+        for layer in layers:
+            layer.processor.scale = [scale]
+
+    return scaled
+
+
+def test_only_the_text_is_guided_beside_an_image_prompt():
+    """IP-Adapter's processors attend to the text, then to the image: its part stays as it is."""
     case = CASES["sd15"]
     model = case.model(torch.float64)
     context, _, negative, _ = texts(case, torch.float64)
-    torch.manual_seed(0)
-    for name, module in model.named_modules():
-        if name.endswith(".attn2"):
-            module.processor = IPAdapterAttnProcessor2_0(
-                module.inner_dim, case.text, num_tokens=(3,), scale=0.0
-            )
-            module.processor.double()
+    scaled = with_image_prompt(case, model)
 
     def call(scale, source=None):
-        for module in model.modules():
-            if isinstance(module, IPAdapterAttnProcessor2_0):
-                module.scale = [scale]
-        image = case.context(BATCH, 3, 13)
-
-        def with_image(_module, args, kwargs):
-            return (args[0], (kwargs["encoder_hidden_states"], [image])), {}
-
-        handles = [
-            module.register_forward_pre_hook(with_image, with_kwargs=True)
-            for name, module in model.named_modules()
-            if name.endswith(".attn2")
-        ]
-        out = case.call(model, BATCH, context) if source is None else guided(case, model, source, context)
-        for handle in handles:
-            handle.remove()
-        return out
+        scaled(scale)
+        return case.call(model, BATCH, context) if source is None else guided(case, model, source, context)
 
     entries = entries_of(model, negative, None)
     source = Given(entries)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,8 +96,14 @@ def test_a_run_draws_every_pair_with_nag_off_on_and_cfg(run, webui, tmp_path, ca
     assert "NAG was applied to 4 of 4 NAG pictures" in said
     assert "Not scored: CLIP score is missing: not installed." in said
     assert said.startswith((tmp_path / "out/results.md").read_text(encoding="utf-8"))
-    # Three rows of pictures below the captions, a column for each pair.
-    assert Image.open(tmp_path / "out/sheet.png").size == (76 + 2 * 164, 68 + 3 * 164)
+    # Three rows of pictures below the captions, a column for each pair; the first seed of each.
+    sheet = Image.open(tmp_path / "out/sheet.png")
+    assert sheet.size == (76 + 2 * 164, 68 + 3 * 164)
+    for row, arm in enumerate(("off", "nag", "cfg")):
+        for column in (0, 1):
+            picture = Image.open(tmp_path / f"out/pictures/{arm}/{column:02d}-1.png")
+            middle = (76 + column * 164 + 80, 68 + row * 164 + 80)
+            assert sheet.getpixel(middle) == picture.getpixel((0, 0))
 
 
 def test_the_differences_are_those_of_the_pictures(run, tmp_path):
@@ -208,6 +215,25 @@ def test_a_changed_setting_is_refused_and_named(run, webui, tmp_path, capsys, mo
     assert named in capsys.readouterr().err
     assert webui.jobs == []
     assert (files(tmp_path), results(tmp_path)) == before
+
+
+def test_a_folder_that_0_1_left_half_done_goes_on(run, webui, tmp_path):
+    """Eight of its twelve pictures are drawn, and scored with a model that is not here; its reports are
+    sentences and nothing else.
+    """
+    shutil.copytree(ROOT / "tests/payloads/half-done/evaluation", tmp_path / "out")
+    assert run() == 0
+    assert [(job["prompt"], job["seed"], job["cfg_scale"]) for job in webui.jobs] == [
+        ("a castle", seed, cfg) for cfg in (1, 3) for seed in (1, 2)
+    ]
+    found = results(tmp_path)
+    assert (found["drawn"], found["flagged"], found["nag_reports"]) == (12, [], {REPORT: 4})
+    assert found["models"] == {"clip": "ViT-L-14 openai (open_clip 2.24.0)"}
+    assert [arm["mean"]["clip_prompt"]["n"] for arm in found["arms"].values()] == [4, 2, 2]
+    assert "patch_spread" not in found["arms"]["off"]["mean"], "a score that 0.1 had, and nobody has now"
+    assert run(out="whole") == 0
+    for arm, whole in results(tmp_path, "whole")["arms"].items():
+        assert found["arms"][arm]["mean"] | whole["mean"] == found["arms"][arm]["mean"]
 
 
 def test_another_checkpoint_is_another_run(run, webui, capsys):

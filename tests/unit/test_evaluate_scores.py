@@ -14,8 +14,8 @@ from nag_core.evaluate import clip, pixels, reward, scores
 from nag_core.evaluate.answer import Picture
 from nag_core.evaluate.pairs import Pair
 from nag_core.evaluate.plan import CFG, NAG, OFF, Plan, Spot, runs
+from nag_core.evaluate.statistics import interval
 from nag_core.evaluate.store import Store
-from nag_core.evaluate.summary import interval
 
 PLAN = Plan((Pair("a pet", "cat"), Pair("a house", "red")), (1, 2), width=8, height=8)
 
@@ -28,7 +28,7 @@ class Stub:
     def __init__(self, identity="stub 1"):
         self.identity, self.asked = identity, []
 
-    def score(self, picture, off, pair):
+    def score(self, picture, pair):
         self.asked.append(pair.prompt)
         return {"imagereward": picture.getpixel((0, 0))[0] / 10}
 
@@ -39,7 +39,7 @@ def png(red, tmp_path):
 
 
 def keep(store, spot, red, tmp_path, problems=()):
-    store.keep(spot, Picture(png(red, tmp_path), spot.seed, "text"), ("", ""), list(problems))
+    store.keep(spot, Picture(png(red, tmp_path), spot.seed, "text"), Pair("", ""), list(problems))
 
 
 @pytest.fixture
@@ -152,6 +152,16 @@ def test_a_run_that_is_not_finished_says_so(score_only, store):
     assert "**1 of 12 pictures are not drawn yet.**" in score_only(Stub())[2]
 
 
+def test_the_sheet_shows_what_is_not_drawn_and_what_does_not_count(score_only, store, tmp_path):
+    (store.folder / "pictures/nag/01-1.json").unlink()
+    keep(store, Spot(0, 1, OFF), 250, tmp_path, problems=["drawn with Steps 2 instead of 4"])
+    score_only(Stub())
+    sheet = Image.open(store.folder / "sheet.png")
+    assert sheet.getpixel((76 + 164 + 80, 68 + 164 + 80)) == (0xDD, 0xDD, 0xDD)
+    assert sheet.getpixel((76, 68 + 80)) == (0xD0, 0, 0)
+    assert sheet.getpixel((76 + 80, 68 + 80)) == (250, 0, 0)
+
+
 def test_a_single_picture_has_no_range():
     assert interval([3.0]) == {"n": 1, "mean": 3.0, "low": None, "high": None}
 
@@ -187,8 +197,6 @@ def test_runs_are_consecutive_and_no_longer_than_a_batch():
 class Model(torch.nn.Module):
     """Embeds a picture as its mean colour and a text as one of three directions."""
 
-    visual = SimpleNamespace(image_size=(4, 4))
-
     def encode_image(self, batch):
         return batch.mean((-2, -1))
 
@@ -219,32 +227,16 @@ def unit(*colour):
     return torch.nn.functional.normalize(torch.tensor(colour, dtype=torch.float64), dim=0)
 
 
-def test_clip_score_and_patch_statistics_are_their_definitions(open_clip, tmp_path):
+def test_clip_score_is_its_definition(open_clip, tmp_path):
     scorer = clip.ClipScorer(scores.Choice(clip_weights=str(tmp_path / "weights.pt"), device="cpu"))
     assert scorer.identity == "ViT-L-14 weights.pt (open_clip 9)"
-    # 10 × 4 pixels hold two patches of 4 × 4, centred: columns 1 to 4 and 5 to 8.
-    on, off = Image.new("RGB", (10, 4), (100, 50, 0)), Image.new("RGB", (10, 4), (100, 50, 0))
-    on.paste((0, 80, 60), (5, 0, 10, 4))
-    found = scorer.score(on, off, Pair("red", "green"))
+    picture = Image.new("RGB", (10, 4), (100, 50, 0))
+    picture.paste((0, 80, 60), (5, 0, 10, 4))
+    found = scorer.score(picture, Pair("red", "green"))
     whole = unit(50, 65, 30)
-    left, right, old = unit(100, 50, 0), unit(0, 80, 60), unit(100, 50, 0)
     assert found["clip_prompt"] == pytest.approx(100 * whole[0].item(), rel=1e-5)
     assert found["clip_negative"] == pytest.approx(100 * whole[1].item(), rel=1e-5)
-    assert found["patch_shift"] == pytest.approx((1 - (right @ old).item()) / 2, rel=1e-5)
-    mean = torch.nn.functional.normalize(left + right, dim=0)
-    assert found["patch_spread"] == pytest.approx(1 - ((left + right) @ mean).item() / 2, rel=1e-5)
-    alone = scorer.score(off, None, Pair("red", "green"))
-    assert alone["patch_spread"] == pytest.approx(0, abs=1e-6)
-    assert "patch_shift" not in alone
-
-
-def test_patches_are_a_centred_grid_of_at_most_sixteen():
-    picture = Image.new("RGB", (47, 41))
-    picture.putpixel((1, 0), (255, 255, 255))
-    assert len(clip.cut(picture, 4)) == 16
-    assert clip.cut(picture, 4)[0].getpixel((0, 0)) == (255, 255, 255)
-    assert [patch.size for patch in clip.cut(Image.new("RGB", (9, 5)), 4)] == [(4, 4)] * 2
-    assert clip.cut(picture, 50) == [picture]
+    assert list(found) == ["clip_prompt", "clip_negative"]
 
 
 def test_weights_that_are_not_in_the_cache_are_never_fetched(open_clip, monkeypatch):
@@ -289,7 +281,7 @@ def test_imagereward_takes_the_prompt_and_files_of_this_machine_only(monkeypatch
     for name in ("ImageReward.pt", "med_config.json"):
         (folder / name).write_bytes(b"")
     scorer = reward.RewardScorer(scores.Choice())
-    assert scorer.score(Image.new("RGB", (8, 8)), None, Pair("four", "")) == {"imagereward": 12.0}
+    assert scorer.score(Image.new("RGB", (8, 8)), Pair("four", "")) == {"imagereward": 12.0}
     assert asked == [(str(folder / "ImageReward.pt"), {"med_config": str(folder / "med_config.json")})]
 
 
@@ -312,6 +304,6 @@ def test_packages_that_are_not_installed_are_a_sentence_each(monkeypatch):
     monkeypatch.setitem(sys.modules, "ImageReward", None)
     found, missing = scores.available(scores.Choice())
     assert found == []
-    assert missing[0].startswith("CLIP score and patch statistics are missing")
+    assert missing[0].startswith("CLIP score is missing")
     assert missing[1].startswith("ImageReward is missing")
     assert all("pip install -e" in sentence for sentence in missing)

@@ -103,8 +103,8 @@ def test_the_gpu_check_is_one():
 
 def test_the_toy_command_is_one():
     """Its arguments as the evaluation's own parser takes them; test_evaluate.py runs smaller ones."""
-    evaluate = pytest.importorskip("nag_core.sandbox.evaluate.__main__", reason="belongs to the webui4 extra")
-    program, arguments = snippet("toy-command").strip().split(" -m nag_core.sandbox.evaluate ")
+    evaluate = pytest.importorskip("nag_core.evaluate.toy.__main__", reason="belongs to the webui4 extra")
+    program, arguments = snippet("toy-command").strip().split(" -m nag_core.evaluate.toy ")
     options = evaluate._parser().parse_args(arguments.split())
     assert program == ".venv/bin/python"
     assert (options.n, options.seed, options.steps, options.sweeps) == (256, 0, [1, 2, 4, 25], True)
@@ -121,7 +121,7 @@ def test_the_train_command_makes_what_is_shipped():
 
 def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_weights():
     load = pytest.importorskip("nag_core.sandbox.model.load", reason="belongs to the webui4 extra")
-    evaluation = importlib.import_module("nag_core.sandbox.evaluate.report")
+    evaluation = importlib.import_module("nag_core.evaluate.toy.report")
     assets = ROOT / ".github/assets"
     results = [
         json.loads((assets / name).read_text(encoding="utf-8"))

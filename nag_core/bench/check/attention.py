@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from nag_core.bench import measure, report
+from nag_core.bench import measure
 from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import Place
+from nag_core.evaluate import tables
 from nag_core.method.merge import (
     _BACKENDS,
     CUDNN,
@@ -57,7 +58,7 @@ def found(place: Place) -> Found:
          row["failure"] if row["error"] is None else f"{row['error']:.1e}",
          "" if row["ratio"] is None else f"{row['ratio'] * 100:+.1f} %") for row in rows
     ]  # fmt: skip
-    return Found({"rows": rows}, report.markdown(head, lines), wrong)
+    return Found({"rows": rows}, tables.markdown(head, lines), wrong)
 
 
 def _judged(what: str, made: list[dict], choice: int | None) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core.bench import measure, report
+from nag_core.bench import measure
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import CASES, Place
+from nag_core.evaluate import tables
 
 MODELS = ("sdxl", "flux-schnell", "flux-dev", "sd35-large")
 
@@ -31,5 +32,5 @@ def found(place: Place) -> Found:
     ]  # fmt: skip
     wrong = ["the profiler saw no kernels"] if any(row["launches"] is None for row in rows) else []
     return Found(
-        {"rows": rows}, report.markdown(("model", "variant", counted, "allocated, MiB"), lines), wrong
+        {"rows": rows}, tables.markdown(("model", "variant", counted, "allocated, MiB"), lines), wrong
     )

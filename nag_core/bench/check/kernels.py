@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.bench import report
 from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import Place
 from nag_core.bench.published import published_nag
+from nag_core.evaluate import tables
 from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part
 from nag_core.method.rule import _agrees, fused_kernels
@@ -197,4 +197,4 @@ def _reported(rows: list[Row]) -> Found:
     head = ("layer", "dtype", "values", "path", "error", "naive", "")
     wrong = [f"{r.what} {r.dtype} {r.values}: {r.wrong}" for r in rows if r.wrong]
     data: dict[str, Any] = {"rows": [{name: getattr(r, name) for name in Row.__slots__} for r in rows]}
-    return Found(data, report.markdown(head, lines), wrong)
+    return Found(data, tables.markdown(head, lines), wrong)

@@ -8,9 +8,10 @@ from importlib import metadata
 
 import torch
 
-from nag_core.bench import measure, report
+from nag_core.bench import measure
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import Place
+from nag_core.evaluate import tables
 from nag_core.identity import digest
 
 
@@ -29,7 +30,7 @@ def found(place: Place) -> Found:
             "memory_GiB": round(properties.total_memory / 2**30, 1),
         }
     data |= _ceilings(place)
-    return Found(data, report.markdown(("what", "here"), data.items()))
+    return Found(data, tables.markdown(("what", "here"), data.items()))
 
 
 def _version(name: str) -> str | None:

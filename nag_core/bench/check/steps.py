@@ -14,6 +14,7 @@ from nag_core.bench.check.graph import captured
 from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import CASES, GPU, Place
 from nag_core.bench.rows import Case, Effort, rows
+from nag_core.evaluate import tables
 
 USUAL, AT_TOY_SIZE = Effort(12, 40, 5.0), Effort(2, 2, 1.0)
 EFFORT = {"wan": Effort(4, 6, 8.0), "wan-library": Effort(4, 6, 8.0)}
@@ -120,7 +121,7 @@ def _overheads(made: list[dict[str, Any]]) -> str:
         ("noise (A/A)" if row["variant"] == "baseline" else row["variant"], f"{row['seconds'] * 1e3:.2f}",
          *(f"{row[share] * 100:+.1f} %" for share in ("overhead", "low", "high"))) for row in made
     ]  # fmt: skip
-    return report.markdown(("variant", "ms", "over the baseline", "from", "to"), lines)
+    return tables.markdown(("variant", "ms", "over the baseline", "from", "to"), lines)
 
 
 def _milliseconds(made: list[dict[str, Any]]) -> str:

@@ -93,12 +93,11 @@ class CrossCall:
     ) -> Tensor:
         session, dim = self.arrived.session, attention.token_dim
         pos = attention.merged(attention.plain(q, k, v, mask))
-        session.attends(attention.name)
         layer = Layer(
             key=self.network.layers[running.attn], q=q, weights=id(self.network.model), token_dim=dim,
             attend=lambda q, k, v, entry: _attended(attention, q, k, v, entry),
             project=lambda text: self._keys_and_values(running, text, dim),
-            heads=attention.swapped, k=k, mask=mask,
+            heads=attention.swapped, k=k, mask=mask, path=attention.name,
         )  # fmt: skip
         rows = rows_of(session, self.arrived.batch, len(pos), self.arrived.marks, pos.device, "attention")
         return attention.split(guide(session, pos, layer, rows), q.shape[3 - dim])

@@ -128,8 +128,7 @@ def await_calls(p: Any, around: Around) -> Callable[[], None]:
     """
     module = importlib.import_module(MODULE)
     before, after = (getattr(module, name) for name in (BEFORE, AFTER))
-    leave = getattr(before, "nag_leave", None)
-    if leave is not None:
+    if (leave := getattr(before, "nag_leave", None)) is not None:
         leave()
         return await_calls(p, around)
     job, signature, running = weakref.ref(p), inspect.signature(before), ExitStack()

@@ -26,6 +26,6 @@ def report(message: str, *, exc_info: bool = False) -> None:
     sys.stderr.flush()
 
 
-def display(error: BaseException, task: str, *, full_traceback: bool = False) -> None:
+def display(error: BaseException, task: str) -> None:
     """Report an exception by the task that met it."""
     report(f"{task or 'error'}: {type(error).__name__}: {error}", exc_info=True)

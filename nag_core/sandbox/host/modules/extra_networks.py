@@ -17,11 +17,6 @@ class ExtraNetworkParams:
         self.positional = [item for item in self.items if "=" not in item]
         self.named = dict(item.split("=", 1) for item in self.items if "=" in item)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ExtraNetworkParams) and self.items == other.items
-
-    __hash__ = None
-
 
 def parse_prompt(prompt: str) -> tuple[str, dict[str, list[ExtraNetworkParams]]]:
     """The prompt without its tags, and the tags by kind."""
@@ -41,18 +36,9 @@ def parse_prompts(prompts: list[str]) -> tuple[list[str], Any]:
 
 
 def activate(p: Any, data: Any) -> None:
-    """Run the hook that follows activation; there is nothing to activate."""
+    """Say that there is nothing to activate."""
     for name in data or {}:
         p.comment(f"The sandbox has no extra networks: <{name}:...> was ignored.")
-    if p.scripts is not None:
-        p.scripts.after_extra_networks_activate(
-            p,
-            batch_number=p.iteration,
-            prompts=p.prompts,
-            seeds=p.seeds,
-            subseeds=p.subseeds,
-            extra_network_data=data,
-        )
 
 
 def deactivate(p: Any, data: Any) -> None:

@@ -1,7 +1,7 @@
 """What hosts on gradio 4 add to gradio so that scripts written for gradio 3 keep working.
 
-Events accept `_js`, unknown constructor arguments are dropped, `Component.update` exists, and the script
-runner hears of every control as it is created.
+Events accept `_js`, unknown constructor arguments are dropped, and the script runner hears of every control
+as it is created.
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from typing import Any
 import gradio as gr
 import gradio.component_meta
 
-from modules import script_callbacks, scripts
-
-
-def _announce(when: str, component: Any, kwargs: dict[str, Any]) -> None:
-    getattr(script_callbacks, f"{when}_component_callback")(component, **kwargs)
-    if scripts.scripts_current is not None:
-        getattr(scripts.scripts_current, f"{when}_component")(component, **kwargs)
+from modules import scripts
 
 
 def _announced(init: Callable[..., None]) -> Callable[..., None]:
     @wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        _announce("before", self, kwargs)
         init(self, *args, **kwargs)
-        _announce("after", self, kwargs)
+        if scripts.scripts_current is not None:
+            scripts.scripts_current.after_component(self)
 
     return wrapped
 
@@ -49,8 +43,6 @@ def _tolerant(init: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        if "source" in kwargs:
-            kwargs["sources"] = [kwargs.pop("source")]
         init(self, *args, **{name: value for name, value in kwargs.items() if name in known})
         for event in self.EVENTS:
             setattr(self, str(event), _accepting_js(getattr(self, str(event))))
@@ -72,8 +64,6 @@ def install() -> None:
         cls = getattr(gr, name, None)
         if getattr(cls, "EVENTS", None):
             cls.__init__ = _tolerant(cls.__init__)
-            cls.update = gr.update
-    gr.Box = gr.Group
 
 
 install()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,6 @@ import gradio as gr
 
 from modules import errors, script_callbacks, shared
 from modules.paths import data_path
-
-sys.modules["modules.generation_parameters_copypaste"] = sys.modules[__name__]
 
 # The grammar of the hosts' parameter line: `Key: value, Key: "quoted, value", ...`.
 KEY = r"\w[\w \-/]+"
@@ -39,40 +36,8 @@ DEFAULTS = {
 }
 ALWAYS_SENT = ("Prompt", "Negative prompt", "Steps")
 
-paste_fields: dict[str, dict[str, Any]] = {}
-
-
-class PasteField(tuple):
-    """A control and where its value comes from: an infotext key, or a function of all parameters."""
-
-    def __new__(cls, component: Any, target: Any, *, api: str | None = None) -> PasteField:
-        return super().__new__(cls, (component, target))
-
-    def __init__(self, component: Any, target: Any, *, api: str | None = None) -> None:
-        self.component, self.api = component, api
-        self.label = target if isinstance(target, str) else None
-        self.function = target if callable(target) else None
-
-
-class ParamBinding:
-    """A button that sends parameters to a tab; recorded for scripts that register their own."""
-
-    def __init__(self, paste_button: Any, tabname: str, **source: Any) -> None:
-        self.paste_button, self.tabname, self.source = paste_button, tabname, source
-
-
-registered_param_bindings: list[ParamBinding] = []
-
-
-def register_paste_params_button(binding: ParamBinding) -> None:
-    """Remember a button."""
-    registered_param_bindings.append(binding)
-
-
-def reset() -> None:
-    """Forget the fields of an earlier page."""
-    paste_fields.clear()
-    registered_param_bindings.clear()
+# By tab: (control, where its value comes from: an infotext key, or a function of all parameters).
+paste_fields: dict[str, list[tuple[Any, Any]]] = {}
 
 
 def quote(text: Any) -> Any:
@@ -117,18 +82,6 @@ def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) ->
     return {**DEFAULTS, **found}
 
 
-def add_paste_fields(
-    tabname: str, init_img: Any, fields: list[Any] | None, override_settings_component: Any = None
-) -> None:
-    """Register what pasting into a tab fills in."""
-    made = [field if isinstance(field, PasteField) else PasteField(*field) for field in fields or []]
-    paste_fields[tabname] = {
-        "init_img": init_img,
-        "fields": made,
-        "override_settings_component": override_settings_component,
-    }
-
-
 def pasted_value(component: Any, target: str | Callable[[dict], Any], params: dict[str, Any]) -> Any:
     """What one control becomes: an update with the value in the control's own type, or no change."""
     if callable(target):
@@ -161,9 +114,7 @@ def read_last_parameters() -> str:
         return ""
 
 
-def connect_paste(
-    button: Any, fields: list[Any], input_comp: Any, override_settings_component: Any, tabname: str
-) -> None:
+def connect_paste(button: Any, fields: list[tuple[Any, Any]], input_comp: Any) -> None:
     """Make a button fill the tab from the text in `input_comp`, or from the latest job when that is empty."""
 
     def paste(text: str) -> list[Any]:
@@ -179,7 +130,6 @@ def connect_send(button: Any, source_tab: str, target_tab: str, names: list[Any]
     """Make a button copy those fields between tabs whose target, key or function, is listed."""
     wanted = [*ALWAYS_SENT, *(["Seed"] if shared.opts.send_seed else []), *names]
     tabs = [
-        [field for field, name in paste_fields[tab]["fields"] if name in wanted]
-        for tab in (source_tab, target_tab)
+        [field for field, name in paste_fields[tab] if name in wanted] for tab in (source_tab, target_tab)
     ]
     button.click(lambda *values: list(values), tabs[0], tabs[1], show_progress="hidden")

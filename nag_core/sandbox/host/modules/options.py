@@ -18,18 +18,14 @@ class OptionInfo:
         component_args: Any = None,
         onchange: Any = None,
         section: tuple[str, str] | None = None,
-        refresh: Any = None,
         comment_before: str = "",
         comment_after: str = "",
         infotext: str | None = None,
-        restrict_api: bool = False,
-        category_id: str | None = None,
     ) -> None:
         self.default, self.label, self.section = default, label, section
         self.component, self.component_args = component, component_args
-        self.onchange, self.refresh, self.infotext = onchange, refresh, infotext
+        self.onchange, self.infotext = onchange, infotext
         self.comment_before, self.comment_after = comment_before, comment_after
-        self.restrict_api, self.category_id, self.do_not_save = restrict_api, category_id, False
 
     def info(self, text: str) -> OptionInfo:
         """Append an explanation to the label."""
@@ -44,10 +40,6 @@ class OptionInfo:
         """Prepend a link to the label."""
         self.comment_before += f"[<a href='{url}' target='_blank'>{label}</a>]"
         return self
-
-    def needs_restart(self) -> OptionInfo:
-        """Mark the setting as read at start only."""
-        return self.html(" <span class='info'>(requires restart)</span>")
 
     def needs_reload_ui(self) -> OptionInfo:
         """Mark the setting as read when the page is built."""
@@ -88,26 +80,12 @@ class Options:
         self.data_labels[key] = info
         self.data.setdefault(key, info.default)
 
-    def set(self, key: str, value: Any, is_api: bool = False, run_callbacks: bool = True) -> bool:
+    def set(self, key: str, value: Any, run_callbacks: bool = True) -> bool:
         """Change a known setting; whether it changed."""
         info = self.data_labels.get(key)
-        if info is None or self.data.get(key) == value or (is_api and info.restrict_api):
+        if info is None or self.data.get(key) == value:
             return False
         self.data[key] = value
         if run_callbacks and info.onchange is not None:
             info.onchange()
         return True
-
-    def get_default(self, key: str) -> Any:
-        """The default of a setting, None when unknown."""
-        info = self.data_labels.get(key)
-        return info.default if info else None
-
-    def cast_value(self, key: str, value: Any) -> Any:
-        """`value` in the type of the setting's default."""
-        default = self.get_default(key)
-        if value is None or default is None:
-            return value
-        if isinstance(default, bool) and isinstance(value, str):
-            return value == "True"
-        return type(default)(value)

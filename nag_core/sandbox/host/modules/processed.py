@@ -64,7 +64,6 @@ class Processed:
         all_subseeds: Any = None,
         index_of_first_image: int = 0,
         infotexts: list[str] | None = None,
-        comments: str = "",
         extra_images_list: list[Any] | None = None,
     ) -> None:
         self.images = images_list
@@ -98,7 +97,6 @@ class Processed:
             self.all_prompts,
             self.all_seeds,
             self.all_subseeds,
-            comments=[],
             position_in_batch=index % self.batch_size,
             iteration=index // self.batch_size,
         )
@@ -139,7 +137,6 @@ def create_infotext(
     all_prompts: list[str],
     all_seeds: list[int],
     all_subseeds: list[int],
-    comments: Any = None,
     iteration: int = 0,
     position_in_batch: int = 0,
     use_main_prompt: bool = False,

@@ -1,7 +1,7 @@
 """The names scripts import from the host's processing module."""
 
 from modules.processed import Processed, create_infotext, program_version
-from modules.processing_base import StableDiffusionProcessing, opt_C, opt_f
+from modules.processing_base import StableDiffusionProcessing, opt_f
 from modules.processing_img2img import StableDiffusionProcessingImg2Img, create_binary_mask
 from modules.processing_run import fix_seed, get_fixed_seed, process_images, process_images_inner
 from modules.processing_txt2img import DecodedSamples, StableDiffusionProcessingTxt2Img
@@ -16,7 +16,6 @@ __all__ = [
     "create_infotext",
     "fix_seed",
     "get_fixed_seed",
-    "opt_C",
     "opt_f",
     "process_images",
     "process_images_inner",

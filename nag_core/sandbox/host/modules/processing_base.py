@@ -10,7 +10,6 @@ from modules import devices, extra_networks, paths, prompt_parser, sd_samplers, 
 from modules.shared import opts
 
 opt_f = 8
-opt_C = 3  # noqa: N816
 
 
 @dataclass(repr=False)
@@ -19,17 +18,12 @@ class StableDiffusionProcessing:
 
     sd_model: object = None
     outpath_samples: str | None = None
-    outpath_grids: str | None = None
     prompt: Any = ""
-    prompt_for_display: str | None = None
     negative_prompt: Any = ""
     styles: list[str] | None = None
     seed: Any = -1
     subseed: Any = -1
     subseed_strength: float = 0
-    seed_resize_from_h: int = -1
-    seed_resize_from_w: int = -1
-    seed_enable_extras: bool = True
     sampler_name: str | None = None
     scheduler: str | None = None
     batch_size: int = 1
@@ -40,34 +34,25 @@ class StableDiffusionProcessing:
     width: int = 512
     height: int = 512
     restore_faces: bool | None = None
-    tiling: bool | None = None
     do_not_save_samples: bool = False
     do_not_save_grid: bool = False
     extra_generation_params: dict[str, Any] | None = None
     overlay_images: list[Any] | None = None
-    eta: float | None = None
     denoising_strength: float | None = None
     s_min_uncond: float | None = None
     override_settings: dict[str, Any] | None = None
     override_settings_restore_afterwards: bool = True
     sampler_index: Any = None
-    refiner_checkpoint: str | None = None
-    refiner_switch_at: float | None = None
     disable_extra_networks: bool = False
-    firstpass_image: Any = None
 
-    scripts_value: Any = field(default=None, init=False)
-    script_args_value: Any = field(default=None, init=False)
-    scripts_setup_complete: bool = field(default=False, init=False)
+    scripts: Any = field(default=None, init=False)  # the runner of the tab, or None
+    script_args: Any = field(default=None, init=False)  # the flat values of all scripts' controls
     comments: dict[str, int] | None = None
     sampler: Any = field(default=None, init=False)
-    paste_to: Any = field(default=None, init=False)
     is_hr_pass: bool = field(default=False, init=False)
-    is_api: bool = field(default=False, init=False)
     c: Any = field(default=None, init=False)
     uc: Any = field(default=None, init=False)
     rng: Any = field(default=None, init=False)
-    step_multiplier: int = field(default=1, init=False)
     firstpass_steps: int = field(default=0, init=False)
     all_prompts: list[str] | None = field(default=None, init=False)
     all_negative_prompts: list[str] | None = field(default=None, init=False)
@@ -91,42 +76,13 @@ class StableDiffusionProcessing:
 
     def __post_init__(self) -> None:
         self.comments = {}
+        self.extra_result_images: list[Any] = []
         self.outpath_samples = self.outpath_samples or os.path.join(paths.data_path, "outputs")
         self.styles = self.styles or []
         self.extra_generation_params = self.extra_generation_params or {}
         self.override_settings = self.override_settings or {}
-        self.script_args = self.script_args or {}
         self.cached_uc = StableDiffusionProcessing.cached_uc
         self.cached_c = StableDiffusionProcessing.cached_c
-        self.extra_result_images: list[Any] = []
-        self.latents_after_sampling: list[Any] = []
-        self.pixels_after_sampling: list[Any] = []
-        self.modified_noise = None
-
-    @property
-    def scripts(self) -> Any:
-        """The runner of the tab, or None."""
-        return self.scripts_value
-
-    @scripts.setter
-    def scripts(self, value: Any) -> None:
-        self.scripts_value = value
-        self._setup_scripts_once()
-
-    @property
-    def script_args(self) -> Any:
-        """The flat values of all scripts' controls."""
-        return self.script_args_value
-
-    @script_args.setter
-    def script_args(self, value: Any) -> None:
-        self.script_args_value = value
-        self._setup_scripts_once()
-
-    def _setup_scripts_once(self) -> None:
-        if self.scripts_value and self.script_args_value and not self.scripts_setup_complete:
-            self.scripts_setup_complete = True
-            self.scripts.setup_scrips(self, is_ui=not self.is_api)
 
     def comment(self, text: str) -> None:
         """Show a line under the pictures."""
@@ -135,15 +91,7 @@ class StableDiffusionProcessing:
     def init(self, all_prompts: list[str], all_seeds: list[int], all_subseeds: list[int]) -> None:
         """Prepare what is common to all batches."""
 
-    def sample(
-        self,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        seeds: list[int],
-        subseeds: list[int],
-        subseed_strength: float,
-        prompts: list[str],
-    ) -> Any:
+    def sample(self) -> Any:
         """Latents of one batch."""
         raise NotImplementedError
 
@@ -153,15 +101,6 @@ class StableDiffusionProcessing:
         if not opts.persistent_cond_cache:
             StableDiffusionProcessing.cached_c = [None, None, None]
             StableDiffusionProcessing.cached_uc = [None, None, None]
-
-    def clear_prompt_cache(self) -> None:
-        """Forget encoded prompts."""
-        self.cached_c = StableDiffusionProcessing.cached_c = [None, None, None]
-        self.cached_uc = StableDiffusionProcessing.cached_uc = [None, None, None]
-
-    def get_token_merging_ratio(self, for_hr: bool = False) -> float:
-        """No token merging here."""
-        return 0.0
 
     def setup_prompts(self) -> None:
         """One prompt and one negative prompt for every picture of the job."""
@@ -243,7 +182,6 @@ class StableDiffusionProcessing:
         prompts = prompt_parser.SdConditioning(self.prompts, **size)
         negatives = prompt_parser.SdConditioning(self.negative_prompts, is_negative_prompt=True, **size)
         total_steps = sd_samplers.find_sampler_config(self.sampler_name).total_steps(self.steps)
-        self.step_multiplier = total_steps // self.steps
         self.firstpass_steps = total_steps
         if self.cfg_scale == 1:
             self.uc = None

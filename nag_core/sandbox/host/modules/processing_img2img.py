@@ -15,7 +15,7 @@ from modules.processing_base import StableDiffusionProcessing, opt_f
 from modules.sd_samplers_common import images_tensor_to_samples
 from modules.shared import opts
 
-FILL_MEAN, KEEP_ORIGINAL, LATENT_NOISE, LATENT_NOTHING = range(4)
+FILL_MEAN, LATENT_NOISE, LATENT_NOTHING = 0, 2, 3  # 1 keeps the original
 
 
 def create_binary_mask(image: Image.Image, round: bool = True) -> Image.Image:
@@ -31,7 +31,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     """img2img; with `mask` only the white part changes. Inpainting always works on the whole picture here."""
 
     init_images: list[Any] | None = None
-    resize_mode: int = 0
     denoising_strength: float = 0.75
     mask: Any = None
     mask_blur_x: int = 4
@@ -39,7 +38,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     mask_blur: int | None = None
     inpainting_fill: int = 0
     inpaint_full_res: bool = True
-    inpaint_full_res_padding: int = 0
     inpainting_mask_invert: int = 0
     initial_noise_multiplier: float | None = None
     hr_distilled_cfg: float = 3.5
@@ -62,8 +60,6 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         self.extra_generation_params["Denoising strength"] = self.denoising_strength
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         mask = self._prepared_mask()
-        if self.scripts is not None:
-            self.scripts.before_process_init_images(self, {"crop_region": None, "image_mask": mask})
         pictures = [
             image.convert("RGB").resize((self.width, self.height), Image.LANCZOS)
             for image in self.init_images
@@ -118,15 +114,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
             self.extra_generation_params["Masked content"] = "latent nothing"
             self.init_latent = kept
 
-    def sample(
-        self,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        seeds: list[int],
-        subseeds: list[int],
-        subseed_strength: float,
-        prompts: list[str],
-    ) -> Tensor:
+    def sample(self) -> Tensor:
         """Latents of one batch."""
         x = self.rng.next()
         if self.initial_noise_multiplier != 1.0:
@@ -135,19 +123,8 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         # The host makes the sampler once, in init; a fresh one a batch starts at step 0 in the same way.
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         self.reset_patches()
-        self.announce_sampling(x=self.init_latent, noise=x, c=conditioning, uc=unconditional_conditioning)
-        x = x if self.modified_noise is None else self.modified_noise
-        self.modified_noise = None
-        samples = self.sampler.sample_img2img(
-            self, self.init_latent, x, conditioning, unconditional_conditioning
-        )
+        self.announce_sampling(x=self.init_latent, noise=x, c=self.c, uc=self.uc)
+        samples = self.sampler.sample_img2img(self, self.init_latent, x, self.c, self.uc)
         if self.mask is None:
             return samples
-        blended = samples * self.nmask + self.init_latent * self.mask
-        if self.scripts is not None:
-            from modules.scripts import MaskBlendArgs
-
-            args = MaskBlendArgs(samples, self.nmask, self.init_latent, self.mask, blended)
-            self.scripts.on_mask_blend(self, args)
-            blended = args.blended_latent
-        return blended
+        return samples * self.nmask + self.init_latent * self.mask

@@ -38,12 +38,12 @@ def process_images(p: Any) -> Processed:
     if p.scripts is not None:
         p.scripts.before_process(p)
     # A checkpoint that is not there: the one of the settings draws, as on the host.
-    if sd_models.checkpoint_aliases.get(p.override_settings.get("sd_model_checkpoint")) is None:
+    if p.override_settings.get("sd_model_checkpoint") not in sd_models.checkpoints_list:
         p.override_settings.pop("sd_model_checkpoint", None)
     stored = {key: opts.data[key] for key in p.override_settings if key in opts.data}
     try:
         for key, value in p.override_settings.items():
-            opts.set(key, value, is_api=True, run_callbacks=False)
+            opts.set(key, value, run_callbacks=False)
         sd_models.forge_model_reload()
         return process_images_inner(p)
     finally:
@@ -120,8 +120,6 @@ def _prepare_batch(p: Any, number: int) -> bool:
     shape = (model.forge_objects.vae.latent_channels, p.height // opt_f, p.width // opt_f)
     p.rng = rng.ImageRNG(shape, p.seeds, p.subseeds, p.subseed_strength)
     batch = {"batch_number": number, "prompts": p.prompts, "seeds": p.seeds, "subseeds": p.subseeds}
-    if p.scripts is not None:
-        p.scripts.before_process_batch(p, **batch)
     if not p.prompts:
         return False
     p.parse_extra_network_prompts()
@@ -144,19 +142,7 @@ def _prepare_batch(p: Any, number: int) -> bool:
 
 def _sample_batch(p: Any) -> torch.Tensor:
     """Pictures of the batch as one tensor in [0, 1]."""
-    samples = p.sample(
-        conditioning=p.c,
-        unconditional_conditioning=p.uc,
-        seeds=p.seeds,
-        subseeds=p.subseeds,
-        subseed_strength=p.subseed_strength,
-        prompts=p.prompts,
-    )
-    p.latents_after_sampling.extend(samples)
-    if p.scripts is not None:
-        args = scripts.PostSampleArgs(samples)
-        p.scripts.post_sample(p, args)
-        samples = args.samples
+    samples = p.sample()
     if getattr(samples, "already_decoded", False):
         decoded = torch.stack(list(samples))
     else:
@@ -172,9 +158,6 @@ def _finish_batch(
         p.scripts.postprocess_batch(p, pictures, batch_number=number)
         rows = slice(number * p.batch_size, (number + 1) * p.batch_size)
         p.prompts, p.negative_prompts = p.all_prompts[rows], p.all_negative_prompts[rows]
-        args = scripts.PostprocessBatchListArgs(list(pictures))
-        p.scripts.postprocess_batch_list(p, args, batch_number=number)
-        pictures = args.images
     for i, picture in enumerate(pictures):
         p.batch_index = i
         image = _finish_picture(p, i, to_pil(picture))
@@ -195,17 +178,7 @@ def _finish_picture(p: Any, i: int, image: Image.Image) -> Image.Image:
         shown = scripts.PostprocessImageArgs(image, index)
         p.scripts.postprocess_image(p, shown)
         image = shown.image
-        masked = scripts.PostProcessMaskOverlayArgs(i, mask, overlay[0] if overlay else None)
-        p.scripts.postprocess_maskoverlay(p, masked)
-        mask = masked.mask_for_overlay
-    if overlay and mask is not None:
-        image = Image.composite(image, overlay[0], mask)
-    p.pixels_after_sampling.append(image)
-    if p.scripts is not None:
-        shown = scripts.PostprocessImageArgs(image, index)
-        p.scripts.postprocess_image_after_composite(p, shown)
-        image = shown.image
-    return image
+    return Image.composite(image, overlay[0], mask) if overlay and mask is not None else image
 
 
 def _add_grid(p: Any, output: list[Image.Image], infotexts: list[str]) -> int:

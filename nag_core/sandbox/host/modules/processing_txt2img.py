@@ -42,10 +42,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
     hr_second_pass_steps: int = 0
     hr_resize_x: int = 0
     hr_resize_y: int = 0
-    hr_checkpoint_name: str | None = None
-    hr_additional_modules: list[str] | None = None
     hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
     hr_prompt: Any = ""
     hr_negative_prompt: Any = ""
     hr_cfg: float = 1.0
@@ -110,36 +107,18 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         if self.hr_upscaler is not None:
             extra["Hires upscaler"] = self.hr_upscaler
 
-    def sample(
-        self,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        seeds: list[int],
-        subseeds: list[int],
-        subseed_strength: float,
-        prompts: list[str],
-    ) -> Any:
+    def sample(self) -> Any:
         """Latents of the first pass, or pictures of the second."""
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         x = self.rng.next()
         self.reset_patches()
-        self.announce_sampling(x=x, noise=x, c=conditioning, uc=unconditional_conditioning)
-        x = x if self.modified_noise is None else self.modified_noise
-        self.modified_noise = None
-        samples = self.sampler.sample(self, x, conditioning, unconditional_conditioning)
+        self.announce_sampling(x=x, noise=x, c=self.c, uc=self.uc)
+        samples = self.sampler.sample(self, x, self.c, self.uc)
         if not self.enable_hr or state.interrupted:
             return samples
-        return self.sample_hr_pass(samples, None, seeds, subseeds, subseed_strength, prompts)
+        return self.sample_hr_pass(samples)
 
-    def sample_hr_pass(
-        self,
-        samples: Tensor,
-        decoded_samples: Any,
-        seeds: list[int],
-        subseeds: list[int],
-        subseed_strength: float,
-        prompts: list[str],
-    ) -> Any:
+    def sample_hr_pass(self, samples: Tensor) -> Any:
         """Upscale and sample again. Scripts are announced to twice, with the patches reset between."""
         self.is_hr_pass = True
         self.sampler = sd_samplers.create_sampler(self.hr_sampler_name or self.sampler_name, self.sd_model)
@@ -152,14 +131,10 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             extra_networks.activate(self, self.hr_extra_network_data)
         with devices.autocast():
             self.calculate_hr_conds()
-        if self.scripts is not None:
-            self.scripts.before_hr(self)
         tensors = {"x": samples, "noise": noise, "c": self.hr_c, "uc": self.hr_uc}
         self.announce_sampling(**tensors)
         self.reset_patches()
         self.announce_sampling(**tensors)
-        noise = noise if self.modified_noise is None else self.modified_noise
-        self.modified_noise = None
         samples = self.sampler.sample_img2img(
             self, samples, noise, self.hr_c, self.hr_uc, steps=self.hr_second_pass_steps or self.steps
         )

@@ -41,30 +41,7 @@ class CFGDenoiserParams:
         self.text_cond, self.text_uncond, self.denoiser = text_cond, text_uncond, denoiser
 
 
-class AfterCFGCallbackParams:
-    """The guided prediction of one denoiser call."""
-
-    def __init__(self, x: Any, sampling_step: int, total_sampling_steps: int) -> None:
-        self.x, self.sampling_step, self.total_sampling_steps = x, sampling_step, total_sampling_steps
-
-
-EVENTS = (
-    "app_started",
-    "before_reload",
-    "model_loaded",
-    "ui_tabs",
-    "ui_settings",
-    "cfg_denoiser",
-    "cfg_denoised",
-    "cfg_after_cfg",
-    "before_component",
-    "after_component",
-    "infotext_pasted",
-    "script_unloaded",
-    "before_ui",
-    "before_image_saved",
-    "image_saved",
-)
+EVENTS = ("app_started", "ui_settings", "cfg_denoiser", "infotext_pasted", "before_ui")
 callback_map: dict[str, list[ScriptCallback]] = {f"callbacks_{event}": [] for event in EVENTS}
 
 
@@ -101,45 +78,16 @@ def _dispatcher(event: str) -> Callable[..., list[Any]]:
 
 
 on_app_started = _subscriber("app_started")
-on_before_reload = _subscriber("before_reload")
-on_model_loaded = _subscriber("model_loaded")
-on_ui_tabs = _subscriber("ui_tabs")
 on_ui_settings = _subscriber("ui_settings")
 on_cfg_denoiser = _subscriber("cfg_denoiser")
-on_cfg_denoised = _subscriber("cfg_denoised")
-on_cfg_after_cfg = _subscriber("cfg_after_cfg")
-on_before_component = _subscriber("before_component")
-on_after_component = _subscriber("after_component")
 on_infotext_pasted = _subscriber("infotext_pasted")
-on_script_unloaded = _subscriber("script_unloaded")
 on_before_ui = _subscriber("before_ui")
-on_before_image_saved = _subscriber("before_image_saved")
-on_image_saved = _subscriber("image_saved")
 
 app_started_callback = _dispatcher("app_started")
-app_reload_callback = _dispatcher("before_reload")
-model_loaded_callback = _dispatcher("model_loaded")
 ui_settings_callback = _dispatcher("ui_settings")
 cfg_denoiser_callback = _dispatcher("cfg_denoiser")
-cfg_denoised_callback = _dispatcher("cfg_denoised")
-cfg_after_cfg_callback = _dispatcher("cfg_after_cfg")
-before_component_callback = _dispatcher("before_component")
-after_component_callback = _dispatcher("after_component")
 infotext_pasted_callback = _dispatcher("infotext_pasted")
-script_unloaded_callback = _dispatcher("script_unloaded")
 before_ui_callback = _dispatcher("before_ui")
-
-
-def ui_tabs_callback() -> list[Any]:
-    """The tabs every subscriber contributes, as one list."""
-    return [tab for tabs in _dispatcher("ui_tabs")() for tab in tabs or []]
-
-
-def remove_current_script_callbacks() -> None:
-    """Remove every subscription made from the calling file."""
-    file = _caller_file()
-    for callbacks in callback_map.values():
-        callbacks[:] = [entry for entry in callbacks if entry.script != file]
 
 
 def remove_callbacks_for_function(callback_func: Callable[..., Any]) -> None:

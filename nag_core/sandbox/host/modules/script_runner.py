@@ -5,12 +5,11 @@ A hook that raises is reported as `*** Error running <hook>: <file>` and the job
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import gradio as gr
 
-from modules import errors, scripts
+from modules import errors
 from modules.api import models as api_models
 from modules.script_base import AlwaysVisible, OnComponent, Script
 
@@ -18,9 +17,12 @@ INFO_FIELDS = ("value", "minimum", "maximum", "step")
 
 
 class ScriptRunner:
-    """Scripts of one tab; `inputs` is the flat list of their controls, the Script dropdown first."""
+    """Scripts of one tab, made of the loaded `data`; `inputs` is the flat list of their controls, the Script
+    dropdown first.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, data: list[Any]) -> None:
+        self.data = data
         self.scripts: list[Script] = []
         self.alwayson_scripts: list[Script] = []
         self.selectable_scripts: list[Script] = []
@@ -29,7 +31,6 @@ class ScriptRunner:
         self.infotext_fields: list[Any] = []
         self.paste_field_names: list[Any] = []
         self.inputs: list[Any] = [None]
-        self.on_before_component_elem_id: dict[str, list[Any]] = {}
         self.on_after_component_elem_id: dict[str, list[Any]] = {}
 
     # Building the page
@@ -39,15 +40,14 @@ class ScriptRunner:
         self.scripts.clear()
         self.alwayson_scripts.clear()
         self.selectable_scripts.clear()
-        for data in scripts.scripts_data:
+        for data in self.data:
             try:
                 script = data.script_class()
             except Exception:
                 errors.report(f"Error # failed to initialize Script {data.module}: ", exc_info=True)
                 continue
             script.filename = data.path
-            script.is_img2img, script.is_txt2img = is_img2img, not is_img2img
-            script.tabname = "img2img" if is_img2img else "txt2img"
+            script.is_img2img = is_img2img
             shown = script.show(is_img2img)
             script.alwayson = shown is AlwaysVisible
             if shown:
@@ -57,10 +57,9 @@ class ScriptRunner:
 
     def _collect_component_callbacks(self) -> None:
         for script in self.scripts:
-            for name in ("on_before_component_elem_id", "on_after_component_elem_id"):
-                for elem_id, callback in getattr(script, name) or []:
-                    getattr(self, name).setdefault(elem_id, []).append((callback, script))
-                setattr(script, name, [])
+            for elem_id, callback in script.on_after_component_elem_id or []:
+                self.on_after_component_elem_id.setdefault(elem_id, []).append((callback, script))
+            script.on_after_component_elem_id = []
 
     def prepare_ui(self) -> None:
         """Forget the controls of an earlier page."""
@@ -111,8 +110,6 @@ class ScriptRunner:
         if controls is None:
             return
         script.name = self._title(script).lower()
-        for control in controls:
-            control.custom_script_source = os.path.basename(script.filename)
         script.api_info = api_models.ScriptInfo(
             name=script.name,
             is_img2img=script.is_img2img,
@@ -154,16 +151,6 @@ class ScriptRunner:
             except Exception:
                 errors.report(f"Error running {hook}: {script.filename}", exc_info=True)
 
-    def setup_scrips(self, p: Any, *, is_ui: bool = True) -> None:
-        """Call `setup`. The host's own spelling of the name."""
-        for script in self.alwayson_scripts:
-            if not is_ui and script.setup_for_ui_only:
-                continue
-            try:
-                script.setup(p, *p.script_args[script.args_from : script.args_to])
-            except Exception:
-                errors.report(f"Error running setup: {script.filename}", exc_info=True)
-
     def before_process(self, p: Any) -> None:
         """Call the hook of this name."""
         self._call("before_process", p)
@@ -171,14 +158,6 @@ class ScriptRunner:
     def process(self, p: Any) -> None:
         """Call the hook of this name."""
         self._call("process", p)
-
-    def before_process_batch(self, p: Any, **kwargs: Any) -> None:
-        """Call the hook of this name."""
-        self._call("before_process_batch", p, **kwargs)
-
-    def after_extra_networks_activate(self, p: Any, **kwargs: Any) -> None:
-        """Call the hook of this name."""
-        self._call("after_extra_networks_activate", p, **kwargs)
 
     def process_batch(self, p: Any, **kwargs: Any) -> None:
         """Call the hook of this name."""
@@ -188,41 +167,13 @@ class ScriptRunner:
         """Call the hook of this name."""
         self._call("process_before_every_sampling", p, **kwargs)
 
-    def before_process_init_images(self, p: Any, pp: Any, **kwargs: Any) -> None:
-        """Call the hook of this name."""
-        self._call("before_process_init_images", p, pp, **kwargs)
-
-    def before_hr(self, p: Any) -> None:
-        """Call the hook of this name."""
-        self._call("before_hr", p)
-
-    def on_mask_blend(self, p: Any, mba: Any) -> None:
-        """Call the hook of this name."""
-        self._call("on_mask_blend", p, mba)
-
-    def post_sample(self, p: Any, ps: Any) -> None:
-        """Call the hook of this name."""
-        self._call("post_sample", p, ps)
-
     def postprocess_batch(self, p: Any, images: Any, **kwargs: Any) -> None:
         """Call the hook of this name."""
         self._call("postprocess_batch", p, images=images, **kwargs)
 
-    def postprocess_batch_list(self, p: Any, pp: Any, **kwargs: Any) -> None:
-        """Call the hook of this name."""
-        self._call("postprocess_batch_list", p, pp, **kwargs)
-
     def postprocess_image(self, p: Any, pp: Any) -> None:
         """Call the hook of this name."""
         self._call("postprocess_image", p, pp)
-
-    def postprocess_maskoverlay(self, p: Any, ppmo: Any) -> None:
-        """Call the hook of this name."""
-        self._call("postprocess_maskoverlay", p, ppmo)
-
-    def postprocess_image_after_composite(self, p: Any, pp: Any) -> None:
-        """Call the hook of this name."""
-        self._call("postprocess_image_after_composite", p, pp)
 
     def postprocess(self, p: Any, processed: Any) -> None:
         """Call the hook of this name."""
@@ -230,28 +181,14 @@ class ScriptRunner:
 
     # Called by modules.gradio_extensions for every control that is made
 
-    def before_component(self, component: Any, **kwargs: Any) -> None:
-        """Tell the scripts that a control is about to exist."""
-        self._announce("before", component, kwargs.get("elem_id"), kwargs)
-
-    def after_component(self, component: Any, **kwargs: Any) -> None:
-        """Tell the scripts that a control exists."""
-        self._announce("after", component, getattr(component, "elem_id", None), kwargs)
-
-    def _announce(self, when: str, component: Any, elem_id: str | None, kwargs: dict[str, Any]) -> None:
-        listeners = getattr(self, f"on_{when}_component_elem_id").get(elem_id, [])
-        calls = [(script, callback, (OnComponent(component),), {}) for callback, script in listeners]
-        hook = f"{when}_component"
-        calls += [
-            (script, getattr(script, hook), (component,), kwargs)
-            for script in self.scripts
-            if getattr(type(script), hook) is not getattr(Script, hook)
-        ]
-        for script, callback, args, keywords in calls:
+    def after_component(self, component: Any) -> None:
+        """Tell the scripts that wait for this control that it exists."""
+        listeners = self.on_after_component_elem_id.get(getattr(component, "elem_id", None), [])
+        for callback, script in listeners:
             try:
-                callback(*args, **keywords)
+                callback(OnComponent(component))
             except Exception:
-                errors.report(f"Error running {hook}: {script.filename}", exc_info=True)
+                errors.report(f"Error running after_component: {script.filename}", exc_info=True)
 
 
 def _describe(control: Any) -> api_models.ScriptArg:

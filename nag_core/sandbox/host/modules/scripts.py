@@ -9,29 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from modules import errors, paths, script_callbacks, script_loading
-from modules.script_base import (
-    AlwaysVisible,
-    MaskBlendArgs,
-    OnComponent,
-    PostprocessBatchListArgs,
-    PostprocessImageArgs,
-    PostProcessMaskOverlayArgs,
-    PostSampleArgs,
-    Script,
-    ScriptBuiltinUI,
-)
+from modules.script_base import AlwaysVisible, PostprocessImageArgs, Script
+from modules.script_runner import ScriptRunner
 from modules.shared_cmd_options import cmd_opts
 
 __all__ = [
     "AlwaysVisible",
-    "MaskBlendArgs",
-    "OnComponent",
-    "PostProcessMaskOverlayArgs",
-    "PostSampleArgs",
-    "PostprocessBatchListArgs",
     "PostprocessImageArgs",
     "Script",
-    "ScriptBuiltinUI",
     "basedir",
     "load_scripts",
     "script_callbacks",
@@ -71,8 +56,6 @@ def list_scripts(scriptdirname: str = "scripts", extension: str = ".py") -> list
 def load_scripts() -> None:
     """Load every script file anew. A file that fails is reported and left out."""
     global current_basedir, scripts_txt2img, scripts_img2img  # noqa: PLW0603 (the host publishes them so)
-    from modules.script_runner import ScriptRunner
-
     scripts_data.clear()
     script_callbacks.clear_callbacks()
     for file in list_scripts():
@@ -85,7 +68,7 @@ def load_scripts() -> None:
             errors.report(f"Error loading script: {file.filename}", exc_info=True)
         finally:
             current_basedir = paths.script_path
-    scripts_txt2img, scripts_img2img = ScriptRunner(), ScriptRunner()
+    scripts_txt2img, scripts_img2img = ScriptRunner(scripts_data), ScriptRunner(scripts_data)
 
 
 def _register(module: Any, file: ScriptFile) -> None:
@@ -94,6 +77,3 @@ def _register(module: Any, file: ScriptFile) -> None:
     for value in list(module.__dict__.values()):
         if inspect.isclass(value) and issubclass(value, Script):
             scripts_data.append(ScriptClassData(value, file.path, file.basedir, module))
-
-
-reload_scripts = load_scripts

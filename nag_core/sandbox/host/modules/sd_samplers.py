@@ -64,13 +64,12 @@ class Sampler:
     """One pass: holds the denoiser that scripts reach as `p.sampler.model_wrap_cfg`."""
 
     def __init__(self, config: SamplerData, func: Any, sd_model: Any) -> None:
-        self.config, self.func, self.funcname = config, func, config.name
+        self.config, self.func = config, func
         self.p: Any = None
         self.last_latent: Tensor | None = None
         self.sampler_extra_args: dict[str, Any] = {}
         self.model_wrap = SimpleNamespace(inner_model=sd_model)
         self.model_wrap_cfg = CFGDenoiser(self)
-        self.conditioning_key = "crossattn"
 
     def get_sigmas(self, p: Any, steps: int) -> Tensor:
         """The schedule of a job with so many steps, to its end at 0."""
@@ -168,7 +167,6 @@ all_samplers = [
     _data("DPM++ 2M", sample_dpmpp_2m, ["k_dpmpp_2m"], {}),
     _data("Heun", sample_heun, ["k_heun"], {"second_order": True}),
 ]
-samplers = samplers_for_img2img = all_samplers
 all_samplers_map = {sampler.name: sampler for sampler in all_samplers}
 
 
@@ -188,8 +186,3 @@ def create_sampler(name: str | None, model: Any) -> Sampler:
 def visible_sampler_names() -> list[str]:
     """Names for a list on the page."""
     return [data.name for data in all_samplers]
-
-
-def visible_samplers() -> list[SamplerData]:
-    """Samplers for a list on the page."""
-    return all_samplers

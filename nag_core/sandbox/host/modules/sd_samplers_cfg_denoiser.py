@@ -9,12 +9,7 @@ from backend.sampling.sampling_function import sampling_function
 from torch import Tensor
 
 from modules import prompt_parser, shared
-from modules.script_callbacks import (
-    AfterCFGCallbackParams,
-    CFGDenoiserParams,
-    cfg_after_cfg_callback,
-    cfg_denoiser_callback,
-)
+from modules.script_callbacks import CFGDenoiserParams, cfg_denoiser_callback
 from modules.sd_samplers_common import InterruptedException, store_latent
 from modules.shared import state
 
@@ -34,8 +29,6 @@ class CFGDenoiser(torch.nn.Module):
         self.total_steps: int | None = None
         self.step = 0
         self.p: Any = None
-        self.image_cfg_scale = None
-        self.mask_before_denoising = False
 
     @property
     def inner_model(self) -> Any:
@@ -68,13 +61,11 @@ class CFGDenoiser(torch.nn.Module):
         cond_scale = self._scale(self.p.hr_cfg if self.p.is_hr_pass else cond_scale, s_min_uncond, sigma)
         denoised, _, _ = sampling_function(self, params, cond_scale, composition)
         if self.mask is not None:
-            denoised = self._blend(denoised, sigma)
+            denoised = denoised * self.nmask + self.init_latent * self.mask
         self.sampler.last_latent = denoised
         store_latent(denoised)
-        after = AfterCFGCallbackParams(denoised, state.sampling_step, state.sampling_steps)
-        cfg_after_cfg_callback(after)
         self.step += 1
-        return after.x
+        return denoised
 
     def _scale(self, cond_scale: float, s_min_uncond: float, sigma: Tensor) -> float:
         """CFG at this call: two settings switch it off early in the pass, or at every other late step."""
@@ -86,13 +77,3 @@ class CFGDenoiser(torch.nn.Module):
             self.p.extra_generation_params["NGMS"] = s_min_uncond
             return 1.0
         return cond_scale
-
-    def _blend(self, denoised: Tensor, sigma: Tensor) -> Tensor:
-        blended = denoised * self.nmask + self.init_latent * self.mask
-        if self.p.scripts is None:
-            return blended
-        from modules.scripts import MaskBlendArgs
-
-        args = MaskBlendArgs(denoised, self.nmask, self.init_latent, self.mask, blended, self, sigma)
-        self.p.scripts.on_mask_blend(self.p, args)
-        return args.blended_latent

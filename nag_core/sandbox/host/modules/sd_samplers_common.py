@@ -36,9 +36,8 @@ def decode_first_stage(model: Any, x: Tensor) -> Tensor:
     return model.decode_first_stage(x)
 
 
-def images_tensor_to_samples(image: Tensor, approximation: Any = None, model: Any = None) -> Tensor:
+def images_tensor_to_samples(image: Tensor, model: Any) -> Tensor:
     """Pictures in [0, 1] to latents."""
-    model = shared.sd_model if model is None else model
     return model.get_first_stage_encoding(model.encode_first_stage(image * 2 - 1))
 
 
@@ -47,9 +46,9 @@ def to_pil(picture: Tensor) -> Image.Image:
     return Image.fromarray((255.0 * np.moveaxis(picture.float().cpu().numpy(), 0, 2)).astype(np.uint8))
 
 
-def sample_to_image(samples: Tensor, index: int = 0, approximation: Any = None) -> Image.Image:
-    """A preview of one latent of a batch."""
-    picture = shared.sd_model.decode_first_stage(samples[index : index + 1])[0]
+def sample_to_image(samples: Tensor) -> Image.Image:
+    """A preview of the first latent of a batch."""
+    picture = shared.sd_model.decode_first_stage(samples[:1])[0]
     return to_pil(((picture + 1) / 2).clamp(0, 1))
 
 

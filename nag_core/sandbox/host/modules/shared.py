@@ -10,17 +10,21 @@ from modules.styles import StyleDatabase
 
 __all__ = ["OptionInfo", "Options", "cmd_opts", "device", "options_section", "opts", "state"]
 
+
+class FakeInitialModel:
+    """What `sd_model` is before the first job."""
+
+
 device = devices.device
 state = State()
 prompt_styles = StyleDatabase()
 demo: Any = None
-parallel_processing_allowed = True
+sd_model: Any = FakeInitialModel()
 latent_upscale_default_mode = "Latent"
 latent_upscale_modes = {
     "Latent": {"mode": "bilinear", "antialias": False},
     "Latent (nearest)": {"mode": "nearest", "antialias": False},
 }
-sd_upscalers: list[Any] = []
 options_templates: dict[str, OptionInfo] = options_section(
     ("sandbox", "Sandbox"),
     {
@@ -34,18 +38,10 @@ options_templates: dict[str, OptionInfo] = options_section(
         "enable_pnginfo": OptionInfo(True),
         "samples_format": OptionInfo("png"),
         "send_seed": OptionInfo(True),
-        "send_size": OptionInfo(True),
         "infotext_skip_pasting": OptionInfo([]),
-        "infotext_styles": OptionInfo("Ignore"),
-        "img_max_size_mp": OptionInfo(200.0),
         "initial_noise_multiplier": OptionInfo(1.0),
         "s_min_uncond": OptionInfo(0.0),
         "skip_early_cond": OptionInfo(0.0),
-        "sdxl_crop_left": OptionInfo(0),
-        "sdxl_crop_top": OptionInfo(0),
-        "live_previews_enable": OptionInfo(True),
-        "forge_additional_modules": OptionInfo([]),
-        "forge_unet_storage_dtype": OptionInfo("Automatic"),
         "hires_fix_use_firstpass_conds": OptionInfo(False),
     },
 )
@@ -56,19 +52,5 @@ class _TotalProgress:
     def update(self) -> None:
         """The sandbox draws no console progress bar."""
 
-    def updateTotal(self, total: int) -> None:  # noqa: N802
-        """The sandbox draws no console progress bar."""
-
-    def clear(self) -> None:
-        """The sandbox draws no console progress bar."""
-
 
 total_tqdm = _TotalProgress()
-
-
-def __getattr__(name: str) -> Any:
-    if name == "sd_model":
-        from modules import sd_models
-
-        return sd_models.model_data.get_sd_model()
-    raise AttributeError(f"module 'modules.shared' has no attribute '{name}'")

@@ -12,12 +12,5 @@ cmd_opts = Namespace(
     scripts_dir=None,
     make="forge",
     no_prompt_history=False,
-    hide_ui_dir_config=False,
-    freeze_settings=False,
-    api_log=False,
-    always_cpu=True,
-    enable_insecure_extension_access=False,
-    gradio_auth=None,
-    subpath=None,
     weights={},
 )

@@ -23,7 +23,6 @@ class State:
     """Written by the job, read by progress routes; `interrupt` and `skip` may come from any thread."""
 
     def __init__(self) -> None:
-        self.server_start = time.time()
         self.time_start: float | None = None
         self.processing_has_refined_job_count = False
         self._reset("")
@@ -35,7 +34,6 @@ class State:
         self.job_timestamp = datetime.now().strftime("%Y%m%d%H%M%S")
         self.sampling_step = self.sampling_steps = 0
         self.current_latent: Any = None
-        self.current_image: Any = None
         self.textinfo: str | None = None
 
     def begin(self, job: str = "(unknown)") -> None:
@@ -60,10 +58,6 @@ class State:
     def skip(self) -> None:
         """Stop the current batch only."""
         self.skipped = True
-
-    def stop_generating(self) -> None:
-        """Finish the current batch, then stop."""
-        self.stopping_generation = True
 
     def progress(self) -> float:
         """Share of the job that is done, 0 to 1."""

@@ -71,6 +71,3 @@ class ToolButton(gr.Button):
     def get_block_name(self) -> str:
         """The browser knows it as a button."""
         return "button"
-
-
-FormRow, FormColumn, FormGroup, FormHTML = gr.Row, gr.Column, gr.Group, gr.HTML

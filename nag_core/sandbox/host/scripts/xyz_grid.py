@@ -78,12 +78,6 @@ class AxisOption:
         self.confirm, self.cost, self.choices, self.prepare = confirm, cost, choices, prepare
 
 
-class AxisOptionImg2Img(AxisOption):
-    """An axis of img2img only."""
-
-    is_img2img = True
-
-
 class AxisOptionTxt2Img(AxisOption):
     """An axis of txt2img only."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,43 +34,32 @@ class CheckpointInfo:
     """What the host knows of a checkpoint file."""
 
     def __init__(self, name: str) -> None:
-        self.name = self.title = self.short_title = self.name_for_extra = self.model_name = name
-        self.filename, self.hash, self.sha256, self.shorthash = f"{name}.safetensors", None, None, None
+        self.name = self.title = self.name_for_extra = name
+        self.filename, self.sha256 = f"{name}.safetensors", None
 
 
 class DiffusionEngine:
     """What the two engines share; a subclass says what the model declares itself as."""
 
-    is_sd1 = is_sd2 = is_sdxl = is_sd3 = is_flux = is_inpaint = is_webui_legacy_model_flag = False
-    is_sdxl_inpaint = False
-    use_distilled_cfg_scale = False
-    use_shift = False
+    is_sd1 = is_sd2 = is_sdxl = is_sd3 = False
 
     def __init__(self, network: torch.nn.Module, encoder: torch.nn.Module, name: str) -> None:
         self.text_processing_engine = TextEngine(encoder)
         clip = SimpleNamespace(cond_stage_model=encoder)
-        objects = ForgeObjects(UnetPatcher.from_model(network, torch.device("cpu")), clip, NearestVAE())
+        objects = ForgeObjects(UnetPatcher.from_model(network), clip, NearestVAE())
         self.forge_objects = objects
         self.forge_objects_original = objects.shallow_copy()
         self.forge_objects_after_applying_lora = objects.shallow_copy()
         self.sd_checkpoint_info = CheckpointInfo(name)
         self.sd_model_hash = None
         self.filename = self.sd_checkpoint_info.filename
-        self.model_config = SimpleNamespace(ztsnr=False)
         self.extra_generation_params: dict[str, Any] = {}
         self.comments: list[str] = []
-        self.cond_stage_model = encoder
         self.clip_skip = 1
 
     def set_clip_skip(self, clip_skip: int) -> None:
         """Stored; the tiny text encoder has no layers worth skipping."""
         self.clip_skip = clip_skip
-
-    def get_prompt_lengths_on_ui(self, prompt: str) -> tuple[int, int]:
-        """Tokens in the prompt, and what its chunks could hold."""
-        engine = self.text_processing_engine
-        count = sum(map(len, engine.tokens(prompt)))
-        return count, max(1, math.ceil(count / engine.chunk_length)) * engine.chunk_length
 
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Picture in [-1, 1] to latent."""

@@ -11,7 +11,6 @@ from torch import Tensor
 class PredictionFlow:
     """Rectified flow: x_t = (1 - t) x_0 + t noise with sigma = t, and the network predicts noise - x_0."""
 
-    sigma_min, sigma_max, sigma_data = 0.0, 1.0, 1.0
     sigmas = torch.linspace(1e-3, 1.0, 1000)
 
     def calculate_input(self, sigma: Tensor, x: Tensor) -> Tensor:
@@ -36,10 +35,6 @@ class PredictionFlow:
         """The reverse of `timestep`."""
         return timestep
 
-    def percent_to_sigma(self, percent: float) -> float:
-        """Sigma at a share of the schedule, 0 being the start."""
-        return float(min(max(1.0 - percent, 0.0), 1.0))
-
 
 class KModel(torch.nn.Module):
     """`diffusion_model` and `predictor`."""
@@ -49,7 +44,7 @@ class KModel(torch.nn.Module):
         self.diffusion_model = model
         self.predictor = PredictionFlow()
         self.config: Any = None
-        self.storage_dtype = self.computation_dtype = torch.float32
+        self.computation_dtype = torch.float32
 
     def apply_model(
         self,
@@ -74,7 +69,3 @@ class KModel(torch.nn.Module):
             **({} if y is None else {"y": y.to(self.computation_dtype)}),
         ).float()
         return self.predictor.calculate_denoised(t, velocity, x)
-
-    def memory_required(self, input_shape: list[int]) -> float:
-        """Bytes, roughly; nobody is short of them here."""
-        return float(input_shape[0] * input_shape[2] * input_shape[3] * 4096)

@@ -108,29 +108,14 @@ def sampling_function_inner(
 ) -> Any:
     """Classifier-free guidance with the hooks around it; the uncond is dropped at scale 1."""
     strength = sum(entry.get("strength", 1) for entry in cond)
-    keep = model_options.get("disable_cfg1_optimization", False)
-    used_uncond = None if math.isclose(cond_scale, 1.0) and not keep else uncond
+    used_uncond = None if math.isclose(cond_scale, 1.0) else uncond
     for fn in model_options.get("sampler_pre_cfg_function", []):
         model, cond, used_uncond, x, timestep, model_options = fn(
             model, cond, used_uncond, x, timestep, model_options
         )
     cond_pred, uncond_pred = calc_cond_uncond_batch(model, cond, used_uncond, x, timestep, model_options)
-    shared = {
-        "cond_denoised": cond_pred,
-        "uncond_denoised": uncond_pred,
-        "sigma": timestep,
-        "input": x,
-        "model": model,
-        "model_options": model_options,
-    }
-    if "sampler_cfg_function" in model_options:
-        directions = {"cond": x - cond_pred, "uncond": x - uncond_pred, "cond_scale": cond_scale}
-        result = x - model_options["sampler_cfg_function"]({**shared, **directions, "timestep": timestep})
-    else:
-        scale = cond_scale if math.isclose(strength, 1.0) else cond_scale * strength
-        result = uncond_pred + (cond_pred - uncond_pred) * scale
-    for fn in model_options.get("sampler_post_cfg_function", []):
-        result = fn({**shared, "denoised": result, "cond": cond, "uncond": uncond})
+    scale = cond_scale if math.isclose(strength, 1.0) else cond_scale * strength
+    result = uncond_pred + (cond_pred - uncond_pred) * scale
     return (result, cond_pred, uncond_pred) if return_full else result
 
 

@@ -73,10 +73,7 @@ class TextToImageRequest(ProcessingRequest):
     hr_second_pass_steps: int | None = 0
     hr_resize_x: int | None = 0
     hr_resize_y: int | None = 0
-    hr_checkpoint_name: str | None = None
-    hr_additional_modules: list[str] | None = None
     hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
     hr_prompt: str | None = ""
     hr_negative_prompt: str | None = ""
     hr_cfg: float | None = 1.0
@@ -89,13 +86,11 @@ class ImageToImageRequest(ProcessingRequest):
     denoising_strength: float | None = 0.75
     init_images: list[str] | None = None
     mask: str | None = None
-    resize_mode: int | None = 0
     mask_blur: int | None = None
     mask_blur_x: int | None = 4
     mask_blur_y: int | None = 4
     inpainting_fill: int | None = 0
     inpaint_full_res: bool | None = True
-    inpaint_full_res_padding: int | None = 0
     inpainting_mask_invert: int | None = 0
     initial_noise_multiplier: float | None = None
     include_init_images: bool = False

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from nag_core.evaluate import answer
-from nag_core.sandbox.evaluate.pairs import Pair
-from nag_core.sandbox.evaluate.plan import Row
+from nag_core.evaluate.pairs import Pair
+from nag_core.evaluate.toy.pairs import attribute
+from nag_core.evaluate.toy.plan import Row
 from nag_core.sandbox.model.decoder import decode
 from nag_core.sandbox.model.world import SIZE
 
@@ -58,21 +59,26 @@ class Sandbox:
         logging.getLogger("nag").setLevel(logging.WARNING)  # its report is read from the pictures
         return sandbox
 
-    def pictures(self, row: Row, pair: Pair, seed: int, count: int) -> tuple[Tensor, list[str]]:
-        """(count, 3, 32, 32) in [-1, 1] from consecutive seeds, and their infotexts."""
-        job: dict[str, Any] = {
-            "prompt": pair.prompt, "negative_prompt": pair.negative, "seed": seed, "batch_size": count,
-            "steps": row.steps, "cfg_scale": row.cfg, "sampler_name": "Euler",
-            "width": 8 * SIZE, "height": 8 * SIZE, "do_not_save_grid": True,
-            "override_settings": {"sd_model_checkpoint": self.checkpoints[row.model], "return_grid": False},
-            "alwayson_scripts": {"NAG": {"args": [row.nag()]}},
+    def draw(self, pair: Pair, nag: dict[str, Any], **job: Any) -> tuple[list[Image.Image], list[str]]:
+        """The pictures of a txt2img job and their infotexts."""
+        job |= {
+            "prompt": pair.prompt, "negative_prompt": pair.negative, "width": 8 * SIZE, "height": 8 * SIZE,
+            "do_not_save_grid": True, "alwayson_scripts": {"NAG": {"args": [nag]}},
         }  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()):  # the host's own lines, one a job
             response = self.client.post("/sdapi/v1/txt2img", json=job)
         response.raise_for_status()
-        answer = response.json()
-        pictures = torch.stack([_latent(encoded) for encoded in answer["images"]])
-        return pictures, json.loads(answer["info"])["infotexts"]
+        found = response.json()
+        pictures = [Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB") for text in found["images"]]
+        return pictures, json.loads(found["info"])["infotexts"]
+
+    def row(self, row: Row, pair: Pair, seed: int, count: int) -> tuple[list[Image.Image], list[str]]:
+        """`count` pictures of consecutive seeds as the row has them."""
+        checkpoint = {"sd_model_checkpoint": self.checkpoints[row.model]}
+        return self.draw(
+            pair, row.nag(), seed=seed, batch_size=count, steps=row.steps, cfg_scale=row.cfg,
+            sampler_name="Euler", override_settings=checkpoint,
+        )  # fmt: skip
 
     def see(self, row: Row, pairs: tuple[Pair, ...], n: int, seed: int) -> Seen:
         """Draw the row's n pictures, spread evenly over the pairs, and judge them.
@@ -84,18 +90,19 @@ class Sandbox:
         for pair, count in zip(pairs, shares(n, len(pairs)), strict=True):
             for first in range(0, count, BATCH):
                 size = min(BATCH, count - first)
-                pictures, texts = self.pictures(row, pair, start + first, size)
-                decoded = decode(pictures)
-                found = (decoded.attributes.has(pair.attribute), decoded.attributes.honours(pair.prompt))
+                pictures, texts = self.row(row, pair, start + first, size)
+                decoded = decode(torch.stack([_latent(picture) for picture in pictures]))
+                found = (decoded.attributes.has(attribute(pair)), decoded.attributes.honours(pair.prompt))
                 for column, values in zip(columns, (*found, decoded.valid, decoded.error), strict=True):
                     column.extend(values.tolist())
-                applied += sum(answer.applied(_report(text)) for text in texts)
+                applied += sum(map(_applied, texts))
             start += count
         return Seen(*columns, applied / n if row.nag()["enabled"] else None)
 
 
-def _report(infotext: str) -> str:
-    return answer.parameters(infotext).get(answer.REPORT, "not applied")
+def _applied(infotext: str) -> bool:
+    """A picture without a report was drawn without NAG."""
+    return answer.applied({answer.REPORT: "not applied", **answer.parameters(infotext)})
 
 
 def shares(n: int, parts: int) -> list[int]:
@@ -103,8 +110,7 @@ def shares(n: int, parts: int) -> list[int]:
     return [n // parts + (i < n % parts) for i in range(parts)]
 
 
-def _latent(encoded: str) -> Tensor:
-    """The model's own pixels (3, 32, 32) of a picture that shows each as 8 x 8."""
-    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
-        values = np.asarray(picture.convert("RGB"), dtype=np.float32)[4::8, 4::8]
+def _latent(picture: Image.Image) -> Tensor:
+    """The model's own pixels (3, 32, 32) in [-1, 1] of a picture that shows each as 8 x 8."""
+    values = np.asarray(picture, dtype=np.float32)[4::8, 4::8]
     return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1)

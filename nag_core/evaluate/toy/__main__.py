@@ -1,40 +1,44 @@
-"""`python -m nag_core.sandbox.evaluate`: NAG beside no guidance, CFG, NASA and two ablations, counted."""
+"""`python -m nag_core.evaluate.toy`: NAG beside no guidance, CFG, NASA and two ablations, counted."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from nag_core.sandbox.evaluate import pairs as pairs_module
-from nag_core.sandbox.evaluate.pairs import Pair
-from nag_core.sandbox.evaluate.plan import rows
+import torch
+
+import nag_core
+from nag_core.evaluate import files
+from nag_core.evaluate import pairs as pairs_of_a_file
+from nag_core.evaluate.errors import BAD_USE, INTERRUPTED, EvaluationError
+from nag_core.evaluate.options import OneLineParser, whole
+from nag_core.evaluate.pairs import Pair
+from nag_core.evaluate.toy import draw, pictures, report
+from nag_core.evaluate.toy.pairs import BUILT_IN, attribute
+from nag_core.evaluate.toy.plan import rows
+from nag_core.evaluate.toy.store import Store
+from nag_core.evaluate.toy.summary import summary
 from nag_core.sandbox.model.load import made_by, sha256, weights_file
 from nag_core.sandbox.model.miniature import KINDS
-
-MOST_STEPS = 150
 
 
 def main(argv: list[str] | None = None) -> int:
     """Draw, count, write; the exit code says what went wrong, in one line on stderr."""
     options = _parser().parse_args(argv)
     try:
-        pairs = pairs_module.read(options.pairs) if options.pairs else pairs_module.BUILT_IN
+        pairs = pairs_of_a_file.read(options.pairs, "", attribute) if options.pairs else BUILT_IN
         if options.n < len(pairs):
             raise ValueError(f"--n {options.n} is less than one picture for each of {len(pairs)} pairs")
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         result = evaluate(options, pairs)
-    except (ValueError, OSError) as error:
+    except (EvaluationError, ValueError, OSError) as error:
         print(f"nag evaluate: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "code", BAD_USE)
     except KeyboardInterrupt:
         print("\nnag evaluate: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    from nag_core.sandbox.evaluate.report import markdown
-
-    text = markdown(result)
+        return INTERRUPTED
+    text = report.markdown(result)
     print(text)
     if options.markdown:
         options.markdown.write_text(text + "\n", encoding="utf-8")
@@ -45,14 +49,10 @@ def evaluate(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, 
     """The results, also written to `options.json`; rows that an unfinished run drew are not drawn again."""
     from tqdm import tqdm
 
-    from nag_core.sandbox.evaluate.draw import Sandbox
-    from nag_core.sandbox.evaluate.statistics import summary
-    from nag_core.sandbox.evaluate.store import Store
-
     about = _about(options, pairs)
     depends_on = {name: about[name] for name in ("version", "torch", "pairs", "n", "seed")}
     store = Store(options.json, about["weights"], depends_on)
-    sandbox = Sandbox.start(options.weights)
+    sandbox = draw.Sandbox.start(options.weights)
     plan = rows(options.models, options.steps, options.sweeps)
     seen = []
     for row in tqdm(plan, "rows", mininterval=1):
@@ -67,28 +67,20 @@ def evaluate(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, 
             summaries.append(found)
     result = about | {"rows": summaries}
     if options.pictures:
-        from nag_core.sandbox.evaluate.pictures import draw_pictures
-
-        draw_pictures(result, sandbox, pairs, options.pictures)
-    part = options.json.with_name(options.json.name + ".writing")
-    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    part.replace(options.json)
+        pictures.draw_pictures(result, sandbox, pairs, options.pictures)
+    files.write_json(options.json, result)
     store.remove()
     return result
 
 
 def _about(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, Any]:
     """What the numbers depend on."""
-    import torch
-
-    from nag_core import __version__
-
     paths = {kind: options.weights.get(kind, weights_file(kind)) for kind in options.models}
     missing = [str(path) for path in paths.values() if not path.is_file()]
     if missing:
         raise ValueError(f"the weights {', '.join(missing)} are not there; check them out again")
     return {
-        "version": __version__,
+        "version": nag_core.__version__,
         "torch": torch.__version__,
         "weights": {kind: sha256(path) for kind, path in paths.items()},
         "made_by": {kind: made_by(path) for kind, path in paths.items()},
@@ -99,13 +91,13 @@ def _about(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, An
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m nag_core.sandbox.evaluate", description=__doc__)
+    parser = OneLineParser(prog="python -m nag_core.evaluate.toy", description=__doc__)
     parser.add_argument("--pairs", type=Path, help="file of lines `prompt | negative` (default: eight pairs)")
     parser.add_argument(
-        "--n", type=_positive, default=256, help="pictures a row, over all pairs (default 256)"
+        "--n", type=whole(1, 10**6), default=256, help="pictures a row, over all pairs (default 256)"
     )
     parser.add_argument("--steps", type=_steps, default=[1, 2, 4, 25], help="default 1,2,4,25")
-    parser.add_argument("--seed", type=_seed, default=0, help="of the noise (default 0)")
+    parser.add_argument("--seed", type=whole(0, 4000), default=0, help="of the noise (default 0)")
     parser.add_argument(
         "--json", type=Path, default=Path("outputs/evaluation.json"),
         help="results (default outputs/evaluation.json); an unfinished run goes on from the file beside it",
@@ -120,23 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdigit() or int(text) > 4000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4000")
-    return int(text)
-
-
 def _steps(text: str) -> list[int]:
-    counts = [_positive(part.strip()) for part in text.split(",")]
-    if max(counts) > MOST_STEPS:
-        raise argparse.ArgumentTypeError(f"at most {MOST_STEPS} steps")
-    return list(dict.fromkeys(counts))
+    return list(dict.fromkeys(whole(1, 150)(part.strip()) for part in text.split(",")))
 
 
 def _models(text: str) -> list[str]:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- evaluation -->\n", "<!-- /evaluation -->"
+from nag_core.evaluate import tables
+
 NAMES = {
     "none": "no guidance",
     "cfg": "CFG",
@@ -47,12 +48,19 @@ def _sorted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| | unwanted | change | prompt honoured | valid picture | RMSE |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        unwanted, honoured, valid = (_share(row, name) for name in ("unwanted", "honoured", "valid"))
-        cells = (_label(row), unwanted, _change(row), honoured, valid, f"{row['rmse']:.3f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = [
+        (
+            _label(row),
+            _share(row, "unwanted"),
+            _change(row),
+            _share(row, "honoured"),
+            _share(row, "valid"),
+            f"{row['rmse']:.3f}",
+        )
+        for row in rows
+    ]
+    head = ("", "unwanted", "change", "prompt honoured", "valid picture", "RMSE")
+    return tables.markdown(head, lines)
 
 
 def _label(row: dict[str, Any]) -> str:
@@ -102,17 +110,14 @@ def short(results: list[dict[str, Any]], steps: int) -> str:
     """One table of several trainings' main rows at so many steps: unwanted, prompt honoured, valid."""
     columns = [(result, model) for result in results for model in result["weights"]]
     heads = [f"{model}{_seed(result['made_by'][model])}" for result, model in columns]
-    lines = [
-        "| unwanted / honoured / valid | " + " | ".join(heads) + " |",
-        "|" + "---|" * (len(columns) + 1),
-    ]
+    lines = []
     for method in NAMES:
         rows = [_row(result, model, method, steps) for result, model in columns]
         cells = [
             " / ".join(f"{100 * row[name]:.0f}" for name in ("unwanted", "honoured", "valid")) for row in rows
         ]
-        lines.append(f"| {_label(rows[0])} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append((_label(rows[0]), *cells))
+    return tables.markdown(("unwanted / honoured / valid", *heads), lines)
 
 
 def _row(result: dict[str, Any], model: str, method: str, steps: int) -> dict[str, Any]:
@@ -131,16 +136,12 @@ def _seed(made_by: str) -> str:
 
 def written(readme: str, results: list[dict[str, Any]]) -> str:
     """The README with the short tables of one and four steps between its marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise ValueError("the README has no evaluation marks")
     n = results[0]["n"]
-    tables = [
+    parts = [
         f"{steps} step{'s' * (steps > 1)}, in % of {n} pictures:\n\n{short(results, steps)}\n"
         for steps in (1, 4)
     ]
-    return f"{before}{BEGIN}" + "\n".join(tables) + f"{END}{after}"
+    return tables.written(readme, "evaluation", "\n".join(parts))
 
 
 if __name__ == "__main__":

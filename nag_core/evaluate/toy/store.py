@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nag_core.sandbox.evaluate.draw import Seen
-from nag_core.sandbox.evaluate.plan import Row
+from nag_core.evaluate import files
+from nag_core.evaluate.toy.draw import Seen
+from nag_core.evaluate.toy.plan import Row
 
 
 class Store:
@@ -30,7 +30,7 @@ class Store:
             try:
                 name, seen = json.loads(line)
             except ValueError:
-                continue  # the line that a killed run was writing
+                continue  # the line that a killed run of 0.1 was writing
             self.rows[name] = seen
 
     def get(self, row: Row) -> dict[str, Any] | None:
@@ -38,14 +38,9 @@ class Store:
         return self.rows.get(self._name(row))
 
     def add(self, row: Row, seen: Seen) -> dict[str, Any]:
-        """Keep a finished row, on disk before it returns."""
-        name, kept = self._name(row), asdict(seen)
-        broken = self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" * broken + json.dumps([name, kept]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.rows[name] = kept
+        """Keep a finished row, on disk before it returns. Raises EvaluationError where it cannot be."""
+        kept = self.rows[self._name(row)] = asdict(seen)
+        files.write(self.path, "".join(f"{json.dumps(line)}\n" for line in self.rows.items()).encode())
         return kept
 
     def remove(self) -> None:

@@ -3,63 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
-from nag_core.sandbox.evaluate.draw import SEEDS_APART
-from nag_core.sandbox.evaluate.pairs import Pair
-from nag_core.sandbox.evaluate.plan import Row, rows
-from nag_core.sandbox.evaluate.report import NAMES
+from nag_core.evaluate import sheet
+from nag_core.evaluate.pairs import Pair
+from nag_core.evaluate.toy.draw import SEEDS_APART, Sandbox
+from nag_core.evaluate.toy.plan import Row, rows
+from nag_core.evaluate.toy.report import NAMES
 
-if TYPE_CHECKING:
-    from nag_core.sandbox.evaluate.draw import Sandbox
-
-EACH, CELL, GAP, LEFT, TOP = 3, 48, 3, 190, 42
-MOST_PAIRS = 6
-STEPS = 1
+LOOK = sheet.Look(cell=48, gap=3, left=190, top=42, size=13, line=17, between=9)
+EACH, MOST_PAIRS, STEPS = 3, 6, 1
 
 
 def draw_pictures(result: dict[str, Any], sandbox: Sandbox, pairs: tuple[Pair, ...], folder: Path) -> None:
     """Writes `evaluation-sheet.png`, and `evaluation-curves.png` where φ was swept."""
     folder.mkdir(parents=True, exist_ok=True)
     models = list(result["weights"])
-    _sheet(models, sandbox, pairs[:MOST_PAIRS], result["seed"]).save(
-        folder / "evaluation-sheet.png", optimize=True
-    )
+    page = _sheet(models, sandbox, pairs[:MOST_PAIRS], result["seed"])
+    page.save(folder / "evaluation-sheet.png", optimize=True)
     if any(row["sweep"] == "phi" for row in result["rows"]):
         _curves(result, models, folder / "evaluation-curves.png")
 
 
 def _sheet(models: list[str], sandbox: Sandbox, pairs: tuple[Pair, ...], seed: int) -> Image.Image:
     """The first seeds of every pair at one step, one line a model and method; none are picked out."""
+
+    def drawn(row: Row, pair: Pair) -> list[Image.Image]:
+        pictures, _ = sandbox.row(row, pair, seed * SEEDS_APART, EACH)
+        return [small(picture, LOOK) for picture in pictures]
+
     lines = [row for model in models for row in rows([model], [STEPS], sweeps=False)]
-    group = EACH * (CELL + GAP) + 3 * GAP
-    sheet = Image.new("RGB", (LEFT + group * len(pairs), TOP + len(lines) * (CELL + GAP)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for column, pair in enumerate(pairs):
-        draw.text((LEFT + column * group, 4), pair.prompt, "black", font)
-        draw.text((LEFT + column * group, 21), f"negative: {pair.negative}", "#a00000", font)
-    for line, row in enumerate(lines):
-        y = TOP + line * (CELL + GAP)
-        draw.text((4, y + CELL // 2 - 8), f"{row.model}: {_name(row)}", "black", font)
-        for column, pair in enumerate(pairs):
-            pictures, _ = sandbox.pictures(row, pair, seed * SEEDS_APART, EACH)
-            for index, picture in enumerate(pictures):
-                x = LEFT + column * group + index * (CELL + GAP)
-                sheet.paste(_image(picture).resize((CELL, CELL), Image.Resampling.NEAREST), (x, y))
-    return sheet
+    return sheet.sheet(
+        [caption(pair) for pair in pairs],
+        [(f"{row.model}: {_name(row)}", [drawn(row, pair) for pair in pairs]) for row in lines],
+        LOOK,
+    )
+
+
+def caption(pair: Pair) -> sheet.Caption:
+    """Prompt and negative, a line each."""
+    return [(pair.prompt, "black"), (f"negative: {pair.negative}", sheet.NEGATIVE)]
+
+
+def small(picture: Image.Image, look: sheet.Look) -> Image.Image:
+    """The picture for a cell, its pixels kept apart."""
+    return picture.resize((look.cell, look.cell), Image.Resampling.NEAREST)
 
 
 def _name(row: Row) -> str:
     return f"{NAMES[row.method]} {row.phi:g}" if row.method != "none" else NAMES[row.method]
-
-
-def _image(picture: Tensor) -> Image.Image:
-    values = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
 def _curves(result: dict[str, Any], models: list[str], path: Path) -> None:

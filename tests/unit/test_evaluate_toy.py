@@ -1,18 +1,25 @@
-"""The sandbox's evaluation: its statistics, its pairs, its table, and what a killed run leaves behind."""
+"""The toys' evaluation: its statistics, its pairs, its table, and what a killed run leaves behind."""
 
 import json
 import math
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 pytest.importorskip("scipy", reason="the evaluation belongs to the sandbox's environment (webui4)")
 
-from nag_core.sandbox.evaluate import __main__ as command
-from nag_core.sandbox.evaluate import pairs, plan, report, statistics
-from nag_core.sandbox.evaluate.draw import Seen, shares
-from nag_core.sandbox.evaluate.store import Store
+import nag_core
+from nag_core.evaluate import sheet, statistics
+from nag_core.evaluate.errors import EvaluationError
+from nag_core.evaluate.pairs import Pair, read
+from nag_core.evaluate.toy import __main__ as command
+from nag_core.evaluate.toy import pairs, plan, report, summary
+from nag_core.evaluate.toy.draw import Seen, shares
+from nag_core.evaluate.toy.store import Store
 
 
 def test_intervals_are_wilsons():
@@ -44,24 +51,23 @@ def test_differences_are_paired_and_tested_exactly():
         ("a circle | red\n\na square | nonsense", "line 3: the negative 'nonsense' must name one attribute"),
         ("a circle | red, blue", "must name one attribute"),
         ("a | b | c", "expected `prompt | negative`"),
-        ("# nothing\n", "holds no pair"),
+        ("# nothing\n", "has no pair"),
     ],
 )
 def test_a_bad_pairs_file_is_refused_with_the_line(tmp_path, text, message):
     path = tmp_path / "pairs.txt"
     path.write_text(text)
-    with pytest.raises(ValueError, match="pairs.txt") as caught:
-        pairs.read(path)
+    with pytest.raises(EvaluationError, match="pairs.txt") as caught:
+        read(path, "", pairs.attribute)
     assert message in str(caught.value)
 
 
 def test_pairs_are_read_with_comments_and_grounds(tmp_path):
     path = tmp_path / "pairs.txt"
     path.write_text("# unwanted\na red circle on gray | framed\n\n a square |on tan \n")
-    assert pairs.read(path) == (
-        ("a red circle on gray", "framed", "framed"),
-        ("a square", "on tan", "tan"),
-    )
+    found = read(path, "", pairs.attribute)
+    assert found == (Pair("a red circle on gray", "framed"), Pair("a square", "on tan"))
+    assert [pairs.attribute(pair) for pair in found] == ["framed", "tan"]
 
 
 def test_a_missing_pairs_file_ends_the_command_with_one_line(tmp_path, capsys):
@@ -120,6 +126,21 @@ def test_a_killed_run_goes_on_with_the_rows_it_finished(tmp_path):
     assert Store(tmp_path / "out.json", {"unet": "another"}, {"n": 2}).get(ROW) is None
 
 
+def test_more_columns_than_fit_go_on_below_and_every_band_has_its_labels():
+    def square(red):
+        return Image.new("RGB", (8, 8), (red, 0, 0))
+
+    look = sheet.Look(cell=8, gap=2, left=30, top=20, size=12, line=15, between=5)
+    rows = [("one", [[square(10 * n), square(10 * n + 1)] for n in range(3)])]
+    page = sheet.sheet([[("a", "black")]] * 3, rows, look, columns=2)
+    assert page.size == (30 + 2 * 25, 2 * 30)
+    for n, at in enumerate([(30, 20), (55, 20), (30, 50)]):
+        assert page.getpixel(at) == (10 * n, 0, 0)
+        assert page.getpixel((at[0] + 10, at[1])) == (10 * n + 1, 0, 0)
+    upper, lower = (page.crop((0, y, 30, y + 30)).tobytes() for y in (0, 30))
+    assert upper == lower != Image.new("RGB", (30, 30), "white").tobytes()
+
+
 class FakeSandbox:
     """Draws nothing; `calls` of it are counted, and it can be killed."""
 
@@ -141,7 +162,7 @@ class FakeSandbox:
 
 
 def test_interrupting_the_command_and_giving_it_again_yields_the_unbroken_result(tmp_path, monkeypatch):
-    monkeypatch.setattr("nag_core.sandbox.evaluate.draw.Sandbox", FakeSandbox)
+    monkeypatch.setattr("nag_core.evaluate.toy.draw.Sandbox", FakeSandbox)
     monkeypatch.setattr(FakeSandbox, "calls", 0)
     arguments = ["--n", "16", "--steps", "1", "--models", "unet"]
     assert command.main([*arguments, "--json", str(tmp_path / "whole.json")]) == 0
@@ -159,10 +180,26 @@ def test_interrupting_the_command_and_giving_it_again_yields_the_unbroken_result
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_run_that_0_1_left_half_done_goes_on(tmp_path, monkeypatch):
+    """Three of its seven rows are there, and the half of a line that it was writing."""
+    monkeypatch.setattr("nag_core.evaluate.toy.draw.Sandbox", FakeSandbox)
+    monkeypatch.setattr(FakeSandbox, "calls", 0)
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+    monkeypatch.setattr(nag_core, "__version__", "0.1.0")
+    monkeypatch.setattr(command, "sha256", lambda path: "e49d7b1e")
+    shutil.copy(Path(__file__).parents[1] / "payloads/half-done/toy.json.part", tmp_path)
+    arguments = ["--n", "8", "--steps", "1", "--models", "unet", "--json"]
+    assert command.main([*arguments, str(tmp_path / "toy.json")]) == 0
+    assert FakeSandbox.calls == 4
+    assert command.main([*arguments, str(tmp_path / "whole.json")]) == 0
+    assert FakeSandbox.calls == 4 + 7
+    assert (tmp_path / "toy.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
 def test_the_results_hold_what_the_table_needs_and_the_table_says_where_others_do_better(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("nag_core.sandbox.evaluate.draw.Sandbox", FakeSandbox)
+    monkeypatch.setattr("nag_core.evaluate.toy.draw.Sandbox", FakeSandbox)
     path = tmp_path / "out.json"
     assert command.main(["--n", "16", "--steps", "1,4", "--models", "unet", "--json", str(path)]) == 0
     result = json.loads(path.read_text())
@@ -179,7 +216,7 @@ def test_the_results_hold_what_the_table_needs_and_the_table_says_where_others_d
 
 def _row(method, unwanted, valid, applied=1.0):
     row = plan.Row("unet", method, 1, 4.0).settings()
-    interval = {name: [0, 1] for name in statistics.MEASURES}
+    interval = {name: [0, 1] for name in summary.MEASURES}
     shown = {"unwanted": unwanted, "honoured": 0.5, "valid": valid, "rmse": 0.1, "n": 8, "applied": applied}
     return row | shown | {"interval": interval}
 

@@ -1,0 +1,22 @@
+"""Markdown tables, and a README's part between two marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    rows = ["| " + " | ".join(map(str, cells)) + " |" for cells in (head, *lines)]
+    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
+
+
+def written(readme: str, mark: str, text: str) -> str:
+    """The README with `text` between `<!-- mark -->` and `<!-- /mark -->`. Raises ValueError without them."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, _, rest = readme.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"the README has no {mark} marks")
+    return f"{before}{begin}{text}{end}{after}"

@@ -1,0 +1,24 @@
+"""A row of the results: shares of its pictures, and differences from the row without guidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nag_core.evaluate.statistics import difference, share
+
+MEASURES = ("unwanted", "honoured", "valid")
+
+
+def summary(row: dict[str, Any], seen: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
+    """Settings, shares, their intervals, and differences from `base`: what was seen without guidance of the
+    same model and steps.
+    """
+    found = row | {"n": len(seen["valid"])}
+    intervals = {name: share(seen[name]) for name in MEASURES}
+    found |= {name: value["share"] for name, value in intervals.items()}
+    found["rmse"] = sum(seen["error"]) / len(seen["error"])
+    found["applied"] = seen["applied"]
+    found["interval"] = {name: [value["low"], value["high"]] for name, value in intervals.items()}
+    if base is not None and base is not seen:
+        found["against_none"] = {name: difference(seen[name], base[name]) for name in MEASURES}
+    return found
