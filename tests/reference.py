@@ -30,6 +30,14 @@ def nag(pos, neg, phi, tau, alpha):
     return out, clipped
 
 
+def weighted_nag(pos, negs, weights, phi, tau, alpha):
+    """Several negatives: z~ = z+ + phi sum_i w_i (z+ - z_i) / sum_i w_i as it is written, then eq. 8-10."""
+    apart = sum(w * (pos.double() - neg.double()) for w, neg in zip(weights, negs, strict=True))
+    extrapolated = pos.double() + phi * apart / sum(weights)
+    # With phi 1, z+ - z- = z~ - z+ for z- = 2 z+ - z~: the rest of the rule is the one above.
+    return nag(pos, 2 * pos.double() - extrapolated, 1.0, tau, alpha)[0]
+
+
 def naive_nag(pos, neg, phi, tau, alpha):
     """The published formula in the tensors' own dtype: the yardstick whose error ours may at most double."""
     guided = pos + phi * (pos - neg)

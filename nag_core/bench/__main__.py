@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from nag_core.bench import library_models, measure, models, report, rows
+from nag_core.bench import counts, library_models, measure, models, report, rows
 from nag_core.bench.check import command
 from nag_core.bench.models import CPU, GPU, QUICK, Place
 from nag_core.bench.rows import Effort
 
 CASES = {**models.CASES, **library_models.CASES}
 
-EFFORT = {GPU: Effort(20, 60, 25.0), CPU: Effort(5, 40, 9.0), QUICK: Effort(5, 30, 8.0)}
+EFFORT = {GPU: Effort(20, 60, 25.0), CPU: Effort(5, 40, 12.0), QUICK: Effort(5, 30, 8.0)}
 QUICK_MODELS = ("sd15", "flux-schnell")
 
 
@@ -31,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     place = _place(options)
     if options.memory:
         print(report.memory_table(extra_memory(options.models or list(CASES))))
+        return 0
+    if options.counts:
+        names = options.models or list(models.CASES)
+        print(report.counts_table({name: counts.counted(CASES[name]) for name in names}))
         return 0
     names = options.models or (list(QUICK_MODELS) if options.quick else list(CASES))
     if place.device.type == "cpu":
@@ -48,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not result["rows"]:
         return 1
     print(f"\n{report.heading(result)}\n\n{report.table(result)}")
+    if doubt := report.doubts(result):
+        print(f"\n{doubt}")
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if options.plot:
@@ -65,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plot", metavar="PATH", help="write a picture of them there (PNG)")
     parser.add_argument(
         "--memory", action="store_true", help="peak memory at true sizes instead; needs no GPU"
+    )
+    parser.add_argument(
+        "--counts", action="store_true", help="kernels started and bytes moved at true sizes instead; as well"
     )
     parser.add_argument(
         "--gpu-check", action="store_true", help="everything that only a GPU can show, in six minutes"
@@ -108,7 +117,7 @@ def extra_memory(names: list[str]) -> dict[str, dict[str, int]]:
 
 
 def _result(place: Place) -> dict[str, Any]:
-    cuda = place.device.type == "cuda"
+    cuda, effort = place.device.type == "cuda", EFFORT[place.size]
     sizes = {
         GPU: "true widths and token counts, transformers at reduced depth",
         CPU: "reduced sizes, for a CPU: ratios of the same code, not those of the real models",
@@ -120,7 +129,7 @@ def _result(place: Place) -> dict[str, Any]:
         "dtype": str(place.dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "sizes": sizes[place.size],
-        "rounds": f"{clock}, median of {EFFORT[place.size].least} or more interleaved rounds, 95 % range",
+        "rounds": f"{clock}, median of {effort.least} to {effort.most} interleaved rounds, 95 % range",
         "rows": [],
     }
 

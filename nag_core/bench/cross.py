@@ -17,10 +17,10 @@ from nag_core.bench.networks.parts import Attention, split_heads
 from nag_core.bench.published import published_nag
 from nag_core.hosts.patcher.reuse import KeyValueReuse
 from nag_core.hosts.patcher.unet import Step, patch_attn2
+from nag_core.method.fallback import fused_kernels
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
-from nag_core.method.rule import fused_kernels
 from nag_core.passes.plan import Plan, Progress
 from nag_core.passes.session import Session
 from nag_core.settings.presets import Strength
@@ -49,8 +49,7 @@ class Processor:
         q = attn.to_q(x)
         if attn.norm_q is not None:
             q = attn.norm_q(q)
-        # Official-style: one query, two texts, both projected anew in every step.
-        context = self.case.both if self.case.mode == "official" else context
+        # Official-style: one query, two texts, which the step embeds and every layer projects.
         k, v = project.to_k(context), project.to_v(context)
         extra = {"n_heads": attn.heads, "cond_or_uncond": [0]}
         if self.case.mode == "official":
@@ -96,9 +95,9 @@ class CrossCase:
             module.processor = Processor(self, key)
         self.negative = torch.randn_like(context)
         self.seen: Tensor | None = None
-        # The texts as attn2 gets them: PixArt, SANA and Wan project theirs before the first block.
-        prompt, negative = (self._embedded(text) for text in (context, self.negative))
-        self.embedded, self.both = negative[0], torch.cat([prompt, negative])
+        self.both = torch.cat([context, self.negative])
+        # As attn2 gets it: PixArt, SANA and Wan project their text before the first block.
+        self.embedded = self._embedded(self.negative)[0]
 
     def _embedded(self, text: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -145,12 +144,11 @@ class CrossCase:
 
     def steps(self) -> dict[str, Callable[[], Any]]:
         """The step of every variant."""
-        both = torch.cat([self.context, self.negative])
         steps = {
             "baseline": self._run("baseline", self.context),
             "baseline again": self._run("baseline", self.context),
-            "cfg": self._run("baseline", both, 2),
-            "official": self._run("official", self.context),
+            "cfg": self._run("baseline", self.both, 2),
+            "official": self._run("official", self.both),
             "ours": self._guided(),
             # The one that projects both texts for all the others.
             "first": self._guided(first=True),

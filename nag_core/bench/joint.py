@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from nag_core.bench.networks.parts import Attention, Rotation, rotated, split_heads
 from nag_core.bench.published import published_nag
+from nag_core.method.fallback import fused_kernels
 from nag_core.method.guidance import Method
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
 from nag_core.method.merge import FLASH_CPU, lse_kernel
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Group
-from nag_core.method.rule import Rule, fused_kernels
+from nag_core.method.rule import Rule
 from nag_core.settings.presets import Strength
 
 F = nn.functional

@@ -1,5 +1,5 @@
-"""Cross-attention models in the bench as the diffusers library runs them: its own processors, masks and
-padded texts, and NAG through the hooks of `nag_core.applied`.
+"""Models in the bench as the diffusers library runs them: its own processors, masks and padded texts, and NAG
+through the hooks of `nag_core.applied`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.bench.published import published_nag
-from nag_core.hosts.diffusers.families import family_of
+from nag_core.hosts.diffusers.families import CROSS, family_of
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import entry, static
 from nag_core.method.guidance import Method
@@ -43,7 +43,9 @@ class Source:
 
 
 class Official:
-    """A processor in the published style: both texts at full length, projected anew in every step."""
+    """A processor in the published style: both texts at full length, which the model embeds and the layer
+    projects in every step.
+    """
 
     def __init__(self, case: LibraryCase) -> None:
         self.case = case
@@ -52,7 +54,8 @@ class Official:
         self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: Any, **__: Any
     ) -> Tensor:
         q = attn.to_q(hidden_states)
-        k, v = attn.to_k(self.case.both), attn.to_v(self.case.both)
+        both = encoder_hidden_states.reshape(2, -1, encoder_hidden_states.shape[-1])
+        k, v = attn.to_k(both), attn.to_v(both)
         if getattr(attn, "norm_q", None) is not None:
             q, k = attn.norm_q(q), attn.norm_k(k)
         q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))
@@ -65,8 +68,8 @@ class Official:
 
 
 class LibraryCase:
-    """One model. `call(network, context, mask, rows)` runs a step; `masked`: it takes the texts' mask, else
-    pads are zeros.
+    """One model. `call(network, context, mask, rows)` runs a step. pads: "masked" by a mask of the texts,
+    "zeros", or "" where all tokens are real.
     """
 
     def __init__(
@@ -75,23 +78,23 @@ class LibraryCase:
         call: Callable[..., Any],
         context: Tensor,
         strength: Strength,
-        masked: bool,
+        pads: str,
     ) -> None:
         self.network, self.call = network, call
         self.strength = (strength.phi, strength.tau, strength.alpha)
         self.family = family_of(network)
-        texts = torch.cat([context, torch.randn_like(context)])
+        self.texts = torch.cat([context, torch.randn_like(context)])
         mask = torch.zeros(2, context.shape[1], device=context.device, dtype=context.dtype)
-        mask[:, :REAL] = 1
-        self.texts = texts if masked else texts * mask[:, :, None]
-        self.mask = mask if masked else None
-        with torch.inference_mode():
-            self.both = self.family.embed(network, self.texts)
-        self.bias = (1 - mask[:1, None, None]) * -10000.0 if masked else None
+        mask[:, : REAL if pads else None] = 1
+        if pads == "zeros":
+            self.texts = self.texts * mask[:, :, None]
+        self.pads, self.mask = pads, mask if pads == "masked" else None
+        self.bias = (1 - mask[:1, None, None]) * -10000.0 if pads == "masked" else None
 
-    def _plain(self, rows: int = 1) -> Callable[[], Any]:
-        mask = None if self.mask is None else self.mask[:rows]
-        return lambda: self.call(self.network, self.texts[:rows], mask, rows)
+    def _plain(self, rows: int = 1, texts: int | None = None) -> Callable[[], Any]:
+        texts = texts or rows
+        mask = None if self.mask is None else self.mask[:texts]
+        return lambda: self.call(self.network, self.texts[:texts], mask, rows)
 
     def _session(self) -> Session:
         plan = Plan(strength=Strength(*self.strength), method=Method.NAG, progress=lambda: Progress(0, 1))
@@ -99,7 +102,7 @@ class LibraryCase:
 
     def _entry(self) -> Entry:
         text, mask = self.texts[1], None if self.mask is None else self.mask[1]
-        if not text.is_meta:
+        if not text.is_meta or not self.pads:
             return entry(self.family, text, mask)
         # Nothing can be compared there, so what comes of it is said.
         return Entry(text[:REAL]) if mask is not None else Entry(text[: REAL + 1], len(text) - REAL)
@@ -128,7 +131,7 @@ class LibraryCase:
         return step
 
     def _official(self) -> Callable[[], Any]:
-        plain, processor = self._plain(), Official(self)
+        plain, processor = self._plain(texts=2), Official(self)
         layers = list(self.family.layers(self.network))
 
         def step() -> Any:
@@ -145,12 +148,13 @@ class LibraryCase:
 
     def steps(self) -> dict[str, Callable[[], Any]]:
         """The step of every variant."""
-        return {
+        steps = {
             "baseline": self._plain(),
             "baseline again": self._plain(),
             "cfg": self._plain(2),
-            "official": self._official(),
             "ours": self._ours(),
             # The one that projects the negative for all the others.
             "first": self._ours(first=True),
         }
+        # What is published for joint models replaces whole blocks; the networks of torch alone have it.
+        return steps | {"official": self._official()} if self.family.mechanism == CROSS else steps

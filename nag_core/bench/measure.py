@@ -4,6 +4,7 @@ memory.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -52,14 +53,19 @@ def clock(device: torch.device) -> Callable[[Step], float]:
 
 
 def interleaved(
-    steps: dict[str, Step], seconds: Callable[[Step], float], rounds: int, tick: Callable[[], None]
+    steps: dict[str, Step],
+    seconds: Callable[[Step], float],
+    rounds: int,
+    tick: Callable[[], None],
+    before: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
-    """Times of every step, one of each a round; the order turns, so that no variant always follows the same
-    one.
+    """Times of every step, one of each a round, behind those of the rounds `before`; the order turns, so that
+    no variant always follows the same one.
     """
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times = {name: [] for name in steps} if before is None else before
     names = list(steps)
-    for turn in range(rounds):
+    done = len(times[names[0]])
+    for turn in range(done, done + rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             times[name].append(seconds(steps[name]))
@@ -109,28 +115,63 @@ def peak_bytes(step: Step) -> int:
     return live.peak
 
 
+# They start nothing: memory without contents, and a view by another name.
+_IDLE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view")
+# They write what they are called on, and do not read it.
+_OVER = ("copy_", "fill_", "zero_")
+
+
 class _Operations(TorchDispatchMode):
-    """How many operations were made that are no views: on a GPU each is one kernel or more."""
+    """Operations on tensors that are neither views nor mere allocations, and the bytes that they read and
+    write: on a GPU each is one kernel or more, whose bytes come from memory or from the cache.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = self.bytes = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        name = func._schema.name.removeprefix("aten::")
+        if made and not func.is_view and name not in _IDLE:
+            self.count += 1
+            given = [*zip(func._schema.arguments, args, strict=False)]
+            given += [(one, kwargs[one.name]) for one in func._schema.arguments if one.name in (kwargs or {})]
+            read = [value for one, value in given if not _written_only(name, one)]
+            self.bytes += sum(map(_size, tree_leaves(read))) + sum(map(_size, made))
+        return out
+
+
+def _written_only(name: str, argument: torch.Argument) -> bool:
+    """Whether the operation of that name writes the argument without reading it."""
+    is_out = argument.kwarg_only and argument.alias_info is not None and argument.alias_info.is_write
+    return is_out or (name in _OVER and argument.name == "self")
+
+
+def _size(value: Any) -> int:
+    """Bytes of a tensor's different elements, 0 of what is none."""
+    if not isinstance(value, torch.Tensor):
+        return 0
+    sizes = (size for size, stride in zip(value.shape, value.stride(), strict=True) if stride or not size)
+    return math.prod(sizes) * value.element_size()
+
+
+def operations(step: Step) -> tuple[int, int]:
+    """How many operations a step makes that are no views and no allocations, and the bytes that they move."""
+    with _Operations() as found:
+        step()
+    return found.count, found.bytes
 
 
 def launches(step: Step, device: torch.device) -> int | None:
-    """Kernels that ran on a GPU, None where its profiler sees none; operations that are no views elsewhere.
+    """Kernels that ran on a GPU, None where its profiler sees none; elsewhere `operations`.
 
     By what ran on the device, and not by the calls: what those are called changes with CUDA's releases. The
     profiler stays attached and slows what comes behind it: count after everything is timed.
     """
     if device.type != "cuda":
-        with _Operations() as operations:
-            step()
-        return operations.count
+        return operations(step)[0]
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
@@ -160,11 +201,6 @@ def enqueued(step: Step) -> float:
     seconds = time.perf_counter() - start
     torch.cuda.synchronize()
     return seconds
-
-
-def rounds_for(budget: float, round_seconds: float, least: int, most: int) -> int:
-    """As many rounds as fit into `budget` seconds."""
-    return int(np.clip(budget / max(round_seconds, 1e-9), least, most))
 
 
 def warmed(steps: Iterable[Step], seconds: Callable[[Step], float], times: int) -> float:

@@ -20,21 +20,23 @@ from nag_core.bench.networks.joint import SD3, Flux
 from nag_core.bench.networks.unet import UNet
 from nag_core.settings.presets import TABLE_5, Strength
 
-GPU, CPU, QUICK, TOY = "gpu", "cpu", "quick", "toy"
+# FULL: as GPU with all the blocks, for what is counted and not timed.
+FULL, GPU, CPU, QUICK, TOY = "full", "gpu", "cpu", "quick", "toy"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how large: `size` is GPU, CPU, QUICK or TOY."""
+    """Where and how large: `size` is FULL, GPU, CPU, QUICK or TOY."""
 
     device: torch.device
     dtype: torch.dtype
     size: str
 
-    def of(self, gpu: Any, cpu: Any, quick: Any = None, toy: Any = None) -> Any:
-        """The value for this size; the next larger one's where it has none of its own."""
+    def of(self, gpu: Any, cpu: Any, quick: Any = None, toy: Any = None, full: Any = None) -> Any:
+        """The value for this size; the next larger one's where it has none of its own, FULL a GPU's."""
         quick = cpu if quick is None else quick
-        return {GPU: gpu, CPU: cpu, QUICK: quick, TOY: quick if toy is None else toy}[self.size]
+        full, toy = gpu if full is None else full, quick if toy is None else toy
+        return {FULL: full, GPU: gpu, CPU: cpu, QUICK: quick, TOY: toy}[self.size]
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, device=self.device, dtype=self.dtype)
@@ -50,9 +52,9 @@ class Place:
 
 
 def sd15(place: Place) -> CrossCase:
-    side, widths = place.of(64, 16, toy=8), (320, 640, 1280, 1280)
+    side, widths = place.of(64, 32, toy=8), ((320, 640, 1280, 1280), (96, 192, 384, 384))
     network = place.build(
-        UNet, widths=place.of(widths, widths, toy=(32, 32, 64, 64)), heads=(8, 8, 8, 8), depths=(1, 1, 1, 0),
+        UNet, widths=place.of(*widths, toy=(32, 32, 64, 64)), heads=(8, 8, 8, 8), depths=(1, 1, 1, 0),
         text=768, stages=place.of(2, 2, 1), middle=1,
     )  # fmt: skip
     latent, time = place.normal(2, 4, side, side), place.time(500.0)
@@ -64,10 +66,9 @@ def sd15(place: Place) -> CrossCase:
 
 
 def sdxl(place: Place) -> CrossCase:
-    side, widths, heads = place.of(128, 16, toy=8), (320, 640, 1280), (5, 10, 20)
+    side, widths = place.of(128, 48, 32, 8), place.of((320, 640, 1280), (96, 192, 384), toy=(32, 64, 64))
     network = place.build(
-        UNet, widths=place.of(widths, widths, toy=(32, 64, 64)), heads=place.of(heads, heads, toy=(2, 2, 2)),
-        text=2048, added=2816,
+        UNet, widths=widths, heads=place.of((5, 10, 20), (2, 3, 6), toy=(2, 2, 2)), text=2048, added=2816,
         depths=place.of((0, 2, 10), (0, 1, 2), (0, 1, 1)),
     )  # fmt: skip
     latent, time = place.normal(2, 4, side, side), place.time(500.0)
@@ -95,7 +96,10 @@ def sana(place: Place) -> CrossCase:
 
 def wan(place: Place) -> CrossCase:
     network = place.build(
-        Wan, depth=place.of(4, 2, 1), heads=place.of(40, 6, 4, 1), inner=place.of(13824, 2048, 1024, 256)
+        Wan,
+        depth=place.of(4, 2, 1, full=40),
+        heads=place.of(40, 6, 4, 1),
+        inner=place.of(13824, 2048, 1024, 256),
     )
     # 480 x 832, 81 frames: 21 x 60 x 104 latents.
     size = place.of((21, 60, 104), (3, 16, 16), (1, 16, 16), (1, 8, 8))
@@ -114,9 +118,9 @@ def _cross(
 
 
 def _flux(place: Place, tokens: int, **more: Any) -> JointCase:
-    doubles, singles = place.of((4, 8), (1, 2), (1, 1))
+    doubles, singles = place.of((4, 8), (1, 2), (1, 1), full=(19, 38))
     network = place.build(Flux, doubles=doubles, singles=singles, heads=place.of(24, 6, 4, 1), **more)
-    image = place.of(64, 28, 24, 8) ** 2
+    image = place.of(64, 24, toy=8) ** 2
     latent, pooled = place.normal(2, image, 64), None if "chroma" in more else place.normal(2, 768)
     time = place.time(0.5)
 
@@ -139,8 +143,8 @@ def chroma(place: Place) -> JointCase:
 
 
 def sd35_large(place: Place) -> JointCase:
-    network = place.build(SD3, depth=place.of(8, 3, 2), heads=place.of(38, 12, 8, 2))
-    side = place.of(128, 64, 48, 16)
+    network = place.build(SD3, depth=place.of(8, 3, 2, full=38), heads=place.of(38, 12, 8, 2))
+    side = place.of(128, 48, toy=16)
     latent, pooled, time = place.normal(2, 16, side, side), place.normal(2, 2048), place.time(500.0)
 
     def call(network: nn.Module, context: Tensor, rows: int) -> Tensor:

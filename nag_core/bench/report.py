@@ -9,7 +9,10 @@ import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nag_core.bench.counts import Counted
 
 from nag_core.evaluate import tables
 
@@ -41,17 +44,53 @@ def table(result: dict[str, Any]) -> str:
     ]
     head += ["target", "paper"] if on_gpu else []
     lines = []
-    for model in dict.fromkeys(row["model"] for row in result["rows"]):
-        rows = {row["variant"]: row for row in result["rows"] if row["model"] == model}
+    for model, rows in _models(result).items():
         noise, first = rows["baseline"], rows.get("first", rows["ours"])
         cells = [model, f"{_percent(noise['low'])} to {_percent(noise['high'])}"]
-        cells += [_cell(rows[name]) for name in ("cfg", "official", "ours")]
+        cells += [_cell(rows.get(name)) for name in ("cfg", "official", "ours")]
         cells += [_percent(first["overhead"] / FEW_STEPS), *(_cell(rows.get(name)) for name in parts)]
         cells.append(f"{(rows['ours']['peak_bytes'] - noise['peak_bytes']) / 2**20:+.1f} MiB")
         if on_gpu:
             target, paper = TARGETS[model.removesuffix("-library")]
             cells += [f"≤ {_percent(target)}", _percent(paper) if paper else ""]
         lines.append(cells)
+    return tables.markdown(head, lines)
+
+
+def _models(result: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The rows by model and variant."""
+    models: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        models.setdefault(row["model"], {})[row["variant"]] = row
+    return models
+
+
+def doubts(result: dict[str, Any]) -> str:
+    """Which models' noise is as large as what ours costs there, in one sentence; empty where none's is."""
+    noisy = []
+    for model, rows in _models(result).items():
+        noise = max(abs(rows["baseline"]["low"]), abs(rows["baseline"]["high"]))
+        if noise >= abs(rows["ours"]["overhead"]):
+            noisy.append(model)
+    if not noisy:
+        return ""
+    return (
+        f"Noise (A/A) is as large as what ours costs for {', '.join(noisy)}: there the row says only that it "
+        "is small, or that the machine was busy."
+    )
+
+
+def counts_table(counts: dict[str, dict[str, Counted]]) -> str:
+    """One row a model: kernels that a step starts, and what it moves beyond the unguided step."""
+    names = ("official", "ours, fused", "ours, not fused")
+    lines = []
+    for model, found in counts.items():
+        base = found["baseline"]
+        started = [found[name].launches for name in ("baseline", *names)]
+        moved = [f"{(found[name].bytes - base.bytes) / 1e9:+.1f} GB" for name in names]
+        lines.append([model, *started, f"{base.bytes / 1e9:.1f} GB", *moved])
+    titles = ("unguided", "official-style", "ours", "ours, not fused")
+    head = ("model", *(f"kernels, {title}" for title in titles), *(f"bytes, {title}" for title in titles))
     return tables.markdown(head, lines)
 
 
@@ -94,6 +133,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     models = list(dict.fromkeys(row["model"] for row in result["rows"]))
+    models = [model for model in models if "official" in _models(result)[model]]
     figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
     shown = (
         ("cfg", "CFG", "#bbbbbb"),
@@ -120,7 +160,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def written(readme: str, result: dict[str, Any]) -> str:
     """The README with the table of `result` between its marks."""
-    return tables.written(readme, "bench", f"{heading(result)}.\n\n{table(result)}\n")
+    doubt = doubts(result)
+    behind = f"\n{doubt}\n" if doubt else ""
+    return tables.written(readme, "bench", f"{heading(result)}.\n\n{table(result)}\n{behind}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from nag_core.bench import measure
-from nag_core.bench.measure import Step
+from nag_core.bench.measure import Overhead, Step
 
 
 class Case(Protocol):
@@ -18,14 +18,12 @@ class Case(Protocol):
         """The step of every variant."""
 
 
-class Effort:
-    """Rounds (least, most) and the seconds they may take."""
+class Effort(NamedTuple):
+    """How many rounds at least and at most, and the seconds after which none is begun."""
 
-    def __init__(self, least: int, most: int, seconds: float) -> None:
-        self.least, self.most, self.seconds = least, most, seconds
-
-    def rounds(self, round_seconds: float) -> int:
-        return measure.rounds_for(self.seconds, round_seconds, self.least, self.most)
+    least: int
+    most: int
+    seconds: float
 
 
 Ticked = Callable[[int], Callable[[], None]]
@@ -38,25 +36,46 @@ def silent(_total: int) -> Callable[[], None]:
 def rows(
     name: str, case: Case, device: torch.device, effort: Effort, ticked: Ticked = silent
 ) -> list[dict[str, Any]]:
-    """One row a variant. ticked: given the number of steps to come, what to call after each."""
+    """One row a variant. ticked: given the most steps to come, what to call after each."""
     with torch.inference_mode():
         steps = case.steps()
         seconds = measure.clock(device)
         round_seconds = measure.warmed(steps.values(), seconds, 3 if device.type == "cuda" else 1)
-        rounds = effort.rounds(round_seconds)
-        times = measure.interleaved(steps, seconds, rounds, ticked(rounds * len(steps)))
+        most = max(effort.least, min(effort.most, int(effort.seconds / max(round_seconds, 1e-9))))
+        times = _timed(steps, seconds, effort.least, most, ticked(most * len(steps)))
         # Of a pass that begins: what it keeps for its other steps counts.
         peaks = {variant: measure.peak_bytes(step) for variant, step in case.steps().items()}
     made = []
     for variant in steps:
         if variant == "baseline again":
             continue
-        # The baseline's own row is the noise floor: it against itself.
-        compared = "baseline again" if variant == "baseline" else variant
-        found = measure.overhead(times[compared], times["baseline"])
+        compared, found = _overhead(times, variant)
+        taken = sorted(times[compared])
         made.append({
             "model": name, "variant": variant,
             "overhead": found.overhead, "low": found.low, "high": found.high,
-            "rounds": rounds, "peak_bytes": peaks[variant], "seconds": sorted(times[compared])[rounds // 2],
+            "rounds": len(taken), "peak_bytes": peaks[variant], "seconds": taken[len(taken) // 2],
         })  # fmt: skip
     return made
+
+
+def _overhead(times: dict[str, list[float]], variant: str) -> tuple[str, Overhead]:
+    """Of a variant over the baseline; the baseline's own is the noise floor: it against itself."""
+    compared = "baseline again" if variant == "baseline" else variant
+    return compared, measure.overhead(times[compared], times["baseline"])
+
+
+def _timed(
+    steps: dict[str, Step], seconds: Callable[[Step], float], least: int, most: int, tick: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Rounds until it is known what ours costs, or the most there are to be."""
+    times = measure.interleaved(steps, seconds, least, tick)
+    while (left := most - len(times["baseline"])) > 0 and not _known(times):
+        times = measure.interleaved(steps, seconds, min(least, left), tick, times)
+    return times
+
+
+def _known(times: dict[str, list[float]]) -> bool:
+    """Whether the range of ours, and that of the noise, are narrower than what ours costs."""
+    ours, noise = (_overhead(times, variant)[1] for variant in ("ours", "baseline"))
+    return max(ours.high - ours.low, noise.high - noise.low) < abs(ours.overhead)

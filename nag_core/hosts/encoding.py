@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nag_core.hosts import asked
+from nag_core.method.alike import alike
+from nag_core.method.negative import cross_attention_context
 
 
 def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]:
@@ -55,6 +57,17 @@ def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[
             raise
         # Forge main stacks the parts of a schedule, which fails on Chroma where they are not equally long.
         return cached(_part_by_part(made))
+
+
+def unread_weights(p: Any, cache: list, hires: bool) -> str:
+    """What the model's text encoder does with weights in place of reading them; empty where it reads them.
+    Tried and not looked up: each of a host's encoders has its own way. cache: as for `encode`.
+    """
+    encoded = (schedule[0][1] for schedule in encode(p, ["a", "(a:1.0)", "(a:1.5)"], cache, hires))
+    plain, once, more = map(cross_attention_context, encoded)
+    if not alike(plain, once):
+        return "are read as words by this model's text encoder"
+    return "have no effect in this model's text encoder" if alike(plain, more) else ""
 
 
 def _part_by_part(made: Callable[[Sequence[str]], Any]) -> Callable:

@@ -62,7 +62,8 @@ def focus_on(
     device: torch.device,
     tiled: bool = False,
 ) -> Focus:
-    """The focus of a layer of so many image tokens over a latent of `size`, by a mask and a heat map.
+    """The focus of a layer of so many image tokens over a latent of `size`, by a mask and a heat map. What
+    stands behind these tokens is padding.
 
     Where nobody can tell which token is where, a mask leaves the layer unguided (and says so) and the heat
     map does without it. size: None of a video, whose frames' tokens nobody tells apart here. tiled: the layer
@@ -83,7 +84,7 @@ def focus_on(
             return NOWHERE
         if len(spot.index) == tokens and spot.weight is None:
             spot = None
-    return Focus(True, spot, _note(heat, size, side, spot))
+    return Focus(True, spot, _note(heat, size, side, spot, tokens))
 
 
 _NO_MASK = {
@@ -98,7 +99,13 @@ _NO_HEAT = {
 }
 
 
-def _note(heat: HeatMap | None, size: tuple[int, int], side: int, spot: Spot | None) -> Note | None:
+def _note(
+    heat: HeatMap | None, size: tuple[int, int], side: int, spot: Spot | None, tokens: int
+) -> Note | None:
     if heat is None:
         return None
-    return lambda group, before, after: heat.note(group.images, size, side, spot, before, after)
+
+    def note(group: Group, before: Tensor, after: Tensor) -> None:
+        heat.note(group.images, size, side, spot, before[:, :tokens], after[:, :tokens])
+
+    return note

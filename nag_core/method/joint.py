@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nag_core.method.focus import EVERYWHERE, NOWHERE, Focus
-from nag_core.method.guidance import CHUNK
+from nag_core.method.guidance import chunk
 from nag_core.method.heat import HeatMap
 from nag_core.method.layout import Layout
 from nag_core.method.lse import log_sum_exp, together
@@ -149,12 +149,6 @@ def text_attention(
     return out
 
 
-def _filled(layout: Layout, rows: Arrangement) -> bool:
-    """Whether every row is guided, by negatives that take the whole slot."""
-    parts = (layout.neg_part(group.entries[0].tokens) for group in rows.groups)
-    return rows.rest is None and all(part == layout.neg_part(layout.neg) for part in parts)
-
-
 @dataclass(frozen=True, slots=True)
 class _Guided:
     """One group's rows of a call; the result is written to `out` (B, N, H*D)."""
@@ -201,7 +195,7 @@ class _Guided:
             self.out[:, pos] = z_pos(pos).out
             for neg, to_neg in zip(negs, to_negs, strict=True):
                 self.out[:, neg] = _merged(to_image, neg, to_neg, neg).out
-            self.finish(z_pos, z_negs, size=max(1, CHUNK // (self.out.shape[0] * self.out.shape[2])))
+            self.finish(z_pos, z_negs, size=max(1, chunk(self.out.device) // self.out[:, 0].numel()))
             return
         spans = (pos.start, pos.stop, negs[0].start, negs[0].stop, own.start, own.stop)
         fused.merge_and_guide(

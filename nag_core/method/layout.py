@@ -48,33 +48,40 @@ class Layout:
         return slice(0, self.image + self.pos) if self.image_first else slice(self.neg, self.total)
 
     @property
-    def texts(self) -> tuple[slice, slice]:
-        """The two texts' slots in the order they have in the sequence."""
-        neg = self.neg_part(self.neg)
-        return (self.pos_part, neg) if self.image_first else (neg, self.pos_part)
+    def texts_start(self) -> int:
+        """The first token of the first text in the sequence, as of the host's one text."""
+        return self.image if self.image_first else 0
 
     def filled(self, rows: Arrangement) -> bool:
         """Whether every row is guided, by negatives that take the whole slot."""
-        parts = (self.neg_part(group.entries[0].tokens) for group in rows.groups)
-        return rows.rest is None and all(part == self.neg_part(self.neg) for part in parts)
+        ends = {self.neg_parts(group)[-1].stop for group in rows.groups}
+        return rows.rest is None and ends == {self.neg_part(self.neg).stop}
 
-    def neg_part(self, tokens: int) -> slice:
-        """What a negative of `tokens` tokens takes of its slot, from the front."""
-        first = self.image + self.pos if self.image_first else 0
-        return slice(first, first + -(-tokens // self.pad) * self.pad)
+    def neg_part(self, tokens: int, behind: int = 0) -> slice:
+        """What a negative of `tokens` tokens takes of its slot, from its front or from `behind` tokens on."""
+        first = (self.image + self.pos if self.image_first else 0) + behind
+        return slice(first, first + padded(tokens, self.pad))
 
     def neg_parts(self, group: Group) -> list[slice]:
-        """Where the group's negatives stand in their slot, one behind the other from its first token on."""
-        spans = group.entries[0].spans
-        if len(spans) == 1:
-            return [self.neg_part(group.entries[0].tokens)]
-        first = self.image + self.pos if self.image_first else 0
-        return [slice(first + at.start, first + at.stop) for at, _ in spans]
+        """Where the group's negatives stand in their slot, one behind the other from its first token on, each
+        with its padding.
+        """
+        parts, behind = [], 0
+        for at, _ in group.entries[0].spans:
+            parts.append(self.neg_part(at.stop - at.start, behind))
+            behind += parts[-1].stop - parts[-1].start
+        return parts
 
 
-def slot_width(rows: Arrangement) -> int:
-    """Tokens of the longest negative among the call's rows."""
-    return max(group.entries[0].tokens for group in rows.groups)
+def padded(tokens: int, pad: int) -> int:
+    """What `tokens` tokens take where they are padded to a multiple of `pad`."""
+    return -(-tokens // pad) * pad
+
+
+def slot_width(rows: Arrangement, pad: int = 1) -> int:
+    """Tokens of the longest negatives among the call's rows; of several each is padded by itself."""
+    spans = (group.entries[0].spans for group in rows.groups)
+    return max(sum(padded(at.stop - at.start, pad) for at, _ in several) for several in spans)
 
 
 def with_negative(

@@ -1,25 +1,17 @@
-"""Which implementation of the guidance rule runs where: the fused kernels on a GPU with Triton, else
-guidance.py.
-
-The latter is the twin of the former and what CPU, MPS, machines without Triton and torch.compile use.
-"""
+"""The guidance rule of a pass: its strengths, its counter, and whatever implementation is best."""
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
-from types import ModuleType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from nag_core.method import guidance
+from nag_core.method.fallback import Chain, chain, path
 from nag_core.method.guidance import Method
 from nag_core.method.merge import Part
-
-logger = logging.getLogger("nag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +35,20 @@ class Rule:
     def strength(self) -> tuple[float, float, float]:
         return self.phi, self.tau, self.alpha
 
-    def fused(self, like: Tensor) -> ModuleType | None:
-        """The fused kernels where they work for tensors like `like`."""
-        return fused_kernels(like) if self.may_fuse else None
+    @property
+    def path(self) -> str:
+        """What computes the rule after something better failed, for the report; empty where nothing has."""
+        return path(self.counter.device)
+
+    def fused(self, like: Tensor) -> Chain | None:
+        """What merges and guides in one call for tensors like `like`; None where that is done apart."""
+        return chain(like, self.may_fuse)
 
     def guide(self, pos: Tensor, neg: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`pos` guided away from `neg`, both (B, N, C) attention outputs; in `dtype`, else that of `pos`."""
+        best = self.fused(pos) if dtype in (None, pos.dtype) and not self._inert else None
+        if best is not None:
+            return best.guide(pos, neg, self.strength, self.method, self.counter)
         guided = guidance.guide(pos, neg, *self.strength, self.method, dtype)
         self.counter.add_(guided.clipped)
         return guided.out
@@ -69,62 +69,13 @@ class Rule:
             out.copy_(self.combined(pos, neg, out.dtype))
 
     def guide_in_place(self, pos: Tensor, neg: Tensor) -> None:
-        """The same, written over `pos`: with the fused kernel one launch, and no tensor more."""
-        fused = self.fused(pos)
-        if fused is None or not pos.is_contiguous():
+        """The same, written over `pos`: with a fused kernel one launch, and no tensor more."""
+        best = self.fused(pos)
+        if best is None or not pos.is_contiguous():
             pos.copy_(self.guide(pos, neg))
-        elif not self.method.inert(self.phi, self.alpha):
-            fused.guide(pos, neg, self.strength, self.method, self.counter, out=pos)
+        elif not self._inert:
+            best.guide(pos, neg, self.strength, self.method, self.counter, out=pos)
 
-
-def fused_kernels(like: Tensor) -> ModuleType | None:
-    """The Triton kernels, if they work for tensors like `like`; else None."""
-    if like.device.type != "cuda" or _compiling():
-        return None
-    return _probed(like.device, like.dtype)
-
-
-def _compiling() -> bool:
-    """Inside torch.compile, which fuses the twin itself and cannot trace a probe."""
-    compiler = getattr(torch, "compiler", None)
-    return bool(getattr(compiler, "is_compiling", lambda: False)())
-
-
-@functools.cache
-def _probed(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """Tried once per device and dtype, on numbers of its own: Triton may be missing, too old or without
-    compiler.
-    """
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return None
-    try:
-        from nag_core.method import triton_kernels
-
-        if _agrees(triton_kernels, device, dtype):
-            return triton_kernels
-        logger.debug("NAG: the Triton kernels gave other numbers than PyTorch; not used")
-    except torch.cuda.OutOfMemoryError:
-        raise  # says nothing about the kernels
-    except Exception as error:  # Triton's own compilers raise what they like
-        logger.debug("NAG: no Triton kernels here", exc_info=error)
-    return None
-
-
-def _agrees(fused: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether both kernels give the twin's numbers, at the widest row there is (Flux: 24 heads of 128)."""
-    generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(1, 24, 3, 128, generator=generator).to(device, dtype) for _ in range(2)]
-    pos, neg = (part.transpose(1, 2).flatten(2) for part in parts)
-    wanted = guidance.guide(pos, neg, 4.0, 2.5, 0.5)
-    counter = torch.zeros((), dtype=torch.int64, device=device)
-    guided = fused.guide(pos, neg, (4.0, 2.5, 0.5), Method.NAG, counter)
-    # The same from parts: of nothing but the prompt's, and of nothing but the negative's keys.
-    lse = torch.zeros(parts[0].shape[:3], device=device)
-    absent, (z_pos, z_neg) = Part(torch.zeros_like(parts[0]), lse - 1e4), (Part(part, lse) for part in parts)
-    merged = torch.empty_like(pos)
-    spans = (0, 0, 0, 0, 0, pos.shape[1])
-    fused.merge_and_guide(absent, z_pos, z_neg, merged, spans, (4.0, 2.5, 0.5), Method.NAG, counter)
-    norm = wanted.out.double().norm()
-    errors = [(found.double() - wanted.out.double()).norm() / norm for found in (guided, merged)]
-    # Each by itself: the maximum of a number and a NaN may be the number.
-    return all(bool(error < 2e-2) for error in errors) and int(counter) == 2 * int(wanted.clipped)
+    @property
+    def _inert(self) -> bool:
+        return self.method.inert(self.phi, self.alpha)

@@ -21,25 +21,26 @@ from nag_core.method.merge import Part
 HEADROOM = tl.constexpr(SCALE)
 ROOM = tl.constexpr(1 / SCALE)
 TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
-# Which of eq. 7, eq. 8-9 and eq. 10 a method has; one without eq. 7 is eq. 5.
-EQUATIONS = {
-    Method.NAG: {"extrapolated": True, "normalised": True, "refined": True},
-    Method.NASA: {"extrapolated": False, "normalised": False, "refined": False},
-    Method.NO_NORMALISATION: {"extrapolated": True, "normalised": False, "refined": True},
-    Method.NO_REFINEMENT: {"extrapolated": True, "normalised": True, "refined": False},
-}
+
+
+@triton.jit
+def _l1(z, tile: tl.constexpr):
+    """Over a row, or over a tile of heads and their channels."""
+    sums = tl.sum(tl.abs(z), axis=0)
+    return tl.sum(sums, axis=0) if tile else sums
 
 
 @triton.jit
 def _combine(
-    zp, zn, phi, tau, alpha, extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr
-):
-    """The rule on one token, (block,) each; the result, and 1 if tau shrank it."""
+    zp, zn, phi, tau, alpha, extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr,
+    tile: tl.constexpr,
+):  # fmt: skip
+    """The rule on one token, all of its channels; the result, and 1 if tau shrank it."""
     clipped = tau < 0  # never, but in the type of a comparison
     out = zp + phi * (zp - zn) if extrapolated else zp - phi * zn
     if normalised:
-        limit = tau * tl.sum(tl.abs(zp), axis=0)
-        norm = tl.sum(tl.abs(out), axis=0)
+        limit = tau * _l1(zp, tile)
+        norm = _l1(out, tile)
         cap = limit / tl.where(norm < TINY, TINY, norm)
         out = out * tl.where(cap > 1.0, 1.0, cap)
         clipped = norm > limit
@@ -68,17 +69,19 @@ def _guide_kernel(
     inside = columns < width
     zp = tl.load(pos + token * pos_stride + columns, mask=inside, other=0.0).to(tl.float32) * HEADROOM
     zn = tl.load(neg + token * neg_stride + columns, mask=inside, other=0.0).to(tl.float32) * HEADROOM
-    result, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined)
+    result, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined, tile=False)
     result = _unscaled(result, largest).to(out.dtype.element_ty)
     tl.store(out + token * width + columns, result, mask=inside)
     tl.atomic_add(counter, clipped, mask=clipped > 0, sem="relaxed")
 
 
 @triton.jit
-def _part(out, lse, batch, token, head, channel, s0, s1, s2, s3, l0, l1, l2, inside):
-    """A token's channels in one partial attention and each one's head's log-sum-exp; 0 and -inf outside."""
+def _part(out, lse, batch, token, head, channel, s0, s1, s2, s3, l0, l1, l2, heads, inside):
+    """A token in one partial attention, (heads, channels), and its heads' log-sum-exps, (heads, 1); 0 and
+    -inf outside.
+    """
     values = tl.load(out + batch * s0 + head * s1 + token * s2 + channel * s3, mask=inside, other=0.0)
-    weights = tl.load(lse + batch * l0 + head * l1 + token * l2, mask=inside, other=-float("inf"))
+    weights = tl.load(lse + batch * l0 + head * l1 + token * l2, mask=heads, other=-float("inf"))
     return values.to(tl.float32) * HEADROOM, weights
 
 
@@ -86,33 +89,38 @@ def _part(out, lse, batch, token, head, channel, s0, s1, s2, s3, l0, l1, l2, ins
 def _merge_kernel(
     image, image_lse, pos, pos_lse, neg, neg_lse, out, counter,
     a0, a1, a2, a3, b0, b1, b2, c0, c1, c2, c3, d0, d1, d2, e0, e1, e2, e3, f0, f1, f2, o0, o1,
-    heads, width: tl.constexpr, pos_first, pos_last, neg_first, neg_last, own_first, own_last,
+    heads, width, pos_first, pos_last, neg_first, neg_last, own_first, own_last,
     phi, tau, alpha, largest: tl.constexpr,
-    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr, block: tl.constexpr,
+    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr,
+    head_block: tl.constexpr, width_block: tl.constexpr,
 ):  # fmt: skip
     token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    columns = tl.arange(0, block)
-    head, channel = columns // width, columns % width
-    inside = columns < heads * width
+    # A tile of heads x channels: each head's weights are read and worked out once, not for every channel.
+    head, channel = tl.arange(0, head_block)[:, None], tl.arange(0, width_block)[None, :]
+    real = head < heads
+    inside = real & (channel < width)
     is_pos = (token >= pos_first) & (token < pos_last)
     is_neg = (token >= neg_first) & (token < neg_last)
     own = (token >= own_first) & (token < own_last)
-    z, lz = _part(image, image_lse, batch, token, head, channel, a0, a1, a2, a3, b0, b1, b2, inside)
+    z, lz = _part(image, image_lse, batch, token, head, channel, a0, a1, a2, a3, b0, b1, b2, real, inside)
     p, lp = _part(
-        pos, pos_lse, batch, token - own_first, head, channel, c0, c1, c2, c3, d0, d1, d2, inside & own
-    )
+        pos, pos_lse, batch, token - own_first, head, channel, c0, c1, c2, c3, d0, d1, d2,
+        real & own, inside & own,
+    )  # fmt: skip
+    apart = is_pos == 0
     n, ln = _part(
-        neg, neg_lse, batch, token, head, channel, e0, e1, e2, e3, f0, f1, f2, inside & (is_pos == 0)
+        neg, neg_lse, batch, token, head, channel, e0, e1, e2, e3, f0, f1, f2, real & apart, inside & apart
     )
+    lz = tl.where(real, lz, 0.0)
     # Where a part is not there its weight is sigmoid(-inf) = 0.
     wp, wn = tl.sigmoid(lp - lz), tl.sigmoid(ln - lz)
-    zp = tl.where(inside, z * (1.0 - wp) + p * wp, 0.0)
-    zn = tl.where(inside, z * (1.0 - wn) + n * wn, 0.0)
-    guided, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined)
-    is_image = own & (is_pos == 0)
+    zp = z * (1.0 - wp) + p * wp
+    zn = z * (1.0 - wn) + n * wn
+    guided, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined, tile=True)
+    is_image = own & apart
     result = tl.where(is_image, guided, tl.where(is_neg, zn, zp))
     result = _unscaled(result, largest).to(out.dtype.element_ty)
-    tl.store(out + batch * o0 + token * o1 + columns, result, mask=inside)
+    tl.store(out + batch * o0 + token * o1 + head * width + channel, result, mask=inside)
     tl.atomic_add(counter, clipped, mask=is_image & (clipped > 0), sem="relaxed")
 
 
@@ -131,10 +139,11 @@ def guide(
     width = pos.shape[-1]
     tokens, neg_tokens = (x.reshape(-1, width) for x in (pos.contiguous(), neg.contiguous()))
     out = torch.empty_like(tokens) if out is None else out
+    block = triton.next_power_of_2(width)
     with _on(pos):
         _guide_kernel[(len(tokens),)](
             tokens, neg_tokens, out, counter, width, tokens.stride(0), neg_tokens.stride(0), *strength,
-            torch.finfo(pos.dtype).max, **EQUATIONS[method], **_launch(width),
+            torch.finfo(pos.dtype).max, **_equations(method), block=block, num_warps=_warps(block),
         )  # fmt: skip
     return out.view(pos.shape)
 
@@ -156,10 +165,12 @@ def merge_and_guide(
     """
     batch, heads, tokens, width = image.out.shape
     strides = [stride for part in (image, pos, neg) for x in part for stride in x.stride()]
+    blocks = triton.next_power_of_2(heads), triton.next_power_of_2(width)
     with _on(out):
         _merge_kernel[(tokens, batch)](
             *image, *pos, *neg, out, counter, *strides, *out.stride()[:2], heads, width, *spans, *strength,
-            torch.finfo(out.dtype).max, **EQUATIONS[method], **_launch(heads * width),
+            torch.finfo(out.dtype).max, **_equations(method),
+            head_block=blocks[0], width_block=blocks[1], num_warps=_warps(blocks[0] * blocks[1]),
         )  # fmt: skip
 
 
@@ -168,6 +179,11 @@ def _on(tensor: Tensor) -> AbstractContextManager:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-def _launch(width: int) -> dict[str, int]:
-    block = triton.next_power_of_2(width)
-    return {"block": block, "num_warps": min(max(block // 256, 1), 16)}
+def _equations(method: Method) -> dict[str, bool]:
+    return {
+        "extrapolated": method.extrapolates, "normalised": method.normalises, "refined": method.refines
+    }  # fmt: skip
+
+
+def _warps(block: int) -> int:
+    return min(max(block // 256, 1), 16)

@@ -73,10 +73,14 @@ def joint_call(
     device: torch.device,
     size: Size | None = None,
     tiled: bool = False,
+    tokens: int | None = None,
 ) -> JointCall | None:
-    """What guides one model call by method/joint.py; None where the mask leaves it out. Else as `guide`."""
+    """What guides one model call by method/joint.py; None where the mask leaves it out. Else as `guide`.
+
+    tokens: of the picture, where the model pads them in the sequence.
+    """
     heat = None if session.heat is None else HeatMap()
-    focus = _focus(session, layout.image, size, device, tiled, heat)
+    focus = _focus(session, tokens or layout.image, size, device, tiled, heat)
     if not focus.guided:
         return None
     rule = session.rule(device, torch.zeros((), dtype=torch.int64, device=device))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from nag_core.method.fallback import path
 from nag_core.method.heat import HeatMap
 from nag_core.method.joint import JointCall
 from nag_core.method.negative import Counts, KeyValueCache, Negative
@@ -157,7 +158,7 @@ class Session:
             total_calls=self.calls,
             complete=self._all_done(),
             clipped_share=clipped / self.tokens if self.tokens and self.counters else None,
-            attention=self.path,
+            attention=", ".join(filter(None, (self.path, *map(path, self.counters)))),
             strength=self.plan.strength,
             negatives=self.counts.most,
             images=(self.counts.guided, self.counts.images),

@@ -23,6 +23,7 @@ from nag_core.settings.blocks import Block, choose, listing, parse_blocks
 from nag_core.settings.fields import FIELD
 from nag_core.settings.parse import HIRES_FIRST, HIRES_ONLY, Settings
 from nag_core.settings.presets import Strength
+from nag_core.settings.weighted import Weighted, has_weights, without_brackets
 from nag_core.webui import mask_image
 from nag_core.webui.negative_text import Texts, negative_texts
 
@@ -65,6 +66,24 @@ class Passes:
         if self.settings.preset == presets.AUTO and row != family:
             self.notes.append(f"Auto has no values for this model ({family}) and took {row}'s")
 
+    def name_words(self, p: Any, given: Texts, name: str) -> None:
+        """Notes where this model's text encoder does not read the weights in the negative."""
+        weights = given.weights or (1.0,) * len(given.texts)
+        weighted = [Weighted(*one) for one in zip(given.texts, weights, strict=True) if has_weights(one[0])]
+        if not weighted:
+            return
+        try:
+            cache = self.caches.setdefault(f"{name}, weights", [None, None])
+            unread = encoding.unread_weights(p, cache, name == HIRES)
+        except Exception as error:  # nothing is said, then; the negative itself was encoded
+            logger.debug("NAG: whether weights are read could not be tried", exc_info=error)
+            return
+        if unread:
+            every = [Weighted(*one) for one in zip(given.texts, weights, strict=True)]
+            lines = without_brackets(every if given.weights else weighted[:1])
+            instead = f"; as several negatives: {lines}" if lines else ""
+            self.notes.append(f"weights in the negative {unread}{instead}")
+
     def start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | PassReport:
         """The pass that is about to be sampled, under NAG; or why it stands aside. See `Job.begin_pass`."""
         wanted = self.strength(p.sd_model, name)
@@ -83,6 +102,7 @@ class Passes:
         if not any(negative.images):
             return report.aside(name, report.nobody(len(negative.images), negative.alike))
         self.name_relative(p.sd_model)
+        self.name_words(p, texts, name)
         plan = Plan(
             strength=wanted, method=Method(self.settings.method), window=self.settings.window,
             curve=self.settings.strength_curve, region=region, with_heat=self.settings.heat_map,

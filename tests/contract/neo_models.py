@@ -1,6 +1,6 @@
-"""Forge Neo's own networks at toy size with random weights, and NAG written out literally on them: two
-branches of the host's own forward in lock-step, one per prompt, which exchange their image tokens after every
-attention. Shares no code with nag_core.
+"""Forge Neo's own networks at toy size with random weights, and NAG written out literally on them: branches
+of the host's own forward in lock-step, one for the prompt and one for each negative, which exchange their
+image tokens after every attention. Shares no code with nag_core.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def build(kind):
+def build(kind, dtype=torch.float32):
     """A seeded network; weights large enough that attention shapes the result."""
     arguments = {
         key: list(value) if isinstance(value, list) else value for key, value in kind.arguments.items()
@@ -122,7 +122,7 @@ def build(kind):
         values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         scale = 0.3 if parameter.dim() < 2 else 1.5 * parameter.shape[-1] ** -0.5
         parameter.data = values * scale + (1 if parameter.dim() < 2 and "norm" in name else 0)
-    return network.float().requires_grad_(False).eval()
+    return network.to(dtype).requires_grad_(False).eval()
 
 
 def normal(*shape, seed):
@@ -148,14 +148,27 @@ def run(kind, network, x, timestep, context, **more):
     return network(x, timestep, context=context, **more)
 
 
-class _Branches:
-    """The exchange between the two branches' threads."""
+class Asked(NamedTuple):
+    """What NAG is asked for. strength: phi, tau, alpha. weights: one for each negative. blocks: the numbers
+    of those that are guided, in the order they run. where: how much of each image token is.
+    """
 
-    def __init__(self, kind, network, original, lengths, strength):
-        self.kind, self.network, self.original, self.strength = kind, network, original, strength
-        self.lengths = {name: -(-tokens // kind.multiple) * kind.multiple for name, tokens in lengths.items()}
-        self.barrier = threading.Barrier(2, timeout=60)
-        self.handed = {}
+    strength: tuple[float, float, float]
+    weights: tuple[float, ...] = (1.0,)
+    blocks: frozenset[int] | None = None
+    where: torch.Tensor | None = None
+
+
+class _Branches:
+    """The exchange between the branches' threads."""
+
+    def __init__(self, kind, network, original, texts, asked):
+        self.kind, self.network, self.original, self.asked = kind, network, original, asked
+        self.lengths = {
+            name: -(-text.shape[1] // kind.multiple) * kind.multiple for name, text in texts.items()
+        }
+        self.barrier = threading.Barrier(len(texts), timeout=60)
+        self.handed, self.passed = {}, dict.fromkeys(texts, 0)
 
     def attention(self, q, k, v, heads, *args, **kwargs):
         out = self.original(q, k, v, heads, *args, **kwargs)
@@ -165,11 +178,20 @@ class _Branches:
             return out
         self.handed[me] = out[:, part].clone()
         self.barrier.wait()
-        out[:, part] = reference.nag(
-            self.handed["pos"].double(), self.handed["neg"].double(), *self.strength
-        )[0]
+        out[:, part] = self.together(self.passed[me])
+        self.passed[me] += 1
         self.barrier.wait()
         return out
+
+    def together(self, block):
+        z_pos, *z_negs = (self.handed[name] for name in self.lengths)
+        if self.asked.blocks is not None and block not in self.asked.blocks:
+            return z_pos
+        guided = reference.weighted_nag(z_pos, z_negs, self.asked.weights, *self.asked.strength)
+        if self.asked.where is None:
+            return guided
+        where = self.asked.where[:, None]
+        return where * guided + (1 - where) * z_pos
 
     def image_part(self, queries, keys, text):
         if self.kind.cross:
@@ -183,13 +205,16 @@ class _Branches:
         return slice(0, self.kind.image) if self.kind.image_first else slice(text, None)
 
 
-def literal(kind, network, x, timestep, pos, neg, strength, **more):
-    """One guided picture (batch of 1) under the rule of one image stream; pos, neg (1, tokens, channels)."""
+def literal(kind, network, x, timestep, pos, negs, asked, **more):
+    """One guided picture (batch of 1) under the rule of one image stream; pos, each neg (1, tokens,
+    channels).
+    """
     home = vars(
         importlib.import_module("backend.nn.flux" if kind.module == "chroma" else f"backend.nn.{kind.module}")
     )
     original = home["attention_function"]
-    branches = _Branches(kind, network, original, {"pos": pos.shape[1], "neg": neg.shape[1]}, strength)
+    texts = {"pos": pos, **{f"neg {number}": neg for number, neg in enumerate(negs)}}
+    branches = _Branches(kind, network, original, texts, asked)
     found = {}
 
     def branch(name, context):
@@ -202,9 +227,7 @@ def literal(kind, network, x, timestep, pos, neg, strength, **more):
     handles = _positions(kind, network, branches)
     home["attention_function"] = branches.attention
     try:
-        threads = [
-            threading.Thread(target=branch, args=each, name=each[0]) for each in (("pos", pos), ("neg", neg))
-        ]
+        threads = [threading.Thread(target=branch, args=each, name=each[0]) for each in texts.items()]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -219,7 +242,7 @@ def literal(kind, network, x, timestep, pos, neg, strength, **more):
 def _options(kind, branches, name):
     if kind.shared != "rope options" or name == "pos":
         return {}
-    shift = branches.lengths["pos"] - branches.lengths["neg"]
+    shift = branches.lengths["pos"] - branches.lengths[name]
     return {"transformer_options": {"rope_options": {"shift_t": float(shift)}}}
 
 
@@ -230,8 +253,9 @@ def _positions(kind, network, branches):
 
     def renumbered(_, arguments):
         ids = arguments[0].clone()
-        if threading.current_thread().name == "neg":
-            image = ids[:, branches.lengths["neg"] :, 0]
+        me = threading.current_thread().name
+        if me != "pos":
+            image = ids[:, branches.lengths[me] :, 0]
             image[image > 0] = branches.lengths["pos"] + 1
         return (ids,)
 

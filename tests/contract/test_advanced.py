@@ -450,6 +450,6 @@ def test_a_video_of_many_frames_has_one_negative(text, monkeypatch):
 def test_a_heat_map_of_a_pass_that_was_not_guided_is_none(job, monkeypatch):
     from nag_core.passes.session import Session
 
-    monkeypatch.setattr(Session, "count", lambda *_: None)  # as where every call had to be made again
+    monkeypatch.setattr(Session, "count", lambda *_, **__: None)  # as where every call had to be made again
     _, processed = job([{**ON, "heat_map": True}])
     assert len(processed.images) == 1

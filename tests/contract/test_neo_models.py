@@ -12,13 +12,17 @@ from nag_core.hosts.patcher.cross import patch_cross_call
 from nag_core.hosts.patcher.joint import patch_model_call
 from nag_core.hosts.patcher.neo import Neo
 from nag_core.hosts.patcher.unet import Step, patch_attn2
-from nag_core.method.negative import Entry
+from nag_core.method.negative import Entry, weighted_negative
+from nag_core.method.region import Region
 from nag_core.method.rows import Batch
+from nag_core.passes.plan import Progress
+from nag_core.settings.schedule import parse_curve
 from tests.contract import neo_models as neo
 from tests.sessions import replan
 from tests.unit.test_joint import STRENGTH, error, session
 
 EACH = pytest.mark.parametrize("family", neo.KINDS)
+JOINT = pytest.mark.parametrize("family", [name for name, kind in neo.KINDS.items() if not kind.cross])
 DTYPE, LIMIT = torch.float32, 1e-5  # the kernels that Neo rotates with know no float64
 
 
@@ -77,7 +81,7 @@ def row(tensors, i):
     return x[one], timestep[one], context[one], {key: value[one] for key, value in more.items()}
 
 
-def expected(kind, network, tensors, negatives):
+def expected(kind, network, tensors, negatives, strength=STRENGTH, blocks=None, where=None):
     """Row by row; None among the negatives: the plain model."""
     rows = []
     for i, negative in enumerate(negatives):
@@ -85,9 +89,10 @@ def expected(kind, network, tensors, negatives):
         if negative is None:
             rows.append(neo.run(kind, network, x, timestep, context, **more))
         else:
-            rows.append(
-                neo.literal(kind, network, x, timestep, context, negative.context[None], STRENGTH, **more)
-            )
+            parts = negative.parts or ((negative.tokens, 1.0),)
+            texts = negative.context[None].split([tokens for tokens, _ in parts], dim=1)
+            asked = neo.Asked(strength, tuple(weight for _, weight in parts), blocks, where)
+            rows.append(neo.literal(kind, network, x, timestep, context, texts, asked, **more))
     return torch.cat(rows)
 
 
@@ -128,6 +133,91 @@ def test_at_cfg_7_uncond_rows_are_the_hosts_own_and_negatives_of_unequal_length_
     assert used.problems == []
     assert error(found[:2], wanted[:2]) <= 2e-6
     assert error(found[2:], wanted[2:]) <= LIMIT
+
+
+# Several negatives
+
+
+def several(kind, lengths, weights, dtype=DTYPE):
+    """One entry of texts of these lengths, as a job's weighted negatives make it."""
+    texts = [[(9, neo.normal(n, kind.context, seed=5 + i).to(dtype))] for i, n in enumerate(lengths)]
+    return weighted_negative(texts, [[f"text {n}"] for n in lengths], weights, 1).at(0)[0]
+
+
+def wide(x):
+    return {key: wide(one) for key, one in x.items()} if isinstance(x, dict) else x.double()
+
+
+@EACH
+@pytest.mark.parametrize("lengths", [(6, 9, 4), (7, 40, 7), (40, 13, 34)], ids=str)
+def test_two_weighted_negatives_of_different_lengths_equal_a_branch_each(family, lengths):
+    kind = neo.KINDS[family]
+    network, tensors = neo.build(kind), neo.inputs(kind, 4, lengths[0])
+    entries = [several(kind, lengths[1:], (2.0, 0.5))] * 2
+    used = session()
+    found = call(kind, network, tensors, entries, [1, 0], used)
+    wanted = expected(kind, network, tensors, [None, None, *entries])
+    assert used.problems == []
+    assert error(found[:2], wanted[:2]) <= LIMIT
+    assert error(found[2:], wanted[2:]) <= LIMIT
+    swapped = several(kind, lengths[1:], (0.5, 2.0))
+    assert error(expected(kind, network, tensors, [None, None, swapped, swapped])[2:], wanted[2:]) > 1e-3
+
+
+@EACH
+def test_in_float64_two_weighted_negatives_equal_a_branch_each(family):
+    kind = neo.KINDS[family]
+    network, tensors = neo.build(kind, torch.float64), [wide(one) for one in neo.inputs(kind, 1, 7)]
+    try:
+        neo.run(kind, network, *tensors[:3], **tensors[3])
+    except Exception as refused:  # the rotation that most of them share, which is compiled
+        pytest.skip(f"Neo's own network does not run in float64: {str(refused)[:80]}")
+    made = several(kind, (40, 7), (2.0, 0.5), torch.float64)
+    used = session()
+    found = call(kind, network, tensors, [made], [0], used)
+    assert used.problems == []
+    assert error(found, expected(kind, network, tensors, [made])) <= 1e-10
+
+
+@EACH
+def test_two_negatives_of_the_same_text_are_one(family):
+    kind = neo.KINDS[family]
+    network, tensors = neo.build(kind), neo.inputs(kind, 2, 7)
+    once = call(kind, network, tensors, [entry(kind, 9, 5)] * 2, [0])
+    one = [(9, neo.normal(9, kind.context, seed=5))]
+    made = weighted_negative([one, one], [["a"], ["a"]], (2.0, 1.0), 1).at(0)[0]
+    assert error(call(kind, network, tensors, [made, made], [0]), once) <= 2e-6
+
+
+@JOINT
+@pytest.mark.parametrize("control", ["mask", "blocks", "curve", "all of them"])
+def test_mask_blocks_and_curve_act_on_several_negatives(family, control):
+    kind = neo.KINDS[family]
+    network, tensors = neo.build(kind), neo.inputs(kind, 2, 7)
+    entries = [several(kind, (40, 9), (2.0, 0.5))] * 2
+    used, asked = session(), {}
+    if control in ("mask", "all of them"):
+        replan(used, region=Region(torch.tensor([[1.0, 0.0]])))
+        asked["where"] = _left_half(kind)
+    if control in ("blocks", "all of them"):
+        names = [name for name, _ in Neo().joint_model(network).named_blocks()]
+        used.blocks, asked["blocks"] = frozenset(names[:1] + names[2:]), {0, *range(2, len(names))}
+    if control in ("curve", "all of them"):
+        replan(used, curve=parse_curve("0:1, 1:3"), progress=lambda: Progress(2, 4))
+        asked["strength"] = (2.0, *STRENGTH[1:])
+    used.begin_call()
+    found = call(kind, network, tensors, entries, [0], used)
+    assert used.problems == []
+    assert error(found, expected(kind, network, tensors, entries, **asked)) <= LIMIT
+    assert error(expected(kind, network, tensors, entries), found) > 1e-3
+
+
+def _left_half(kind):
+    """Of each image token, 1 in the left half of the picture and 0 elsewhere."""
+    side = 4 if kind.image != 64 else 8
+    where = torch.zeros(kind.image)
+    where[: side * side].view(side, side)[:, : side // 2] = 1
+    return where
 
 
 @EACH

@@ -5,14 +5,25 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from nag_core.method import fallback
+from nag_core.method.fallback import FUSED, fused_kernels
 from nag_core.method.merge import lse_kernel
-from nag_core.method.rule import fused_kernels
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests.unit import test_cross, test_joint
 
 pytestmark = pytest.mark.gpu
 DTYPES = [torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(params=["Triton", "CUDA", "operations"])
+def implementation(request, monkeypatch):
+    """The best that there is from this one on."""
+    first = ["Triton", "CUDA", "operations"].index(request.param)
+    monkeypatch.setattr(fallback, "FUSED", FUSED[first:])
+    fallback.forget()
+    yield request.param
+    fallback.forget()
 
 
 @contextmanager
@@ -30,7 +41,7 @@ def on_gpu(tensors, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_cross_attention_step_never_waits_for_the_device(dtype):
+def test_a_cross_attention_step_never_waits_for_the_device(dtype, implementation):
     module = test_cross.Attention(dtype).cuda()
     tensors = on_gpu(test_cross.tensors(4), dtype)
     used, entries = test_cross.session(), [test_cross.entry(), test_cross.entry(seed=2)]
@@ -44,7 +55,7 @@ def test_a_cross_attention_step_never_waits_for_the_device(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", [models.FluxLike, models.Sd3Like])
-def test_a_joint_step_never_waits_and_is_at_most_twice_as_far_off_as_a_naive_run(kind, dtype):
+def test_a_joint_step_never_waits_and_is_at_most_twice_as_far_off_as_a_naive_run(kind, dtype, implementation):
     rule = literal.flux if kind is models.FluxLike else literal.sd3
     exact, network = models.build(kind, dtype).double(), models.build(kind, dtype).cuda()
     tensors = test_joint.inputs(2, 7, dtype)

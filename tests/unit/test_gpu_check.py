@@ -9,7 +9,7 @@ import torch
 from nag_core.bench.check import attention, command, costs, graph, kernels, own_tests, steps
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import CASES, TOY, Place
-from nag_core.method import merge
+from nag_core.method import lean, merge
 from tests import reference
 
 PLACE = Place(torch.device("cpu"), torch.float32, TOY)
@@ -178,12 +178,41 @@ def test_the_yardstick_is_the_reference(dtype):
     assert count == clipped
 
 
-def test_the_fused_kernels_pass_in_the_interpreter(monkeypatch):
-    fused = pytest.importorskip("nag_core.method.triton_kernels", reason="Triton is not installed")
-    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: fused)
+def test_every_implementation_is_beside_the_rule_as_it_is_written(monkeypatch):
+    triton = pytest.importorskip("nag_core.method.triton_kernels", reason="Triton is not installed")
+    monkeypatch.setattr(kernels, "modules", lambda *_: {"Triton": triton, "few": lean, "none": "not here"})
+    made, merged = kernels.found(PLACE), kernels.merged(PLACE)
+    assert made.wrong == merged.wrong == []
+    assert {row["path"] for row in made.data["rows"]} == {"as written", "Triton", "few"}
+    assert {row["path"] for row in merged.data["rows"]} == {"Triton", "few"}
+    assert "| few | " in made.text
+
+
+def test_an_implementation_that_should_be_there_and_is_not_is_wrong(monkeypatch):
+    assert kernels.missing(PLACE) == [], "on a CPU there are no fused kernels to miss"
+    found = {"Triton": "not here: No module", "CUDA": "RuntimeError: NVRTC", "PyTorch operations": lean}
+    monkeypatch.setattr(kernels, "modules", lambda *_: found)
+    monkeypatch.setattr(kernels, "DTYPES", (torch.float16,))
+    wrong = "not here: No module; RuntimeError: NVRTC"
+    assert kernels.missing(PLACE) == [
+        "CUDA, float16: RuntimeError: NVRTC", f"no fused kernels for float16: {wrong}"
+    ]  # fmt: skip
+    found["CUDA"] = lean
+    assert kernels.missing(PLACE) == []
+
+
+def test_what_raises_at_a_shape_is_said_in_its_row(monkeypatch):
+    class Raising:
+        def guide(self, *_):
+            raise RuntimeError("out of resources\nmore")
+
+        merge_and_guide = guide
+
+    monkeypatch.setattr(kernels, "modules", lambda *_: {"kernels": Raising()})
     for part in (kernels.found(PLACE), kernels.merged(PLACE)):
-        assert part.wrong == []
-        assert {row["path"] for row in part.data["rows"]} == {"Triton"}
+        rows = [row for row in part.data["rows"] if row["path"] == "kernels"]
+        assert {row["wrong"] for row in rows} == {"RuntimeError: out of resources"}
+        assert len(part.wrong) == len(rows)
 
 
 class Wrong:
@@ -203,10 +232,10 @@ class Wrong:
 
 @pytest.mark.parametrize("off", [0.9, float("nan")])
 def test_a_kernel_that_gives_other_numbers_is_wrong_everywhere(monkeypatch, off):
-    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: Wrong(off))
+    monkeypatch.setattr(kernels, "modules", lambda *_: {"kernels": Wrong(off)})
     for part in (kernels.found(PLACE), kernels.merged(PLACE)):
-        assert len(part.wrong) == len(part.data["rows"])
-    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: Wrong(1.0))
+        assert len(part.wrong) == len([row for row in part.data["rows"] if row["path"] == "kernels"])
+    monkeypatch.setattr(kernels, "modules", lambda *_: {"kernels": Wrong(1.0)})
     assert kernels.found(PLACE).wrong == []
 
 
@@ -216,7 +245,7 @@ def test_a_miscounted_token_is_wrong(monkeypatch):
             args[-1].add_(5)
             return super().guide(*args)
 
-    monkeypatch.setattr(kernels, "fused_kernels", lambda _like: Miscounting(1.0))
+    monkeypatch.setattr(kernels, "modules", lambda *_: {"kernels": Miscounting(1.0)})
     assert all("tokens clipped" in one for one in kernels.found(PLACE).wrong)
     assert len(kernels.found(PLACE).wrong) == len(kernels.SHAPES) * len(kernels.DTYPES) * 2
 

@@ -135,7 +135,7 @@ def test_large_pictures_are_worked_on_in_parts_with_the_same_result(monkeypatch)
 
     pos, neg = pair((2, 33, 64), torch.float16)
     whole = guide(pos, neg, 2, 2.5, 0.5)
-    monkeypatch.setattr(guidance, "CHUNK", 640)
+    monkeypatch.setattr(guidance, "CPU_CHUNK", 640)
     parts = guide(pos, neg, 2, 2.5, 0.5)
     assert torch.equal(parts.out, whole.out)
     assert int(parts.clipped) == int(whole.clipped)

@@ -97,7 +97,8 @@ def test_a_call_whose_preparation_fails_is_made_plain():
     options = {"model_function_wrapper": forgetful}
     found = call(network, tensors, [entry(5, 5)], [0], used, options=options)
     assert torch.equal(found, network(*tensors))
-    assert used.problems == ["off from call 0 on: KeyError: 'transformer_options'"]
+    said = "another extension's wrapper around the model call drops its transformer_options"
+    assert used.problems == [f"off from call 0 on: {said}"]
 
 
 def test_the_hosts_own_error_reaches_the_host_and_nothing_stays_replaced():
@@ -378,7 +379,7 @@ def test_long_pictures_are_worked_on_in_pieces(monkeypatch):
     q, k, v = sequences(layout)
     one, other = rule(), rule()
     wanted = joint_attention(q, k, v, layout, EVERY_ROW, plain, lse_kernel(q), one)
-    monkeypatch.setattr("nag_core.method.joint.CHUNK", 32 * 7)
+    monkeypatch.setattr("nag_core.method.guidance.CPU_CHUNK", 32 * 7)
     pieces = []
     original = Rule.guide
     monkeypatch.setattr(Rule, "guide", lambda *args: pieces.append(args[1].shape[1]) or original(*args))

@@ -10,7 +10,13 @@ from nag_core.method.merge import lse_kernel
 from nag_core.method.negative import Entry, negative_from_schedules, weighted_negative
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
-from nag_core.settings.weighted import MOST, parse_negatives
+from nag_core.settings.weighted import (
+    MOST,
+    Weighted,
+    has_weights,
+    parse_negatives,
+    without_brackets,
+)
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests import reference
@@ -21,13 +27,7 @@ STRENGTH = (4.0, 2.5, 0.5)
 
 
 def weighted_reference(pos, negs, weights):
-    """z~ = z+ + phi sum_i w_i (z+ - z_i) / sum_i w_i as it is written, then eq. 8-10."""
-    phi, tau, alpha = STRENGTH
-    extrapolated = pos + phi * sum(w * (pos - neg) for w, neg in zip(weights, negs, strict=True)) / sum(
-        weights
-    )
-    # With phi 1, z+ - z- = z~ - z+ for z- = 2 z+ - z~: the rest of the rule is the reference's own.
-    return reference.nag(pos, 2 * pos - extrapolated, 1.0, tau, alpha)[0]
+    return reference.weighted_nag(pos, negs, weights, *STRENGTH)
 
 
 def joined(entries, weights):
@@ -53,6 +53,7 @@ def test_prompt_editing_is_no_weight():
 
 def test_a_plots_cell_separates_lines_by_a_written_out_n():
     assert parse_negatives("red :: 1\\nblue :: 2") == [("red", 1), ("blue", 2)]
+    assert parse_negatives("red :: 1\\\\nblue :: 2") == [("red", 1), ("blue", 2)], "as an infotext quotes it"
 
 
 @pytest.mark.parametrize("line", ["red :: -1", "red :: x", "red ::", "red :: nan", "red :: inf"])
@@ -64,6 +65,34 @@ def test_a_weight_that_is_no_number_from_zero_up_is_refused(line):
 def test_more_negatives_than_there_can_be_are_refused():
     with pytest.raises(ValueError, match=f"there can be {MOST}"):
         parse_negatives("\n".join("x" * (MOST + 1)))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("(red:1.3)", "red :: 1.3"),
+        ("( red :1.30 ), blurry,(text: .5)\nugly", "red :: 1.3\\ntext :: 0.5\\nblurry, ugly"),
+        ("(red:1)", "red"),
+        ("a (dark blue:2) ball", "dark blue :: 2\\na, ball"),
+        ("((red:1.3) ball:1.2)", ""),
+        ("[(red:1.3):blue:0.5]", ""),
+        (", ".join("(x:2)" for _ in range(MOST + 1)), ""),
+    ],
+)
+def test_weights_in_brackets_as_lines_to_copy(text, lines):
+    assert has_weights(text)
+    assert without_brackets([Weighted(text, 1.0)]) == lines
+    assert parse_negatives(lines) == parse_negatives(lines.replace("\\n", "\n"))
+
+
+def test_weights_in_brackets_are_multiplied_with_their_lines():
+    several = [Weighted("(red:1.5)", 2.0), Weighted("blue", 0.5)]
+    assert parse_negatives(without_brackets(several)) == [("red", 3.0), ("blue", 0.5)]
+
+
+@pytest.mark.parametrize("text", ["red", "(red)", r"name \(1:2\)", "[red:blue:0.5]", "red :: 1.3", "(a:b)"])
+def test_what_no_host_reads_as_a_weight_is_none(text):
+    assert not has_weights(text)
 
 
 # Schedules

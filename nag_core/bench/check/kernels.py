@@ -1,20 +1,25 @@
-"""The fused kernels beside the rule in float64, at real models' shapes and near the limits of a dtype."""
+"""Every implementation of the rule beside the rule in float64, at real models' shapes and near the limits of
+a dtype: the fused kernels, the few operations, and guidance.py.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nag_core.bench import measure
 from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import Place
 from nag_core.bench.published import published_nag
 from nag_core.evaluate import tables
+from nag_core.method import fallback
 from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part
-from nag_core.method.rule import _agrees, fused_kernels
 
 STRENGTH = (4.0, 2.5, 0.5)
 EXTREME = (20.0, 10.0, 1.0)
@@ -31,11 +36,16 @@ JOINT = {"Flux": ((24, 128, 512, 4096), (3, 32, 6, 20)), "SD3.5-L": ((38, 64, 33
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # Near its limits a value is held at the largest there is; what remains is rounding.
 EXTREME_ERROR = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 1e-5}
+WRITTEN = "as written"
+# z+, z-, strength and counter to the guided tokens.
+Guide = Callable[[Tensor, Tensor, tuple, Tensor], Tensor]
 
 
 @dataclass(slots=True)
 class Row:
-    """One comparison. error: ours, as a share of the norm. naive: the published operations' in this dtype."""
+    """One comparison. error: ours, as a share of the norm. naive: the published operations' in this dtype.
+    seconds: the best of ten, 0 where it was not timed.
+    """
 
     what: str
     dtype: str
@@ -44,6 +54,58 @@ class Row:
     error: float
     naive: float | None
     wrong: str = ""
+    seconds: float = 0.0
+
+
+@functools.cache
+def modules(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What there is by name: a module, or a sentence why it cannot be used there."""
+    fused = fallback.FUSED if device.type == "cuda" else ()
+    return {one.name: _module(one, device, dtype) for one in (*fused, fallback.OPERATIONS)}
+
+
+def _module(one: fallback.Implementation, device: torch.device, dtype: torch.dtype) -> Any:
+    try:
+        module = one.load()
+        agrees = fallback.agrees(module, device, dtype)
+    except (ImportError, OSError) as error:
+        return f"not here: {error}"
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return _raised(error)
+    return module if agrees else "they give other numbers than the rule"
+
+
+def missing(place: Place) -> list[str]:
+    """What cannot be used of what should be there, and why; what is not installed should not be there."""
+    wrong = []
+    for dtype in DTYPES:
+        found = modules(place.device, dtype)
+        wrong += [
+            f"{name}, {_name(dtype)}: {why}"
+            for name, why in found.items()
+            if isinstance(why, str) and not why.startswith("not here")
+        ]
+        fused = [one for name, one in found.items() if name != fallback.OPERATIONS.name]
+        if fused and all(isinstance(one, str) for one in fused):
+            wrong.append(f"no fused kernels for {_name(dtype)}: {'; '.join(fused)}")
+    return wrong
+
+
+def guides(device: torch.device, dtype: torch.dtype) -> dict[str, Guide]:
+    """The rule by every implementation that works there."""
+
+    def by(module: Any) -> Guide:
+        return lambda pos, neg, strength, counter: module.guide(pos, neg, strength, Method.NAG, counter)
+
+    def as_written(pos: Tensor, neg: Tensor, strength: tuple, counter: Tensor) -> Tensor:
+        made = guide(pos, neg, *strength)
+        counter.add_(made.clipped)
+        return made.out
+
+    found = modules(device, dtype)
+    return {WRITTEN: as_written} | {name: by(one) for name, one in found.items() if not isinstance(one, str)}
 
 
 def found(place: Place) -> Found:
@@ -57,57 +119,56 @@ def found(place: Place) -> Found:
             neg[:, ::2] = pos[:, ::2] + 0.1 * neg[:, ::2]  # every second token is not clipped
             pos, neg = pos.to(dtype), neg.to(dtype)
             pos[:, 1], neg[:, 2] = 0, 0
-            made.append(_compared(what, pos, neg, STRENGTH, "usual"))
+            made += _compared(what, pos, neg, STRENGTH, "usual")
             limit = torch.finfo(dtype).max * 0.9
             largest = (x / x.abs().amax() * limit for x in (pos.float(), neg.float()))
-            made.append(_compared(what, *(x.to(dtype) for x in largest), EXTREME, "near the limit"))
-    return _reported(made)
+            made += _compared(what, *(x.to(dtype) for x in largest), EXTREME, "near the limit")
+    return _reported(made, missing(place))
 
 
-def _compared(what: str, pos: Tensor, neg: Tensor, strength: tuple, values: str) -> Row:
-    dtype = pos.dtype
+def _compared(what: str, pos: Tensor, neg: Tensor, strength: tuple, values: str) -> list[Row]:
+    dtype, usual = pos.dtype, values == "usual"
     wanted, clipped = exact(pos, neg, *strength)
-    counter = torch.zeros((), dtype=torch.int64, device=pos.device)
-    fused = fused_kernels(pos)
-    if fused is None:
-        made = guide(pos, neg, *strength)
-        ours, count = made.out, int(made.clipped)
-    else:
-        ours = fused.guide(pos, neg, strength, Method.NAG, counter)
-        count = int(counter)
-    usual = values == "usual"
     naive = distance(published_nag(pos, neg, *strength), wanted) if usual else None
-    row = Row(what, _name(dtype), values, "Triton" if fused else "PyTorch", distance(ours, wanted), naive)
     bound = _bound(naive, dtype) if usual else EXTREME_ERROR[dtype]
-    row.wrong = "; ".join(
-        filter(None, (_missing(pos), _judged(ours, row.error, bound), _counted(count, clipped)))
-    )
-    return row
+    rows = []
+    for name, run in guides(pos.device, dtype).items():
+        row = Row(what, _name(dtype), values, name, float("nan"), naive)
+        rows.append(row)
+        counter = torch.zeros((), dtype=torch.int64, device=pos.device)
+        try:
+            ours = run(pos, neg, strength, counter)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            row.wrong = _raised(error)
+            continue
+        row.error, count = distance(ours, wanted), int(counter)
+        row.wrong = "; ".join(filter(None, (_judged(ours, row.error, bound), _counted(count, clipped))))
+        row.seconds = _best(functools.partial(run, pos, neg, strength, counter)) if usual else 0.0
+    return rows
+
+
+def _best(step: measure.Step) -> float:
+    """Seconds of the best of ten."""
+    seconds = measure.clock(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return min(seconds(step) for _ in range(10))
+
+
+def _raised(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _bound(naive: float, dtype: torch.dtype) -> float:
-    """Twice the naive error. A floor of 4 eps: a GPU's division and exponential are off by that, and where
-    the naive operations are lucky twice nothing is nothing.
+    """Twice the naive error. A floor of 4 eps (16 in fp32): a GPU's division and exponential are off by that,
+    and where the naive operations are lucky twice nothing is nothing.
     """
-    return max(2 * naive, 4 * torch.finfo(dtype).eps)
+    return max(2 * naive, (16 if dtype is torch.float32 else 4) * torch.finfo(dtype).eps)
 
 
 def _counted(count: int, clipped: int) -> str:
     same = abs(count - clipped) <= max(1, clipped // 1000)
     return "" if same else f"{count} tokens clipped, {clipped} in float64"
-
-
-def _missing(like: Tensor) -> str:
-    """Why there are no fused kernels for a GPU's tensors, where there should be."""
-    if like.device.type != "cuda" or fused_kernels(like) is not None:
-        return ""
-    try:
-        from nag_core.method import triton_kernels
-
-        agrees = _agrees(triton_kernels, like.device, like.dtype)
-        return "no fused kernels" if agrees else "no fused kernels: they give other numbers than PyTorch"
-    except Exception as error:
-        return f"no fused kernels: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def exact(pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float) -> tuple[Tensor, int]:
@@ -122,7 +183,7 @@ def exact(pos: Tensor, neg: Tensor, phi: float, tau: float, alpha: float) -> tup
 
 
 def merged(place: Place) -> Found:
-    """Three partial attentions merged and guided in one kernel."""
+    """Three partial attentions merged and guided in one call."""
     made = []
     for what, sizes in JOINT.items():
         heads, width, text, image = place.of(*sizes)
@@ -137,15 +198,14 @@ def merged(place: Place) -> Found:
                 )
                 for n in sizes_of
             ]
-            made.append(_merged(what, parts, text, dtype))
-    return _reported(made)
+            made += _merged(what, parts, text, dtype)
+    return _reported(made, [])
 
 
-def _merged(what: str, parts: list[Part], text: int, dtype: torch.dtype) -> Row:
+def _merged(what: str, parts: list[Part], text: int, dtype: torch.dtype) -> list[Row]:
     """[negative | prompt | picture], as Flux has them; SD3.5's other order is only another `spans`."""
     image, pos, neg = parts
     batch, heads, tokens, width = image.out.shape
-    fused = fused_kernels(image.out)
     z_pos, z_neg = exact_merge(image, pos, text), exact_merge(image, neg, 0)
     wanted = z_pos.clone()
     wanted[:, :text] = z_neg[:, :text]
@@ -153,16 +213,28 @@ def _merged(what: str, parts: list[Part], text: int, dtype: torch.dtype) -> Row:
     picture, clipped = exact(z_pos[:, 2 * text :], z_neg[:, 2 * text :], *STRENGTH)
     wanted[:, 2 * text :] = picture
     naive = distance(published_nag(*rounded, *STRENGTH), picture)
-    if fused is None:
-        return Row(what, _name(dtype), "merge", "no fused kernel here", 0.0, naive, _missing(image.out))
-    out = image.out.new_empty(batch, tokens, heads * width)
-    counter = torch.zeros((), dtype=torch.int64, device=out.device)
     spans = (text, 2 * text, 0, text, text, tokens)
-    fused.merge_and_guide(image, pos, neg, out, spans, STRENGTH, Method.NAG, counter)
-    row = Row(what, _name(dtype), "merge", "Triton", distance(out, wanted), naive)
-    judged = (_judged(out, row.error, _bound(naive, dtype)), _counted(int(counter), clipped))
-    row.wrong = "; ".join(filter(None, judged))
-    return row
+    rows = []
+    for name, module in modules(image.out.device, dtype).items():
+        if isinstance(module, str):
+            continue
+        row = Row(what, _name(dtype), "merge", name, float("nan"), naive)
+        rows.append(row)
+        out = image.out.new_empty(batch, tokens, heads * width)
+        counter = torch.zeros((), dtype=torch.int64, device=out.device)
+        given = (image, pos, neg, out, spans, STRENGTH, Method.NAG, counter)
+        try:
+            module.merge_and_guide(*given)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            row.wrong = _raised(error)
+            continue
+        row.error, count = distance(out, wanted), int(counter)
+        judged = (_judged(out, row.error, _bound(naive, dtype)), _counted(count, clipped))
+        row.wrong = "; ".join(filter(None, judged))
+        row.seconds = _best(functools.partial(module.merge_and_guide, *given))
+    return rows
 
 
 def exact_merge(image: Part, other: Part, first: int) -> Tensor:
@@ -189,12 +261,12 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _reported(rows: list[Row]) -> Found:
+def _reported(rows: list[Row], wrong: list[str]) -> Found:
     lines = [
         (r.what, r.dtype, r.values, r.path, f"{r.error:.1e}", "" if r.naive is None else f"{r.naive:.1e}",
-         r.wrong or "ok") for r in rows
+         f"{r.seconds * 1e6:.0f}" if r.seconds else "", r.wrong or "ok") for r in rows
     ]  # fmt: skip
-    head = ("layer", "dtype", "values", "path", "error", "naive", "")
-    wrong = [f"{r.what} {r.dtype} {r.values}: {r.wrong}" for r in rows if r.wrong]
+    head = ("layer", "dtype", "values", "path", "error", "naive", "µs", "")
+    wrong = wrong + [f"{r.what} {r.dtype} {r.values} {r.path}: {r.wrong}" for r in rows if r.wrong]
     data: dict[str, Any] = {"rows": [{name: getattr(r, name) for name in Row.__slots__} for r in rows]}
     return Found(data, tables.markdown(head, lines), wrong)

@@ -104,7 +104,7 @@ def _adapted(
         with ExitStack() as stack:
             if family.embedder:
                 embedder = attrgetter(family.embedder)(network)
-                stack.enter_context(own_positions(embedder, layout, family.image_axis))
+                stack.enter_context(own_positions(embedder, layout, rows, family.image_axis))
             if family.padded and layout.pad > 1:
                 token = functools.partial(getattr, network, family.pad_token)
                 stack.enter_context(own_padding(attrgetter(family.padded)(network), token, layout, rows))

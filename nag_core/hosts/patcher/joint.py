@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, replaced
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 from nag_core.method.joint import JointCall, NotGuided, Plain, text_attention
-from nag_core.method.layout import Layout, slot_width, with_negative
+from nag_core.method.layout import Layout, padded, slot_width, with_negative
 from nag_core.method.rows import Arrangement, Batch
 from nag_core.passes.guiding import joined, joint_call, rows_of
 from nag_core.passes.session import Session
@@ -63,13 +63,10 @@ def _prepared(
         return None
     texts = c["c_crossattn"]
     flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
-    layout = _layout(x, flat, rows, model)
-    joint = joint_call(session, rows, layout, x.device, tuple(x.shape[-2:]), batch.tiled)
+    layout, size = _layout(x, flat, rows, model), tuple(x.shape[-2:])
+    joint = joint_call(session, rows, layout, x.device, size, batch.tiled, _image_tokens(x, model))
     if joint is None:
         return None
-    if model.adapt is not None and any(group.entries[0].parts for group in rows.groups):
-        # Each of them would need positions and padding of its own in the slot.
-        return session.stop("several negatives are not possible on this model yet")
     context = with_negative(flat, rows, slot_width(rows), session.cache, model.image_first)
     context = context[:, None] if texts.dim() == 4 else context
     arguments = {**c, **_spare(c), "c_crossattn": context}
@@ -89,9 +86,13 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
 
 
 def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
+    parts = (padded(tokens, model.pad) for tokens in (context.shape[1], _image_tokens(x, model)))
+    return Layout(slot_width(rows, model.pad), *parts, model.image_first, model.pad)
+
+
+def _image_tokens(x: Tensor, model: JointModel) -> int:
     height, width = (-(-size // model.patch) for size in x.shape[-2:])
-    parts = (slot_width(rows), context.shape[1], height * width)
-    return Layout(*(model.padded(tokens) for tokens in parts), model.image_first, model.pad)
+    return height * width
 
 
 @dataclass(slots=True)

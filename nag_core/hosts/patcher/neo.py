@@ -79,6 +79,10 @@ class Neo(Forge):
     """As Forge main, with more families and with what Neo's own features need."""
 
     name = "Forge Neo"
+    negative_hint = (
+        "Empty: the main negative prompt. Same syntax: [from:to:0.5], BREAK, styles, and (weights:1.2) where "
+        "the model reads them; the report says where not. Several negatives always have weights."
+    )
 
     def joint_model(self, network: nn.Module) -> JointModel | None:
         return None if _nunchaku(network) else joint_model(network, _JOINT, _no_references)

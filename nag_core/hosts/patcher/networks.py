@@ -44,10 +44,6 @@ class JointModel:
     others: tuple[tuple[str, nn.Module], ...] = ()
     adapt: Callable[[Layout, Arrangement], AbstractContextManager] | None = None
 
-    def padded(self, tokens: int) -> int:
-        """What `tokens` tokens of a text or of the image take in the sequence."""
-        return -(-tokens // self.pad) * self.pad
-
     def named_blocks(self) -> list[tuple[tuple[str, int], nn.Module]]:
         """((kind, number within its kind), module) in the order they run."""
         seen: Counter[str] = Counter()

@@ -1,7 +1,8 @@
-"""What two texts in one sequence need besides their tokens: each its own positions and its own padding.
+"""What the texts in one sequence need besides their tokens: each its own positions and its own padding.
 
-A family whose text tokens are numbered would number [neg | pos] as one text. These hooks last for one model
-call and change what the host's own embedders are given or give, never their code.
+A family whose text tokens are numbered would number [neg | pos] as one text, and several negatives as one.
+These hooks last for one model call and change what the host's own embedders are given or give, never their
+code.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.method.joint import NotGuided
-from nag_core.method.layout import Layout
+from nag_core.method.layout import Layout, slot_width
 from nag_core.method.rows import Arrangement
 
 
 @contextmanager
-def own_positions(embedder: nn.Module, layout: Layout, image_axis: int | None = None) -> Iterator[None]:
-    """Inside, `embedder` sees position ids (..., tokens, axes) in which each text starts where the host's one
-    text would.
+def own_positions(
+    embedder: nn.Module, layout: Layout, rows: Arrangement, image_axis: int | None = None
+) -> Iterator[None]:
+    """Inside, `embedder` sees position ids (B or 1, tokens, axes) in which each text starts where the host's
+    one text would, and so does each of several negatives.
 
     image_axis: the axis along which the image stands behind the text (Z-Image, Ernie): there it is moved back
         by the negative's length, to where it is without NAG. Image padding, all zero, stays.
@@ -31,9 +34,11 @@ def own_positions(embedder: nn.Module, layout: Layout, image_axis: int | None = 
         ids = arguments[0]
         if ids.shape[-2] != layout.total:
             raise NotGuided(f"positions for {ids.shape[-2]} tokens, expected {layout.total}")
-        moved = ids.clone()
-        first, second = layout.texts
-        moved[..., second, :] = ids[..., first.start : first.start + second.stop - second.start, :]
+        moved, first = ids.clone(), layout.texts_start
+        moved[:, layout.pos_part] = ids[:, first : first + layout.pos]
+        for index, parts in _places(layout, rows, len(ids)):
+            for part in parts:
+                moved[index, part] = ids[index, first : first + part.stop - part.start]
         if image_axis is not None:
             image = ids[..., layout.image_part, image_axis]
             moved[..., layout.image_part, image_axis] = torch.where(image > 0, image - layout.neg, image)
@@ -46,14 +51,25 @@ def own_positions(embedder: nn.Module, layout: Layout, image_axis: int | None = 
         handle.remove()
 
 
+def _places(layout: Layout, rows: Arrangement, known: int) -> list[tuple[slice | Tensor, list[slice]]]:
+    """Where the negatives stand in which of `known` rows of positions; a single one holds for all rows."""
+    if known > 1:
+        return [(group.index, layout.neg_parts(group)) for group in rows.groups]
+    if len({group.entries[0].parts for group in rows.groups}) > 1:
+        raise NotGuided("several negatives that differ from image to image, whose positions do not")
+    longest = max((layout.neg_parts(group) for group in rows.groups), key=lambda parts: parts[-1].stop)
+    return [(slice(None), longest)]
+
+
 @contextmanager
 def own_padding(
     embedder: nn.Module, token: Callable[[], Tensor], layout: Layout, rows: Arrangement
 ) -> Iterator[None]:
-    """Inside, what `embedder` makes of [neg | pos], (B, tokens, C), comes out with each text padded to
-    `layout` by `token()` (1, C), as the host pads a text that stands alone. It then finds nothing to pad.
+    """Inside, what `embedder` makes of [neg | pos], (B, tokens, C), comes out with each text, of several
+    negatives each, padded to `layout` by `token()` (1, C), as the host pads a text that stands alone. It then
+    finds nothing to pad.
     """
-    longest = max(group.entries[0].tokens for group in rows.groups)
+    longest = slot_width(rows)
 
     def padded(_: nn.Module, __: Any, out: Tensor) -> Tensor:
         pos = out.shape[1] - longest
@@ -63,8 +79,8 @@ def own_padding(
         filled = filled.expand(out.shape[0], layout.neg + layout.pos, -1).clone()
         filled[:, layout.neg : layout.neg + pos] = out[:, longest:]
         for group in rows.groups:
-            tokens = group.entries[0].tokens
-            filled[group.index, :tokens] = out[group.index, :tokens]
+            for (at, _), part in zip(group.entries[0].spans, layout.neg_parts(group), strict=True):
+                filled[group.index, part.start : part.start + at.stop - at.start] = out[group.index, at]
         return filled
 
     handle = embedder.register_forward_hook(padded)

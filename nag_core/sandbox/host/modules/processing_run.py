@@ -156,6 +156,9 @@ def _finish_batch(
 ) -> None:
     if p.scripts is not None:
         p.scripts.postprocess_batch(p, pictures, batch_number=number)
+        args = scripts.PostprocessBatchListArgs(list(pictures))
+        p.scripts.postprocess_batch_list(p, args, batch_number=number)
+        pictures = args.images
         rows = slice(number * p.batch_size, (number + 1) * p.batch_size)
         p.prompts, p.negative_prompts = p.all_prompts[rows], p.all_negative_prompts[rows]
     for i, picture in enumerate(pictures):
@@ -178,7 +181,13 @@ def _finish_picture(p: Any, i: int, image: Image.Image) -> Image.Image:
         shown = scripts.PostprocessImageArgs(image, index)
         p.scripts.postprocess_image(p, shown)
         image = shown.image
-    return Image.composite(image, overlay[0], mask) if overlay and mask is not None else image
+    if overlay and mask is not None:
+        image = Image.composite(image, overlay[0], mask)
+    if p.scripts is None:
+        return image
+    shown = scripts.PostprocessImageArgs(image, index)
+    p.scripts.postprocess_image_after_composite(p, shown)
+    return shown.image
 
 
 def _add_grid(p: Any, output: list[Image.Image], infotexts: list[str]) -> int:

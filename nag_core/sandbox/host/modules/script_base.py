@@ -19,6 +19,13 @@ class PostprocessImageArgs:
 
 
 @dataclass
+class PostprocessBatchListArgs:
+    """The pictures of a batch."""
+
+    images: list[Any]
+
+
+@dataclass
 class OnComponent:
     """The argument of `on_after_component` callbacks."""
 
@@ -75,6 +82,12 @@ class Script:
 
     def postprocess_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         """Decoded pictures of the batch, as one tensor."""
+
+    def postprocess_batch_list(self, p: Any, pp: PostprocessBatchListArgs, *args: Any, **kwargs: Any) -> None:
+        """The batch's pictures as a list, which a script may shorten or extend."""
+
+    def postprocess_image_after_composite(self, p: Any, pp: PostprocessImageArgs, *args: Any) -> None:
+        """Every picture, after the kept part of the original was laid over it."""
 
     def postprocess_image(self, p: Any, pp: PostprocessImageArgs, *args: Any) -> None:
         """Every picture."""

@@ -171,6 +171,14 @@ class ScriptRunner:
         """Call the hook of this name."""
         self._call("postprocess_batch", p, images=images, **kwargs)
 
+    def postprocess_batch_list(self, p: Any, pp: Any, **kwargs: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_batch_list", p, pp, **kwargs)
+
+    def postprocess_image_after_composite(self, p: Any, pp: Any) -> None:
+        """Call the hook of this name."""
+        self._call("postprocess_image_after_composite", p, pp)
+
     def postprocess_image(self, p: Any, pp: Any) -> None:
         """Call the hook of this name."""
         self._call("postprocess_image", p, pp)

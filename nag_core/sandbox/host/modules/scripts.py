@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from modules import errors, paths, script_callbacks, script_loading
-from modules.script_base import AlwaysVisible, PostprocessImageArgs, Script
+from modules.script_base import AlwaysVisible, PostprocessBatchListArgs, PostprocessImageArgs, Script
 from modules.script_runner import ScriptRunner
 from modules.shared_cmd_options import cmd_opts
 
 __all__ = [
     "AlwaysVisible",
+    "PostprocessBatchListArgs",
     "PostprocessImageArgs",
     "Script",
     "basedir",

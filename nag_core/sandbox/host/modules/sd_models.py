@@ -22,6 +22,11 @@ class ModelData:
         self.prepared: dict[str, Any] = {}
         self.paths: dict[str, Path | None] = {}
 
+    @property
+    def sd_model(self) -> Any:
+        """The model in use."""
+        return shared.sd_model
+
 
 model_data = ModelData()
 checkpoints_list = {name: SimpleNamespace(title=name, name=name, filename="") for name in KIND_OF}
