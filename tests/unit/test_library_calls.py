@@ -224,6 +224,7 @@ def test_an_error_in_the_model_is_named(name, pipe, steps):
     def fail(*_):
         raise SomeError("no room")
 
+    draw(name, pipe)  # a call leaves marks of its own
     before = touched(pipe)
     handle = next(model.children()).register_forward_hook(fail)
     applied = nag_core.applied(pipe, "blue", scale=4)

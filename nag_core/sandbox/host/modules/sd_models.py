@@ -13,12 +13,11 @@ KIND_OF = {"tiny-shapes": "unet", "tiny-shapes-flux": "mmdit"}
 
 
 class ModelData:
-    """The model in use, both under the names of their checkpoints, and the files they were read from (None:
-    the shipped ones).
+    """Both models under the names of their checkpoints, and the files they were read from (None: the shipped
+    ones).
     """
 
     def __init__(self) -> None:
-        self.sd_model: Any = None
         self.prepared: dict[str, Any] = {}
         self.paths: dict[str, Path | None] = {}
 
@@ -49,7 +48,7 @@ def forge_model_reload() -> None:
     """Makes the model that the settings name the one in use."""
     prepare()
     models = model_data.prepared
-    shared.sd_model = model_data.sd_model = models.get(shared.opts.sd_model_checkpoint, models["tiny-shapes"])
+    shared.sd_model = models.get(shared.opts.sd_model_checkpoint, models["tiny-shapes"])
 
 
 def checkpoint_tiles() -> list[str]:

@@ -9,8 +9,7 @@ from modules import sd_models
 
 def update_token_counter(text: str, steps: int, styles: list[str], *, is_positive: bool = True) -> str:
     """How long the text is for the model in use, as the host shows it."""
-    model = sd_models.model_data.sd_model
-    count, room = ("?", "?") if model is None else model.get_prompt_lengths_on_ui(text)
+    count, room = sd_models.model_data.sd_model.get_prompt_lengths_on_ui(text)
     return f"<span class='gr-box gr-text-input'>{count}/{room}</span>"
 
 
