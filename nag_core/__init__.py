@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nag_core.identity import VERSION
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from nag_core.hosts.diffusers.applied import Applied
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def applied(

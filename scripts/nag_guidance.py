@@ -7,7 +7,8 @@ from pathlib import Path
 
 from modules import paths, script_callbacks, scripts
 
-from nag_core.hosts import model
+from nag_core.hosts import asked, model, which
+from nag_core.hosts.base import Host
 from nag_core.passes.report import PassReport
 from nag_core.settings import user_presets
 from nag_core.webui import (
@@ -20,6 +21,7 @@ from nag_core.webui import (
     options,
     panel,
     routes,
+    spared,
     xyz,
 )
 from nag_core.webui.job import Job
@@ -28,8 +30,13 @@ from nag_core.webui.log import get_logger
 from nag_core.webui.status import Status
 
 logger = get_logger()
-PRESETS = user_presets.Store(Path(paths.data_path, user_presets.FILE_NAME))
+FOLDER = Path(__file__).parents[1]
+with spared.saying("your own presets are kept in the extension's folder"):
+    FOLDER = asked.attribute(paths, "data_path")
+PRESETS = user_presets.Store(Path(FOLDER, user_presets.FILE_NAME))
 STATUS = Status()
+register_axes = spared.spared("the plot has no NAG axes")(partial(xyz.register, PRESETS.load))
+watch_boxes = spared.spared("negative boxes that the WebUI greys out stay grey")(negative_box.watch)
 
 
 class NagScript(scripts.Script):
@@ -45,17 +52,22 @@ class NagScript(scripts.Script):
     def title(self) -> str:
         return "NAG"
 
+    @spared.spared("NAG is not there")
     def show(self, is_img2img: bool):
         if not self.watches_boxes:  # elem_id() calls show() again, for each control
             self.watches_boxes = True
-            negative_box.watch(self, is_img2img)
+            watch_boxes(self, is_img2img)
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list:
-        xyz.register(PRESETS.load)
-        components, self.infotext_fields, self.paste_field_names = panel.build(self, PRESETS)
+        register_axes()
+        try:
+            components, self.infotext_fields, self.paste_field_names = panel.build(self, PRESETS)
+        except Exception as error:
+            return spared.no_section(error)
         return components
 
+    @spared.hook("not applied")
     def process(self, p, *args) -> None:
         shares = self.jobs.inside_another(p)
         if not shares:
@@ -75,6 +87,7 @@ class NagScript(scripts.Script):
             if request.notes:
                 self._say(p, asked_for.said_while_off(request.notes), [])
 
+    @spared.hook("not applied")
     def process_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is not None:
@@ -83,6 +96,7 @@ class NagScript(scripts.Script):
                 infotext.write_negatives(p.extra_generation_params, texts)
             job.begin_batch(p)
 
+    @spared.hook("not applied")
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is None:
@@ -92,6 +106,7 @@ class NagScript(scripts.Script):
             infotext.forget_report(p.extra_generation_params)
         job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
 
+    @spared.hook("the report is not complete")
     def postprocess_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is None:
@@ -111,16 +126,20 @@ class NagScript(scripts.Script):
                 p.comment(f"NAG: {sentence}")
         logger.info("NAG: %s", sentence)
 
+    @spared.hook("no heat map")
     def postprocess_image(self, p, pp, *args) -> None:
         job = self.jobs.of(p)
         if job is not None and job.heats and not nested(p):
             job.draw_heat(pp.image, p.batch_index, p.iteration * p.batch_size + p.batch_index)
 
+    @spared.hook("no heat map")
     def postprocess(self, p, processed, *args) -> None:
         job = self.jobs.of(p)
-        if job is not None and job.heat_pictures:
-            heat_picture.show(p, processed, job.heat_pictures)
-        self.jobs.end(p)
+        try:
+            if job is not None and job.heat_pictures:
+                heat_picture.show(p, processed, job.heat_pictures)
+        finally:
+            self.jobs.end(p)
 
 
 def keep_installed(params) -> None:
@@ -132,8 +151,15 @@ def keep_installed(params) -> None:
             job.keep_installed(denoiser.p, denoiser.inner_model.inner_model, params.x)
 
 
-script_callbacks.on_cfg_denoiser(keep_installed)
-script_callbacks.on_before_ui(partial(xyz.register, PRESETS.load))
-script_callbacks.on_infotext_pasted(foreign_infotext.translate)
-script_callbacks.on_ui_settings(options.register)
-script_callbacks.on_app_started(partial(routes.register, store=PRESETS, status=STATUS))
+COSTS = {
+    "on_cfg_denoiser": (keep_installed, "a switch of the model during sampling goes unnoticed"),
+    "on_before_ui": (register_axes, "the plot may have no NAG axes"),
+    "on_infotext_pasted": (foreign_infotext.translate, "parameters of other NAG programs are not read"),
+    "on_ui_settings": (options.register, "the settings have no NAG page"),
+    "on_app_started": (partial(routes.register, store=PRESETS, status=STATUS), "there are no /nag/v1 routes"),
+}
+for event, (function, cost) in COSTS.items():
+    # Called from this file: hosts file a callback under the one it comes from.
+    with spared.saying(cost):
+        asked.attribute(script_callbacks, event)(spared.spared(cost)(function))
+spared.check_hooks(scripts.Script, (which.detected() or Host).announces_sampling)

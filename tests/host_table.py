@@ -9,6 +9,7 @@ imported of a host's modules there and does not stand here is an error. Attribut
 from __future__ import annotations
 
 import ast
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,8 @@ ALL = (*WEBUIS, SDNEXT)
 class Function(NamedTuple):
     """A function that we call: `args` by position (an instance not counted), `names` by name.
 
-    files: where it may be, by host and age. The name is dotted for a method.
+    files: where it may be, by host and age. The name is dotted for a method. order: the host's names of
+    those by position, "one|other" where hosts differ; by their number alone, another order goes unnoticed.
     """
 
     files: tuple[str, ...]
@@ -30,6 +32,7 @@ class Function(NamedTuple):
     args: int
     names: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ALL
+    order: tuple[str, ...] = ()
 
 
 class Name(NamedTuple):
@@ -72,18 +75,26 @@ _ENGINE = ("backend/diffusion_engine/base.py", "modules_forge/forge_loader.py", 
 _TILES = ("extensions-builtin/sd_forge_multidiffusion/lib_multidiffusion/tiled_diffusion.py",)
 _PREPARE = ("backend/sampling/sampling_function.py", "modules_forge/forge_sampler.py")
 _UNET = ("backend/nn/unet.py", *_LDM_ATTENTION)
+_QKV = ("q", "k", "v", "heads")
+_AXIS = ("label", "type|tipe", "apply", "format_value|fmt", "confirm")
 
 # nag_core/hosts/encoding.py, negative.py, alike.py, texts.py
 ENCODING: tuple[Entry, ...] = (
-    Function(_PARSER, "get_learned_conditioning_prompt_schedules", 2, ("hires_steps",), WEBUIS),
-    Function(_PARSER, "get_learned_conditioning", 3, (), WEBUIS),
+    Function(
+        _PARSER, "get_learned_conditioning_prompt_schedules", 2, ("hires_steps",), WEBUIS,
+        ("prompts", "base_steps"),
+    ),
+    Function(_PARSER, "get_learned_conditioning", 3, (), WEBUIS, ("model", "prompts", "steps")),
     Function(_PARSER, "SdConditioning.__init__", 1, ("is_negative_prompt", "width", "height"), WEBUIS),
     Name(_PARSER, "ScheduledPromptConditioning", WEBUIS),
     Word(_PARSER, "end_at_step", WEBUIS),
     Word(_PARSER, "cond", WEBUIS),
     Name(_PARSER, "ComposableScheduledPromptConditioning.schedules", WEBUIS),
     Name(_PARSER, "MulticondLearnedConditioning.batch", WEBUIS),
-    Function(_PROCESSING, f"{_JOB}.get_conds_with_caching", 5, ("hires_steps",), WEBUIS),
+    Function(
+        _PROCESSING, f"{_JOB}.get_conds_with_caching", 5, ("hires_steps",), WEBUIS,
+        ("function", "required_prompts", "steps", "caches", "extra_network_data"),
+    ),
     Function(_PROCESSING, f"{_JOB}.get_conds", 0, (), WEBUIS),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}", WEBUIS)
@@ -130,13 +141,16 @@ SAMPLING: tuple[Entry, ...] = (
     Name(("modules/sd_samplers_common.py",), "Sampler.sampler_extra_args", (A1111,)),
     *(Word(_UNET, name, PATCHED) for name in ("patches_replace", "attn2", "n_heads")),
     Name(("backend/attention.py",), "attention_function", (FORGE, NEO)),
-    Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO)),
+    Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO), _QKV),
     Function(_PREPARE, "sampling_prepare", 1, ("x",), PATCHED),
     # Neo has none: there the identity of the weights is that of a tensor (nag_core/hosts/patcher/neo.py).
     Name(("backend/patcher/lora.py",), "LoraLoader.loaded_hash", (FORGE,)),
     Name(_LDM_ATTENTION, "optimized_attention", (LDM,)),
-    Function(_LDM_ATTENTION, "attention_pytorch", 4, (), (LDM,)),
-    Function(("modules/hypernetworks/hypernetwork.py",), "apply_hypernetworks", 3, (), (A1111,)),
+    Function(_LDM_ATTENTION, "attention_pytorch", 4, (), (LDM,), _QKV),
+    Function(
+        ("modules/hypernetworks/hypernetwork.py",), "apply_hypernetworks", 3, (), (A1111,),
+        ("hypernetworks", "context", "layer"),
+    ),
     Name(_SHARED, "loaded_hypernetworks", (A1111,)),
     Name(("modules/sd_hijack_optimizations.py",), "scaled_dot_product_attention_forward", (A1111,)),
     Name(("modules/sd_hijack_unet.py",), "apply_model", (A1111,)),
@@ -209,18 +223,21 @@ PAGE: tuple[Entry, ...] = (
     Name(_SHARED, "cmd_opts"),
     Name(_SHARED, "OptionInfo"),
     Name(_SHARED, "prompt_styles"),
-    Function(_OPTIONS, "OptionInfo.__init__", 3, ("section",)),
+    Function(_OPTIONS, "OptionInfo.__init__", 3, ("section",), ALL, ("default", "label", "component")),
     Function(_OPTIONS, "OptionInfo.info", 1),
     Function(_OPTIONS, "OptionInfo.needs_reload_ui", 0),
-    Function(_OPTIONS, "*.add_option", 2),
-    Function(_STYLES, "StyleDatabase.apply_negative_styles_to_prompt", 2),
+    Function(_OPTIONS, "*.add_option", 2, (), ALL, ("key", "info")),
+    Function(
+        _STYLES, "StyleDatabase.apply_negative_styles_to_prompt", 2, (), ALL, ("prompt", "styles"),
+    ),
     Function(_STYLES, "StyleDatabase.apply_styles_to_prompts", 4, (), (SDNEXT,)),
     Function(_STYLES, "extract_style_text_from_prompt", 2, (), WEBUIS),
     Name(_STYLES, "StyleDatabase.styles", WEBUIS),
     Function(("modules/extra_networks.py",), "parse_prompts", 1),
     Function(("modules/processing_scripts/comments.py",), "strip_comments", 1, (), WEBUIS),
     Function(
-        ("modules/images.py", "modules/image/save.py"), "save_image", 6, ("info", "p", "suffix"),
+        ("modules/images.py", "modules/image/save.py"), "save_image", 6, ("info", "p", "suffix"), ALL,
+        ("image", "path", "basename", "seed", "prompt", "extension"),
     ),
     Function(_PROCESSING, "create_binary_mask", 1, (), WEBUIS),
     Name(("modules/ui.py",), "update_negative_prompt_token_counter", WEBUIS),
@@ -243,8 +260,8 @@ PAGE: tuple[Entry, ...] = (
     Name(("modules/sd_models.py",), "model_data", WEBUIS),
     Function(("modules/sd_samplers.py",), "create_sampler", 2, (), WEBUIS),
     Function(("modules/sd_samplers_kdiffusion.py",), "KDiffusionSampler.get_sigmas", 2, (), WEBUIS),
-    Function(_XYZ, "AxisOption.__init__", 5, ("choices",)),
-    Function(_XYZ, "AxisOption.__init__", 5, ("prepare",), WEBUIS),
+    Function(_XYZ, "AxisOption.__init__", 5, ("choices", "prepare"), WEBUIS, _AXIS),
+    Function(_XYZ, "AxisOption.__init__", 5, ("choices",), (SDNEXT,), _AXIS),
 )  # fmt: skip
 
 # nag_core/hosts/diffusers/sdnext.py
@@ -261,20 +278,39 @@ PIPELINES: tuple[Entry, ...] = (
     ),
 )
 
-TABLE: tuple[Entry, ...] = (*ENCODING, *SAMPLING, *FAMILIES, *PAGE, *PIPELINES)
+# By what a change costs.
+PARTS: dict[str, tuple[Entry, ...]] = {
+    "text of the negative": ENCODING,
+    "sampling": SAMPLING,
+    "one family of models": FAMILIES,
+    "page, report and plot": PAGE,
+    "pipelines": PIPELINES,
+}
+TABLE: tuple[Entry, ...] = tuple(entry for part in PARTS.values() for entry in part)
+
+# What the adapters look for (nag_core/hosts, `probe` and `present`), in the order in which they are asked.
+_HOSTS = (
+    (SDNEXT, ("modules/processing_diffusers.py",)),
+    (NEO, ("backend/attention.py", "backend/nn/wan.py", "backend/nn/lumina.py")),
+    (FORGE, ("backend/attention.py",)),
+    (LDM, ("ldm_patched/ldm/modules/attention.py",)),
+    (
+        A1111,
+        (
+            "modules/sd_samplers_cfg_denoiser.py",
+            "modules/sd_hijack_optimizations.py",
+            "modules/sd_hijack_unet.py",
+        ),
+    ),
+)
 
 
 def host_of(tree: Path) -> str:
-    """Which of the hosts a checkout is, by its files."""
-    for file, host in (
-        ("modules/processing_diffusers.py", SDNEXT),
-        ("backend/nn/wan.py", NEO),
-        ("backend/attention.py", FORGE),
-        ("ldm_patched/ldm/modules/attention.py", LDM),
-    ):
-        if (tree / file).is_file():
+    """Which of the hosts a checkout is, by its files, as the extension itself finds out; empty for none."""
+    for host, files in _HOSTS:
+        if all((tree / file).is_file() for file in files):
             return host
-    return A1111
+    return ""
 
 
 def entries(host: str) -> list[Entry]:
@@ -287,12 +323,19 @@ def missing(tree: Path, entry: Entry) -> str:
     files = [tree / name for name in entry.files if (tree / name).is_file()]
     if not files:
         return f"there is no {' or '.join(entry.files)} any more ({entry.name})"
-    said = [_missing(file, file.relative_to(tree).as_posix(), entry) for file in files]
+    said = [_read(file, file.relative_to(tree).as_posix(), entry) for file in files]
     return "" if "" in said else said[0]
 
 
+def _read(file: Path, where: str, entry: Entry) -> str:
+    try:
+        return _missing(file, where, entry)
+    except (SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or a NUL
+        return f"{where} cannot be read by this Python ({str(error)[:80]}); {entry.name} is in it"
+
+
 def _missing(file: Path, where: str, entry: Entry) -> str:
-    module = _parsed(file)
+    module = _parsed(file.read_text(encoding="utf-8-sig"))
     if isinstance(entry, Word):
         return "" if entry.name in _words(module) else f"{where} has no key {entry.name!r} any more"
     found = _find(module, entry.name)
@@ -307,8 +350,10 @@ def _missing(file: Path, where: str, entry: Entry) -> str:
 
 
 @cache
-def _parsed(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8-sig"))
+def _parsed(text: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the host's own, of odd escapes in its strings
+        return ast.parse(text)
 
 
 def _words(module: ast.Module) -> set[str]:
@@ -320,7 +365,9 @@ def _words(module: ast.Module) -> set[str]:
 
 
 def _find(module: ast.Module, name: str) -> ast.AST | None:
-    """The definition of a dotted name; of `*.name` an attribute that any class of the module sets or has."""
+    """The definition of a dotted name: of a class, or of a dictionary that the module makes by `dict`; of
+    `*.name` an attribute that any class of the module sets or has.
+    """
     owner, _, last = name.rpartition(".")
     if not owner:
         return _named(module.body, last)
@@ -330,7 +377,15 @@ def _find(module: ast.Module, name: str) -> ast.AST | None:
             found = _named(one.body, last) or _set_by(one, last)
             if found is not None:
                 return found
-    return None
+    return _key_of(_named(module.body, owner), last)
+
+
+def _key_of(assigned: ast.AST | None, name: str) -> ast.AST | None:
+    """The keyword by which `owner = dict(name=...)` has such a key."""
+    call = getattr(assigned, "value", None)
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) != "dict":
+        return None
+    return next((keyword for keyword in call.keywords if keyword.arg == name), None)
 
 
 def _named(body: list[ast.stmt], name: str) -> ast.AST | None:
@@ -368,6 +423,9 @@ def _refused(given: ast.arguments, entry: Function, method: bool) -> str:
     names = {*positional[entry.args :], *(one.arg for one in given.kwonlyargs)}
     if entry.args > len(positional) and given.vararg is None:
         return f"takes {len(positional)} arguments by position, not {entry.args}"
+    for place, (there, known) in enumerate(zip(positional, entry.order, strict=False), 1):
+        if there not in known.split("|"):
+            return f"takes {there} as argument {place}, where {known} was"
     unknown = [name for name in entry.names if name not in names]
     if unknown and given.kwarg is None:
         return f"does not take {', '.join(unknown)} any more"

@@ -12,14 +12,22 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nag_core.hosts import version
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.identity import VERSION
 
 _ANYTHING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _DEEPEST = 8  # wrappers around wrappers
 
 
-class HostChanged(UnsupportedHost):
+class HostChanged(UnsupportedHost, LookupError):  # noqa: N818 - a reason to stand aside, not a fault
     """A function or attribute of the host is not what NAG knows; the message is one readable sentence."""
+
+
+def to_report() -> str:
+    """What to do about a sentence that an update of the host may be behind."""
+    versions = f"WebUI {version.running()}, NAG {VERSION}"
+    return f"please report this line to the author of this extension ({versions})"
 
 
 def attribute(owner: Any, name: str) -> Any:

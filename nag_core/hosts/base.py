@@ -26,6 +26,7 @@ class Host(Protocol):
         "Empty: the main negative prompt. Same syntax: (weights:1.2), [from:to:0.5], BREAK, styles."
     )
     records_by_image: bool = True  # whether a list among a job's parameters has an entry for each image
+    announces_sampling: bool = True  # to scripts; else see `await_calls`
     confirms_axes: bool = True  # whether the user sees what an axis of X/Y/Z raises before the plot begins
 
     def await_calls(self, p: Any, around: Around) -> Callable[[], None] | None:

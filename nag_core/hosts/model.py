@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from nag_core.hosts import asked
 from nag_core.hosts.base import Host
 from nag_core.hosts.diffusers.families import preset_of
 from nag_core.hosts.ldm_unet import cross_attention_layers
@@ -42,7 +43,7 @@ def unet_patcher(sd_model: Any) -> Any:
     """The model's UNet patcher; `UnsupportedHost` where it or the conditioning modifier is missing."""
     unet = getattr(getattr(sd_model, "forge_objects", None), "unet", None)
     if unet is None or not hasattr(unet, "add_conditioning_modifier"):
-        raise UnsupportedHost("this WebUI's UNet patcher has no conditioning modifier to hook")
+        raise asked.HostChanged("this WebUI's UNet patcher has no conditioning modifier to hook")
     return unet
 
 

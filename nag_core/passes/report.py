@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
+# What a host's update causes: something is not there, or takes something else. What a device, a file or torch
+# says is not among these.
+OF_AN_UNKNOWN_HOST = (AttributeError, ImportError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class PassReport:
     `complete`: all of these, and in them every layer and image that the job asked for. `negatives`: the most
     that were combined, and their tokens. `images`: how many of how many had a negative to steer away from;
     `alike`: of how many it gave what the prompt gave. `bypassed`: NAG was installed for calls, and none of
-    them came to it.
+    them came to it. `unknown`: something of the host was not as NAG knows it.
     """
 
     pass_name: str
@@ -38,6 +41,7 @@ class PassReport:
     alike: int = 0
     problems: tuple[str, ...] = ()
     bypassed: bool = False
+    unknown: bool = False
 
     @property
     def applied(self) -> bool:
@@ -74,9 +78,11 @@ class PassReport:
         return " + ".join([*layers, *([f"{blocks} blocks"] if blocks else [])])
 
 
-def aside(pass_name: str, reason: str, due: bool = True) -> PassReport:
-    """The report of a pass in which NAG stood aside. due: off where the settings themselves leave it out."""
-    return PassReport(pass_name, reason=reason, due=due)
+def aside(pass_name: str, reason: str, due: bool = True, unknown: bool = False) -> PassReport:
+    """The report of a pass in which NAG stood aside. due: off where the settings themselves leave it out.
+    unknown: the host was not as NAG knows it.
+    """
+    return PassReport(pass_name, reason=reason, due=due, unknown=unknown)
 
 
 def nobody(images: int, alike: int) -> str:

@@ -21,7 +21,7 @@ from nag_core.method.negative import Counts, KeyValueCache, Negative
 from nag_core.method.rows import Batch
 from nag_core.method.rule import Rule
 from nag_core.passes.plan import Plan, Progress
-from nag_core.passes.report import PassReport
+from nag_core.passes.report import OF_AN_UNKNOWN_HOST, PassReport
 from nag_core.settings.blocks import Block
 
 logger = logging.getLogger("nag")
@@ -57,6 +57,7 @@ class Session:
     closed: bool = False
     stopped: bool = False
     may_merge: bool = True  # no kernel with a log-sum-exp has failed in this pass
+    unknown: bool = False  # something of the host was not as NAG knows it
 
     def __post_init__(self) -> None:
         self.phi, self.path = self.plan.strength.phi, self.path or self.plan.attention_name
@@ -132,6 +133,7 @@ class Session:
         partly: off for remarks on a pass in which nothing was left out.
         """
         self.complete = self.complete and not partly
+        self.unknown = self.unknown or isinstance(error, OF_AN_UNKNOWN_HOST)
         if message not in self.problems and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(message)
             logger.debug("NAG: %s", message, exc_info=error)
@@ -165,6 +167,7 @@ class Session:
             alike=self.counts.alike,
             problems=tuple(self.problems),
             bypassed=self.armed > 0 and not self.layers,
+            unknown=self.unknown,
         )
 
     def _all_done(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nag_core.hosts import which
+from nag_core.hosts import asked, which
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.passes import report
 from nag_core.passes.plan import FIRST, HIRES
@@ -26,6 +26,7 @@ class Job:
 
     build: Passes
     unsupported: str = ""
+    failed: report.PassReport | None = None
     passes: dict[str, Pass | report.PassReport] = field(default_factory=dict)
     reports: list[report.PassReport] = field(default_factory=list)
     recorded: Strength | None = None
@@ -47,9 +48,10 @@ class Job:
         uc: the host's own schedules of the main negative, None where it did not encode it (Forge main at CFG
             1). c: those of the prompt.
         """
-        name = HIRES if getattr(p, "is_hr_pass", False) else FIRST
+        name = FIRST
         self._close_passes()  # a pass that begins ends the ones before
         try:
+            name = _pass_name(p)
             if self.unsupported:
                 raise UnsupportedHost(self.unsupported)
             self.passes[name] = self.build.start(p, uc, c, name)
@@ -66,7 +68,7 @@ class Job:
             if self.stop_waiting is not None:
                 self.build.name_relative(p.sd_model)
         except Exception as error:
-            self.unsupported = stood_aside(FIRST, error).reason
+            self.failed = stood_aside(FIRST, error)
 
     def keep_installed(self, p: Any, sd_model: Any, x: Any) -> None:
         """Called in every denoiser call: puts NAG back after the refiner swapped the model within a pass (no
@@ -98,9 +100,14 @@ class Job:
         reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
         self.passes.clear()
         if not reports:
-            reports = [report.aside(FIRST, self.unsupported or "this WebUI never announced a sampling pass")]
+            reason = self.unsupported or "this WebUI never announced a sampling pass"
+            never = report.aside(FIRST, reason, unknown=not self.unsupported)
+            reports = [self.failed or never]
         self.reports = reports
-        return "; ".join([report.summary(reports, self.recorded), *dict.fromkeys(self.build.notes)])
+        # Of what was bypassed another extension is the likelier cause, but not the only one.
+        unknown = any(one.unknown or one.bypassed for one in reports)
+        notes = [*dict.fromkeys(self.build.notes), *([asked.to_report()] if unknown else [])]
+        return "; ".join([report.summary(reports, self.recorded), *notes])
 
     def draw_heat(self, picture: Any, image: int, index: int) -> None:
         """Draws the map of the batch's image number `image` over it; `index`: its number in the job."""
@@ -124,6 +131,13 @@ class Job:
         for current in self.passes.values():
             if isinstance(current, Pass):
                 current.session.close()
+
+
+def _pass_name(p: Any) -> str:
+    """Of the pass that is about to be sampled; `HostChanged` where nobody can tell."""
+    # An img2img job has none, on some hosts.
+    hires = getattr(p, "enable_hr", False) and asked.attribute(p, "is_hr_pass")
+    return HIRES if hires else FIRST
 
 
 def _heats(passes: Iterable[Any]) -> list[Tensor | None]:

@@ -63,7 +63,9 @@ def _main_negatives(p: Any, hires: bool) -> list[str]:
     """The current batch's slice of the main negatives (a batch of one, where the host has not made the
     slices).
     """
-    texts = getattr(p, "hr_negative_prompts" if hires else "negative_prompts", None)
+    name = "hr_negative_prompts" if hires else "negative_prompts"
+    announced = (which.detected() or Host).announces_sampling
+    texts = asked.attribute(p, name) if announced else getattr(p, name, None)
     if not texts:
         texts = [getattr(p, "negative_prompt", "") or ""] * int(getattr(p, "batch_size", 1))
     return [str(text) for text in texts]
@@ -110,7 +112,7 @@ def _styled(text: str, p: Any) -> str:
     """`text` with the job's styles. SD.Next's wildcards are a part of its styles."""
     from modules import shared
 
-    styles, database = getattr(p, "styles", None) or [], shared.prompt_styles
+    styles, database = asked.attribute(p, "styles") or [], shared.prompt_styles
     every = getattr(database, "apply_styles_to_prompts", None)
     if every is None:
         apply = asked.attribute(database, "apply_negative_styles_to_prompt")

@@ -199,10 +199,11 @@ class Passes:
 
 def stood_aside(name: str, reason: Exception) -> PassReport:
     """The report of a pass that could not be set up."""
+    unknown = isinstance(reason, report.OF_AN_UNKNOWN_HOST)
     if isinstance(reason, UnsupportedHost):
-        return report.aside(name, str(reason))
+        return report.aside(name, str(reason), unknown=unknown)
     logger.debug("NAG could not be set up", exc_info=reason)
-    return report.aside(name, f"{type(reason).__name__}: {str(reason)[:200]}")
+    return report.aside(name, f"{type(reason).__name__}: {str(reason)[:200]}", unknown=unknown)
 
 
 def _unlike_prompt(negative: Negative, prompts: Any) -> Negative:

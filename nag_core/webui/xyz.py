@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any
 
 from nag_core.hosts import asked, which
+from nag_core.passes.report import OF_AN_UNKNOWN_HOST
 from nag_core.settings import presets
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
 from nag_core.settings.parse import ALIASES, FIELD, FIELDS, OVERRIDES_SLOT, Field, parse
 from nag_core.settings.presets import STRENGTHS
 from nag_core.settings.reading import json_object
+from nag_core.webui import spared
 
 logger = logging.getLogger("nag")
 
@@ -43,9 +45,7 @@ def register(user_presets: UserPresets = dict) -> None:
     from modules import scripts
 
     for module in [d.module for d in scripts.scripts_data if d.script_class.__module__ in PLOT_MODULES]:
-        options, option_class = (getattr(module, name, None) for name in ("axis_options", "AxisOption"))
-        if options is None or option_class is None:
-            continue
+        options, option_class = (asked.attribute(module, name) for name in ("axis_options", "AxisOption"))
         ours = [_is_ours(option) for option in options]
         # At the same place: hosts build their scripts several times, and a page addresses axes by position.
         place = ours.index(True) if True in ours else len(options)
@@ -224,12 +224,14 @@ def _value(field: Field, load: UserPresets, x: Any, name: str = "") -> Any:
 
 def _script(p: Any) -> Any:
     """Our script among the job's."""
-    for script in getattr(p.scripts, "alwayson_scripts", None) or ():
+    scripts = asked.attribute(p.scripts, "alwayson_scripts") if p.scripts is not None else ()
+    for script in scripts or ():
         if script.name == TITLE.lower() and script.args_from != script.args_to:
             return script
     raise RuntimeError("NAG is not among the scripts of this job")
 
 
+@spared.hook("an axis of the plot has no effect", place=0, spares=OF_AN_UNKNOWN_HOST)
 def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
     """Merges `values` into the overrides of this cell. What holds the arguments is replaced: all cells share
     it.

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
+import nag_core
 from tests.live.client import largest_difference
 
 ON = [{"enabled": True, "scale": 4}]
@@ -49,6 +50,24 @@ def test_the_hires_pass_encodes_its_own_negative_size_and_steps(job, encoded):
     assert len(ours(encoded, "red")) == 1
 
 
+@pytest.mark.parametrize(
+    ("sampler", "steps", "calls"), [("Heun", 6, 12), ("Euler", 6, 6), (None, 6, 6), ("Heun", 0, 8)]
+)
+def test_the_negatives_schedule_in_hires_is_that_of_its_own_sampler(job, encoded, sampler, steps, calls):
+    """Prompt editing counts model calls, of which Heun makes two a step; without steps it makes the first
+    pass's.
+    """
+    job(ON, **HIRES | {"hr_second_pass_steps": steps}, hr_sampler_name=sampler, hr_negative_prompt="yellow")
+    ((_, first, second),) = ours(encoded, "yellow")
+    assert (first, second) == (4, calls)
+
+
+def test_a_hires_pass_without_a_sampler_of_its_own_counts_as_the_first_one(job, encoded):
+    job(ON, **HIRES, sampler_name="Heun", hr_negative_prompt="yellow")
+    ((_, first, second),) = ours(encoded, "yellow")
+    assert (first, second) == (8, 12)
+
+
 @pytest.mark.parametrize("name", ["SdConditioning", "get_conds_with_caching"])
 def test_a_function_of_the_host_that_changed_is_said_and_the_picture_is_the_hosts(
     host, job, monkeypatch, name
@@ -72,7 +91,8 @@ def test_a_function_of_the_host_that_changed_is_said_and_the_picture_is_the_host
     report = p.extra_generation_params["NAG report"]
     assert report == (
         "not applied: this version of the WebUI has another changed() than NAG knows "
-        "(too many positional arguments)"
+        "(too many positional arguments); please report this line to the author of this extension "
+        f"(WebUI sandbox, NAG {nag_core.__version__})"
     )
     assert [image.tobytes() for image in on.images] == [image.tobytes() for image in off.images]
 

@@ -213,7 +213,7 @@ MADE_BY = {
     "`… in some layers, which ran unguided`": some_layers,
     "`off from call 3 on: …`": off_from_a_call_on,
     "`prompt and negative gave the same conditioning`": alike,
-    "`this version of the WebUI has another …() than NAG knows`": host_changed,
+    "`… please report this line to the author of this extension (WebUI …, NAG …)`": host_changed,
     "`the heat maps are files of their own`": files_of_their_own,
     "422 `Script 'NAG' not found`": not_found,
 }

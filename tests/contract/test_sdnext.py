@@ -20,10 +20,13 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.hosts import asked
 from nag_core.hosts.diffusers.sdnext import AS_WORDS
 from nag_core.method.negative import KeyValueCache
 from tests import diffusers_pipelines as pipelines
 from tests.extras import needs_pipelines
+from tests.host_table import PIPELINES
+from tests.lacking import lacking
 
 pytestmark = needs_pipelines
 
@@ -511,6 +514,16 @@ def test_standing_aside_says_why(draw, sdnext, monkeypatch):
     )
     assert torch.equal(found, draw()[1])
     model.set_attn_processor(before)
+
+
+@pytest.mark.parametrize("name", ["set_pipeline_args", "process_post"])
+def test_a_function_of_its_processing_that_is_gone_is_said_with_the_version(draw, sdnext, name):
+    with lacking(next(entry for entry in PIPELINES if entry.name == name)) as places:
+        p, found = draw(ON)
+    assert places == 1
+    assert report(p).startswith("not applied: AttributeError: ")
+    assert report(p).endswith(asked.to_report())
+    assert torch.equal(found, draw()[1])
 
 
 def test_an_interrupt_and_a_failed_encoding_leave_nothing_behind(draw, sdnext, script):

@@ -426,6 +426,28 @@ def test_a_list_that_ends_before_the_overrides_is_filled_with_the_defaults(axis,
     assert overrides(p, script) == {"enabled": True}
 
 
+@pytest.mark.parametrize("missing", [0, 1, 2, OVERRIDES_SLOT, OVERRIDES_SLOT + 1])
+def test_a_list_that_ends_about_where_ours_does_is_as_long_as_it_must_be(axis, cell, script, missing):
+    """missing: of our arguments, the overrides slot last."""
+    p = cell(as_list=True)
+    before = p.script_args[: script.args_from]
+    del p.script_args[script.args_from + OVERRIDES_SLOT + 1 - missing :]
+    axis("Scale").apply(p, 6.0, [6.0])
+    assert len(p.script_args) == script.args_from + OVERRIDES_SLOT + 1
+    assert p.script_args[: script.args_from] == before
+    assert p.script_args[script.args_from] is False
+    assert overrides(p, script) == {"scale": 6.0}
+
+
+def test_arguments_of_the_scripts_before_ours_that_are_missing_are_none(axis, cell, script):
+    p = cell(as_list=True)
+    assert script.args_from > 0
+    del p.script_args[0:]
+    axis("Scale").apply(p, 6.0, [6.0])
+    assert p.script_args[: script.args_from] == [None] * script.args_from
+    assert p.script_args[script.args_from] is False
+
+
 @pytest.mark.parametrize("slot", [None, "", "{broken", "[1]", 7])
 def test_an_unreadable_overrides_slot_is_replaced(axis, cell, script, slot):
     p = cell(as_list=True)

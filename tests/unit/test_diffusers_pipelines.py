@@ -394,6 +394,47 @@ def test_a_compiled_model_runs_as_it_was_written(name, pipe):
         pipe.transformer = original
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["the model", "its blocks"])
+@on("pixart")
+def test_compiled_code_does_not_run_under_nag_but_afterwards(name, pipe, whole, caplog, monkeypatch):
+    """It would have the plain attention baked in."""
+    with nag_core.applied(pipe, "blue", scale=4):
+        wanted = draw(name, pipe)
+    ran, original = [], pipe.transformer
+
+    def backend(graph, inputs):
+        return lambda *args: ran.append(1) or graph.forward(*args)
+
+    if whole:
+        pipe.transformer = torch.compile(original, backend=backend)
+    else:
+        original.transformer_blocks[0].compile(backend=backend)
+    try:
+        with caplog.at_level("INFO", "nag"), nag_core.applied(pipe, "blue", scale=4) as nag:
+            found = draw(name, pipe)
+        assert ran == []
+        assert "2/2 steps" in nag.report
+        assert torch.equal(found, wanted)
+        assert "NAG: the compiled model runs uncompiled while NAG is applied" in caplog.messages
+        draw(name, pipe)
+        assert ran
+        monkeypatch.delattr(torch.compiler, "set_stance")
+        with pytest.raises(UnsupportedHost, match="is compiled, and this PyTorch cannot run it uncompiled"):
+            nag_core.applied(pipe, "blue").__enter__()
+    finally:
+        pipe.transformer = original
+        original.transformer_blocks[0]._compiled_call_impl = None
+
+
+@on("pixart")
+def test_a_model_that_is_not_compiled_needs_nothing_of_the_kind(name, pipe, caplog, monkeypatch):
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    with caplog.at_level("INFO", "nag"), nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe)
+    assert "2/2 steps" in nag.report
+    assert not any("compiled" in one for one in caplog.messages)
+
+
 @pytest.mark.parametrize("negative", ["blue", "dark dog"])
 @on("sdxl", "flux", "sd3", "pixart", "sana", "wan")
 def test_it_reaches_the_decoded_picture_or_video(name, pipe, negative):

@@ -255,7 +255,7 @@ def test_room_for_the_negatives_tokens_is_asked_for_before_a_joint_model_is_load
     patcher = SimpleNamespace(
         model=SimpleNamespace(diffusion_model=network),
         model_options={},
-        add_conditioning_modifier=lambda modifier: None,
+        add_conditioning_modifier=lambda one: patcher.model_options["conditioning_modifiers"].append(one),
         add_extra_preserved_memory_during_sampling=asked.append,
     )
     patcher.clone = lambda: patcher
@@ -337,6 +337,18 @@ def test_reference_images_are_a_reason_to_stand_aside(neo_host, monkeypatch):
         neo._no_references()
 
 
+def test_neos_arguments_are_read_where_it_keeps_them_in_a_dictionary(neo_host, monkeypatch):
+    """As Neo did until the spring of 2026: reference images and videos went unnoticed there."""
+    stub_beside(monkeypatch, "backend.args", dynamic_args={"ref_latents": [], "wan": True})
+    neo._no_references()
+    sys.modules["backend.args"].dynamic_args["ref_latents"].append(Q)
+    with pytest.raises(NotGuided, match="reference images"):
+        neo._no_references()
+    assert neo_host.samples_one(SimpleNamespace(is_wan=True))
+    del sys.modules["backend.args"].dynamic_args["wan"]
+    assert not neo_host.samples_one(SimpleNamespace(is_wan=True))
+
+
 def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
     model = SimpleNamespace(apply_model=len)
     assert neo.Neo().obstacle(model) == ""
@@ -344,6 +356,10 @@ def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
     assert "torch.compile" in neo.Neo().obstacle(model)
     model.apply_model = len
     assert neo.Neo().obstacle(model) == ""
+    model.diffusion_model = torch.nn.Identity()
+    assert neo.Neo().obstacle(model) == ""
+    model.diffusion_model = torch.compile(model.diffusion_model, backend="eager")  # Neo until spring 2026
+    assert "torch.compile" in neo.Neo().obstacle(model)
 
 
 def test_other_weights_in_the_same_module_are_other_weights():

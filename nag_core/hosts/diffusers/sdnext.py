@@ -100,7 +100,7 @@ class SDNext(Host):
         "(weights:1.2) where the prompt's are read; the report says where not."
     )
     records_by_image = False
-    confirms_axes = False
+    announces_sampling = confirms_axes = False
 
     def await_calls(self, p: Any, around: Around) -> Callable[[], None]:
         return await_calls(p, around)

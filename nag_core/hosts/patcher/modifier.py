@@ -30,7 +30,11 @@ def install(sd_model: Any, host: Host, session: Session, texts: Texts | None = N
     unet = asked.call(unet_patcher(sd_model).clone)
     others = [m for m in unet.model_options.get("conditioning_modifiers", []) if _session_of(m) is None]
     unet.model_options["conditioning_modifiers"] = others
-    asked.call(unet.add_conditioning_modifier, _modifier(host, session, Unet(texts)))
+    ours = _modifier(host, session, Unet(texts))
+    asked.call(unet.add_conditioning_modifier, ours)
+    if ours not in unet.model_options["conditioning_modifiers"]:
+        # `installed` would not find it, and another one would be added in every call.
+        raise asked.HostChanged("this version of the WebUI keeps conditioning modifiers elsewhere")
     host.reserve_memory(unet, session.negative.tokens)
     sd_model.forge_objects.unet = unet
 

@@ -104,8 +104,7 @@ class Neo(Forge):
 
     def samples_one(self, sd_model: Any) -> bool:
         # The batch size is the number of frames then (Neo's modules/processing.py).
-        arguments = globals_of("backend.args").get("dynamic_args")
-        return bool(getattr(sd_model, "is_wan", False) and getattr(arguments, "wan", False))
+        return bool(getattr(sd_model, "is_wan", False) and _argument("wan"))
 
     def weights(self, model: Any) -> Hashable:
         # `Reload "state_dict" Only` of Neo's refiner (Wan 2.2's two experts) copies other weights into the
@@ -119,6 +118,8 @@ class Neo(Forge):
         # one made under NAG would be used without it, and the other way round.
         original = getattr(model, "__dict__", {}).get("_orig_apply_model")
         compiled = original is not None and original != model.apply_model
+        # Until the spring of 2026 the network itself was replaced by a compiled one.
+        compiled = compiled or hasattr(getattr(model, "diffusion_model", None), "_orig_mod")
         return "torch.compile is on, and NAG would be baked into its graphs" if compiled else ""
 
 
@@ -134,9 +135,14 @@ def _nunchaku(network: nn.Module) -> bool:
     return any("Nunchaku" in kind.__name__ for kind in type(network).__mro__)
 
 
+def _argument(name: str) -> Any:
+    arguments = globals_of("backend.args").get("dynamic_args")
+    # A dictionary until the spring of 2026, a class since.
+    return arguments.get(name) if isinstance(arguments, dict) else getattr(arguments, name, None)
+
+
 def _no_references() -> None:
-    references = getattr(globals_of("backend.args").get("dynamic_args"), "ref_latents", None)
-    if references:
+    if _argument("ref_latents"):
         raise NotGuided("reference images are in use, whose tokens NAG does not know yet")
 
 

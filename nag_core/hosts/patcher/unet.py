@@ -113,6 +113,8 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         # The host changes `extra` from block to block and a replacer may change it too: z- needs it as it
         # was.
         options = dict(extra)
+        if "n_heads" not in extra:  # another name in a later version: it must not cost the picture
+            extra = options = {**extra, "n_heads": getattr(module, "heads", 1)}
         pos = inner(q, k, v, extra)
         rows = rows_of(session, batch, len(pos), options.get("cond_or_uncond"), pos.device, "attention")
         if rows is None:
