@@ -278,7 +278,7 @@ class Api:
 
 
 def _response(request: models.ProcessingRequest, processed: Processed) -> models.ImagesResponse:
-    pictures = processed.images if request.send_images else []
+    pictures = processed.images + processed.extra_images if request.send_images else []
     return models.ImagesResponse(
         images=list(map(images.encode_png, pictures)), parameters=request.model_dump(), info=processed.js()
     )

@@ -159,7 +159,7 @@ INNER = [
 
 
 @pytest.mark.parametrize("kind", INNER, ids=str)
-@pytest.mark.parametrize("hook", ["postprocess_image", "process_batch", "postprocess_image_after_composite"])
+@pytest.mark.parametrize("hook", ["postprocess_image", "process_batch", "postprocess_batch"])
 def test_a_job_within_a_job_writes_none_of_its_state(job, status, within, inner, kind, hook):
     p, plain = job([ON])
     before, comments = {**status(), "time": 0}, list(p.comments)
@@ -211,7 +211,7 @@ def test_the_job_after_one_that_died_is_nobodys_inner_job(host, job, status, mon
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr(type(host.scripts.scripts_txt2img), "postprocess_batch_list", die)
+        patched.setattr(type(host.scripts.scripts_txt2img), "postprocess_image", die)
         with pytest.raises(RuntimeError):
             job([ON])
     job([{"scale": 7}])

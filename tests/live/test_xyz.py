@@ -77,6 +77,13 @@ def test_two_axes_combine_and_the_compound_axis_equals_them(webui):
     assert two == one == [expected]
 
 
+def test_the_compound_axis_takes_the_names_of_the_api_and_quotes(webui):
+    cells = 'phi=6 nag_tau=1.5, "nag_scale=7 nag_tau=1.5 negative=""blue, a=b; c"""'
+    drawn, _ = plot(webui, {"[NAG] Override": cells}, ON)
+    wanted = ({}, {"negative": "blue, a=b; c"})
+    assert drawn == [pixels(webui, [{"scale": 6, "tau": 1.5, **more}]) for more in wanted]
+
+
 def test_a_range_of_the_host(webui):
     webui.unless_sdnext("has another way to write a range of its plot")
     drawn, texts = plot(webui, {"[NAG] Alpha": "0.2-0.4 (+0.1)"}, ON)

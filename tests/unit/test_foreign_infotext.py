@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from nag_core.webui import infotext
+from nag_core.webui import infotext, sigmas
 from nag_core.webui.foreign_infotext import translate
 
 NEO = {
@@ -151,8 +151,9 @@ def test_what_is_not_taken_of_pull_request_44_is_named_in_one_line(caplog, monke
     ],
     ids=str,
 )  # fmt: skip
-def test_and_of_the_others(foreign, left):
-    """Here without a host, whose schedule an end by sigma needs."""
+def test_and_of_the_others(monkeypatch, foreign, left):
+    """As where the host cannot tell the schedule that an end by sigma needs."""
+    monkeypatch.setattr(sigmas, "share_until", lambda *_: None)
     assert imported(foreign).get("NAG import", "") == (f"settings of {left}" if left else "")
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Network
 from nag_core.hosts.unsupported import UnsupportedHost
 from tests import diffusers_pipelines as pipelines
@@ -120,6 +121,28 @@ def test_a_pipeline_without_a_scheduler_is_counted_by_its_model_calls(name, pipe
     assert "× 2/4 steps" in nag.report
 
 
+def test_both_experts_of_a_pipeline_with_two_are_guided(guided_at):
+    """Wan 2.2: one network above a share of the noise, another below."""
+    from diffusers import WanPipeline
+
+    one, other = pipelines.pipeline("wan"), pipelines.pipeline("wan")
+    for parameter in other.transformer.parameters():
+        parameter.data.mul_(1.1)
+    pipe = WanPipeline(**{**one.components, "transformer_2": other.transformer}, boundary_ratio=0.9)
+    pipe.set_progress_bar_config(disable=True)
+    plain = draw("wan", pipe, steps=6)
+    before = touched(pipe), touched(other)
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        found = draw("wan", pipe, steps=6)
+    layers = len(family_of(one.transformer).layers(one.transformer))
+    assert nag.report.startswith(f"{2 * layers} layers × 6/6 steps")
+    assert apart(found, plain) > 3e-4
+    seen, report = guided_at(pipe, {"start": 0.5}, "wan", steps=6)
+    assert seen == [3, 4, 5]
+    assert report.startswith(f"{layers} layers × 3/6 steps"), "the second expert alone is left by then"
+    assert (touched(pipe), touched(other)) == before
+
+
 # Pipelines that share a network
 
 
@@ -201,6 +224,7 @@ def test_an_error_in_the_model_is_named(name, pipe, steps):
     def fail(*_):
         raise SomeError("no room")
 
+    draw(name, pipe)  # a call leaves marks of its own
     before = touched(pipe)
     handle = next(model.children()).register_forward_hook(fail)
     applied = nag_core.applied(pipe, "blue", scale=4)
