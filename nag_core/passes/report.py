@@ -1,9 +1,12 @@
-"""What a pass did, in one sentence for the log, the picture's comment and the infotext. A leaf: no torch."""
+"""What a pass did, in one sentence for the log, the picture's comment and the infotext."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
+from nag_core.method.fallback import path
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
@@ -76,6 +79,31 @@ class PassReport:
         blocks = " + ".join(f"{count} {kind}" for kind, count in self.layers if kind)
         layers = [f"{count} layers" for kind, count in self.layers if not kind]
         return " + ".join([*layers, *([f"{blocks} blocks"] if blocks else [])])
+
+
+def of(session: Any, clipped: int) -> PassReport:
+    """What a pass did. session: a Session, which knows this module. clipped: tokens that τ shrank."""
+    every_call = session.due_calls <= session.guided_calls > 0
+    faded = session.faded > 0 and not session.armed and not session.layers
+    counts = session.counts
+    return PassReport(
+        session.plan.pass_name,
+        "the strength over the steps is 0 in every step of the window" if faded else "",
+        layers=tuple(Counter(session.layers.values()).items()),
+        guided_calls=session.guided_calls,
+        due_calls=session.due_calls,
+        total_calls=session.calls,
+        complete=session.complete and every_call and not counts.alike,
+        clipped_share=clipped / session.tokens if session.tokens and session.counters else None,
+        attention=", ".join(filter(None, (session.path, *map(path, session.counters)))),
+        strength=session.plan.strength,
+        negatives=counts.most,
+        images=(counts.guided, counts.images),
+        alike=counts.alike,
+        problems=tuple(session.problems),
+        bypassed=session.armed > 0 and not session.layers,
+        unknown=session.unknown,
+    )
 
 
 def aside(pass_name: str, reason: str, due: bool = True, unknown: bool = False) -> PassReport:

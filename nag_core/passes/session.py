@@ -7,19 +7,18 @@ it dies with the pass.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from nag_core.method.fallback import path
 from nag_core.method.heat import HeatMap
 from nag_core.method.joint import JointCall
 from nag_core.method.negative import Counts, KeyValueCache, Negative
 from nag_core.method.rows import Batch
 from nag_core.method.rule import Rule
+from nag_core.passes import report
 from nag_core.passes.plan import Plan, Progress
 from nag_core.passes.report import OF_AN_UNKNOWN_HOST, PassReport
 from nag_core.settings.blocks import Block
@@ -149,30 +148,7 @@ class Session:
 
     def report(self) -> PassReport:
         """What the pass did. Waits for the device."""
-        clipped = sum(int(counter) for counter in self.counters.values())
-        faded = self.faded > 0 and not self.armed and not self.layers
-        return PassReport(
-            self.plan.pass_name,
-            "the strength over the steps is 0 in every step of the window" if faded else "",
-            layers=tuple(Counter(self.layers.values()).items()),
-            guided_calls=self.guided_calls,
-            due_calls=self.due_calls,
-            total_calls=self.calls,
-            complete=self._all_done(),
-            clipped_share=clipped / self.tokens if self.tokens and self.counters else None,
-            attention=", ".join(filter(None, (self.path, *map(path, self.counters)))),
-            strength=self.plan.strength,
-            negatives=self.counts.most,
-            images=(self.counts.guided, self.counts.images),
-            alike=self.counts.alike,
-            problems=tuple(self.problems),
-            bypassed=self.armed > 0 and not self.layers,
-            unknown=self.unknown,
-        )
-
-    def _all_done(self) -> bool:
-        every_call = bool(self.layers) and self.guided_calls >= self.due_calls
-        return self.complete and every_call and not self.counts.alike
+        return report.of(self, sum(map(int, self.counters.values())))
 
     def close(self) -> None:
         """Frees what the pass held; the counters stay readable. Safe twice, and after a device error."""

@@ -104,6 +104,15 @@ def test_arrows_between_rooms_go_down_as_the_readme_says():
     assert floors({"a": {"b"}, "b": set(), "c": {"a"}, "d": set()}) == [{"b", "d"}, {"a"}, {"c"}]
 
 
+def test_the_reading_order_is_seven_files_that_can_be_read_in_one_go():
+    text = (ROOT / "nag_core" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\d\. `([\w/]+\.py)`", text, re.MULTILINE)
+    assert [Path(name).stem for name in named] == [
+        "guidance", "rule", "merge", "cross", "fields", "session", "modifier",
+    ]  # fmt: skip
+    assert sum(len((ROOT / "nag_core" / name).read_text("utf-8").splitlines()) for name in named) <= 1000
+
+
 def test_modules_beside_the_rooms_know_nobody():
     for path in SOURCES:
         if room(path) == "nag_core" and path.stem != "__init__":
