@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +61,12 @@ class DiffusionEngine:
     def set_clip_skip(self, clip_skip: int) -> None:
         """Stored; the tiny text encoder has no layers worth skipping."""
         self.clip_skip = clip_skip
+
+    def get_prompt_lengths_on_ui(self, prompt: str) -> tuple[int, int]:
+        """Tokens in the prompt, and what its chunks could hold."""
+        engine = self.text_processing_engine
+        count = sum(map(len, engine.tokens(prompt)))
+        return count, max(1, math.ceil(count / engine.chunk_length)) * engine.chunk_length
 
     def encode_first_stage(self, x: Tensor) -> Tensor:
         """Picture in [-1, 1] to latent."""
