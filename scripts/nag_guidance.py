@@ -67,7 +67,7 @@ class NagScript(scripts.Script):
             return spared.no_section(error)
         return components
 
-    @spared.hook("not applied")
+    @spared.hook(spared.NOT_APPLIED)
     def process(self, p, *args) -> None:
         shares = self.jobs.inside_another(p)
         if not shares:
@@ -87,7 +87,7 @@ class NagScript(scripts.Script):
             if request.notes:
                 self._say(p, asked_for.said_while_off(request.notes), [])
 
-    @spared.hook("not applied")
+    @spared.hook(spared.NOT_APPLIED)
     def process_batch(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is not None:
@@ -96,7 +96,7 @@ class NagScript(scripts.Script):
                 infotext.write_negatives(p.extra_generation_params, texts)
             job.begin_batch(p)
 
-    @spared.hook("not applied")
+    @spared.hook(spared.NOT_APPLIED)
     def process_before_every_sampling(self, p, *args, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is None:

@@ -227,11 +227,12 @@ PAGE: tuple[Entry, ...] = (
     Function(_OPTIONS, "OptionInfo.info", 1),
     Function(_OPTIONS, "OptionInfo.needs_reload_ui", 0),
     Function(_OPTIONS, "*.add_option", 2, (), ALL, ("key", "info")),
+    Function(_STYLES, "StyleDatabase.apply_negative_styles_to_prompt", 2, (), ALL, ("prompt", "styles")),
     Function(
-        _STYLES, "StyleDatabase.apply_negative_styles_to_prompt", 2, (), ALL, ("prompt", "styles"),
+        _STYLES, "StyleDatabase.apply_styles_to_prompts", 4, (), (SDNEXT,),
+        ("prompts", "negatives", "styles", "seeds"),
     ),
-    Function(_STYLES, "StyleDatabase.apply_styles_to_prompts", 4, (), (SDNEXT,)),
-    Function(_STYLES, "extract_style_text_from_prompt", 2, (), WEBUIS),
+    Function(_STYLES, "extract_style_text_from_prompt", 2, (), WEBUIS, ("style_text", "prompt")),
     Name(_STYLES, "StyleDatabase.styles", WEBUIS),
     Function(("modules/extra_networks.py",), "parse_prompts", 1),
     Function(("modules/processing_scripts/comments.py",), "strip_comments", 1, (), WEBUIS),
@@ -241,7 +242,7 @@ PAGE: tuple[Entry, ...] = (
     ),
     Function(_PROCESSING, "create_binary_mask", 1, (), WEBUIS),
     Name(("modules/ui.py",), "update_negative_prompt_token_counter", WEBUIS),
-    Function(("modules/ui.py",), "update_token_counter", 3, (), WEBUIS),
+    Function(("modules/ui.py",), "update_token_counter", 3, (), WEBUIS, ("text", "steps", "styles")),
     Function(("modules/images.py",), "read", 1, (), (FORGE, NEO, A1111)),
     *(
         Name(_PROCESSING, f"{_JOB}.{name}")
@@ -258,8 +259,10 @@ PAGE: tuple[Entry, ...] = (
     *(Name(_PROCESSED, f"Processed.{name}") for name in ("images", "infotexts", "index_of_first_image")),
     # An end by sigma in a pasted picture (sigmas.py): where it is gone, that is named as not taken.
     Name(("modules/sd_models.py",), "model_data", WEBUIS),
-    Function(("modules/sd_samplers.py",), "create_sampler", 2, (), WEBUIS),
-    Function(("modules/sd_samplers_kdiffusion.py",), "KDiffusionSampler.get_sigmas", 2, (), WEBUIS),
+    Function(("modules/sd_samplers.py",), "create_sampler", 2, (), WEBUIS, ("name", "model")),
+    Function(
+        ("modules/sd_samplers_kdiffusion.py",), "KDiffusionSampler.get_sigmas", 2, (), WEBUIS, ("p", "steps")
+    ),
     Function(_XYZ, "AxisOption.__init__", 5, ("choices", "prepare"), WEBUIS, _AXIS),
     Function(_XYZ, "AxisOption.__init__", 5, ("choices",), (SDNEXT,), _AXIS),
 )  # fmt: skip
@@ -288,7 +291,7 @@ PARTS: dict[str, tuple[Entry, ...]] = {
 }
 TABLE: tuple[Entry, ...] = tuple(entry for part in PARTS.values() for entry in part)
 
-# What the adapters look for (nag_core/hosts, `probe` and `present`), in the order in which they are asked.
+# What the adapters look for (`probe` in nag_core/hosts), in the order in which they are asked.
 _HOSTS = (
     (SDNEXT, ("modules/processing_diffusers.py",)),
     (NEO, ("backend/attention.py", "backend/nn/wan.py", "backend/nn/lumina.py")),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from nag_core.webui import spared
 from nag_core.webui.xyz import PLOT_MODULES
 
 logger = logging.getLogger("nag")
@@ -98,6 +99,6 @@ def _save(p: Any, one: HeatPicture, text: str, always: bool) -> None:
         if always:
             p.comment(f"NAG: heat maps are saved in {Path(saved[0]).parent}")
     except Exception as error:
-        logger.warning("NAG: a heat map could not be saved: %s", error)
+        logger.warning("NAG: %s", spared.sentence("a heat map could not be saved", error))
         if always:
             p.comment(f"NAG: a heat map could not be saved ({str(error)[:120]}), and nothing else shows it")

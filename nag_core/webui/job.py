@@ -106,7 +106,7 @@ class Job:
         self.reports = reports
         # Of what was bypassed another extension is the likelier cause, but not the only one.
         unknown = any(one.unknown or one.bypassed for one in reports)
-        notes = [*dict.fromkeys(self.build.notes), *([asked.to_report()] if unknown else [])]
+        notes = dict.fromkeys([*self.build.notes, *([asked.to_report()] if unknown else [])])
         return "; ".join([report.summary(reports, self.recorded), *notes])
 
     def draw_heat(self, picture: Any, image: int, index: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from nag_core.hosts import asked, which
 from nag_core.hosts.base import Host
+from nag_core.passes.report import OF_AN_UNKNOWN_HOST
 from nag_core.settings.parse import Request, Settings
 from nag_core.settings.weighted import Weighted, parse_negatives, written
 from nag_core.webui.wildcards import drawn
@@ -82,6 +83,8 @@ def prepared(request: Request, p: Any) -> Request:
     except Exception as error:
         logger.debug("NAG: the negative could not be prepared", exc_info=error)
         notes.append(f"styles and wildcards in the NAG negative are read as words ({str(error)[:120]})")
+        if isinstance(error, OF_AN_UNKNOWN_HOST):
+            notes.append(asked.to_report())
         settings = request.settings
     return Request(settings, tuple(dict.fromkeys(notes)))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from nag_core.hosts import asked
 from nag_core.settings.weighted import parse_negatives
+from nag_core.webui.spared import spared
 
 # What the hosts' scripts look for (edit-attention.js and edit-order.js), and their style sheets.
 PROMPT, COUNTER = "prompt", "token-counter"
@@ -23,7 +24,7 @@ def add_counter(gr: Any, script: Any, name: str, box: Any) -> None:
         "<span>0/75</span>", elem_id=script.elem_id(f"{name}_counter"), elem_classes=[COUNTER], visible=False
     )
     button = gr.Button(visible=False, elem_id=script.elem_id(f"{name}_count"))
-    count = counted_lines if name == "negatives" else counted
+    count = spared("NAG's boxes have no token counter")(counted_lines if name == "negatives" else counted)
     button.click(count, inputs=[box], outputs=[counter], queue=False, show_progress=False)
 
 

@@ -10,18 +10,21 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from nag_core.hosts import asked
+from nag_core.passes import report
+from nag_core.passes.plan import FIRST
 from nag_core.webui import infotext, options
 from nag_core.webui.passes import stood_aside
 
 logger = logging.getLogger("nag")
 
-HOOKS = (
-    "process", "process_batch", "process_before_every_sampling", "postprocess_batch", "postprocess_image",
-    "postprocess",
-)  # fmt: skip
+NOT_APPLIED = "not applied"
+SAMPLING = "process_before_every_sampling"
+HOOKS = ("process", "process_batch", SAMPLING, "postprocess_batch", "postprocess_image", "postprocess")
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def spared(cost: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def spared(cost: str) -> Decorator:
     """Decorates a callback: where it fails, the log says what that costs, once as long as it is the same
     failure, and None comes back.
     """
@@ -35,10 +38,9 @@ def spared(cost: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             try:
                 return function(*args, **kwargs)
             except Exception as error:
-                sentence = _sentence(cost, error)
-                if sentence != said:
-                    logger.warning("NAG: %s", sentence)
-                said = sentence
+                before, said = said, sentence(cost, error)
+                if said != before:
+                    logger.warning("NAG: %s", said)
                 return None
 
         return call
@@ -46,9 +48,7 @@ def spared(cost: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorated
 
 
-def hook(
-    cost: str, place: int = 1, spares: tuple[type[Exception], ...] = (Exception,)
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def hook(cost: str, place: int = 1, spares: tuple[type[Exception], ...] = (Exception,)) -> Decorator:
     """The same for what is called for a job: the picture's parameters and the page say it, too.
 
     place: of the job `p` among the arguments, behind the script unless told. spares: what is not raised.
@@ -60,18 +60,25 @@ def hook(
             try:
                 function(*args, **kwargs)
             except spares as error:
-                sentence = _sentence(cost, error)
-                logger.warning("NAG: %s", sentence)
-                p = args[place]
-                with suppress(Exception):  # either may be what is not there any more
-                    p.extra_generation_params.setdefault(infotext.REPORT, sentence)
-                with suppress(Exception):
-                    if options.read(options.COMMENTS):
-                        p.comment(f"NAG: {sentence}")
+                _tell(args[place], cost, error)
 
         return call
 
     return decorated
+
+
+def _tell(p: Any, cost: str, error: Exception) -> None:
+    said = sentence(cost, error)
+    logger.warning("NAG: %s", said)
+    with suppress(Exception):  # the places themselves may be what is not there any more
+        if infotext.REPORT not in p.extra_generation_params:
+            p.extra_generation_params[infotext.REPORT] = said
+            if cost == NOT_APPLIED:
+                verdict = report.verdict([report.aside(FIRST, said)])
+                p.extra_generation_params[infotext.APPLIED] = verdict
+    with suppress(Exception):
+        if options.read(options.COMMENTS):
+            p.comment(f"NAG: {said}")
 
 
 @contextmanager
@@ -80,30 +87,30 @@ def saying(cost: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.warning("NAG: %s", _sentence(cost, error))
+        logger.warning("NAG: %s", sentence(cost, error))
 
 
 def check_hooks(base: type, announces_sampling: bool) -> None:
     """Says which of its methods a WebUI does not call any more, by its base class of scripts."""
     for name in HOOKS:
         # Where a host announces no sampling (SD.Next), its passes are caught in process_batch.
-        needed = announces_sampling or name != "process_before_every_sampling"
-        if needed and not hasattr(base, name):
+        if not hasattr(base, name) and (name != SAMPLING or announces_sampling):
             reason = f"this version of the WebUI calls no {name}() of a script, which NAG needs"
             logger.warning("NAG: %s; %s", reason, asked.to_report())
 
 
 def no_section(error: Exception) -> list[Any]:
     """What stands on the page in place of the script's controls, which could not be built: no arguments."""
-    sentence = _sentence("the controls could not be built", error)
-    logger.warning("NAG: %s", sentence)
+    said = sentence("the controls could not be built", error)
+    logger.warning("NAG: %s", said)
     with suppress(Exception):
         import gradio as gr
 
-        gr.HTML(f"NAG: {html.escape(sentence)}")
+        gr.HTML(f"NAG: {html.escape(said)}")
     return []
 
 
-def _sentence(cost: str, error: Exception) -> str:
-    failed = stood_aside("", error)
+def sentence(cost: str, error: Exception) -> str:
+    """What it costs that something failed, why, and what to do where an update may be to blame."""
+    failed = stood_aside(FIRST, error)
     return "; ".join([f"{cost}: {failed.reason}", *([asked.to_report()] if failed.unknown else [])])
