@@ -40,25 +40,34 @@ def sample(root: Path, folders: list[str], count: int, seed: int) -> list[Mutant
     return [chance.choice(places[place]) for place in chosen]
 
 
+# Beside `None` and the members of an enumeration, which are what our code compares so, these are the same.
+SAME = {"core/ReplaceComparisonOperator_Is_Eq", "core/ReplaceComparisonOperator_IsNot_NotEq"}
+
+
 def of_source(text: str, module: str) -> Iterator[Mutant]:
-    """Every change that the operators know, but those of annotations, which nothing evaluates."""
-    annotated = _annotations(text)
+    """Every change that the operators know, but those that nothing can tell: of annotations, which nothing
+    evaluates, and of what keeps a dataclass from being misused.
+    """
+    left_out = _left_out(text)
     nodes = list(ast_nodes(get_ast(text)))
     for name in sorted(plugins.operator_names()):
         operator = plugins.get_operator(name)
-        if operator.arguments():
-            continue  # they replace one given name by another
+        if operator.arguments() or name in SAME:
+            continue  # the first replace one given name by another
         positions = [start for node in nodes for start, _ in operator().mutation_positions(node)]
         for occurrence, (line, column) in enumerate(positions):
-            if not any(begin <= (line, column) < end for begin, end in annotated):
+            if not any(begin <= (line, column) < end for begin, end in left_out):
                 yield Mutant(module, name, occurrence, line, column)
 
 
-def _annotations(text: str) -> list[tuple]:
-    """Begin and end, as (line, column), of what stands for a type."""
+def _left_out(text: str) -> list[tuple]:
+    """Begin and end, as (line, column), of what stands for a type, and of `dataclass(...)`."""
     nodes = list(ast.walk(ast.parse(text)))
     found = [getattr(node, part, None) for node in nodes for part in ("annotation", "returns")]
-    return [((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in found if n is not None]
+    decorators = [one for node in nodes for one in getattr(node, "decorator_list", ())]
+    found += [one for one in decorators if ast.unparse(one).startswith("dataclass")]
+    # A decorator is removed from its @ on.
+    return [((n.lineno, n.col_offset - 1), (n.end_lineno, n.end_col_offset)) for n in found if n is not None]
 
 
 def applied(text: str, mutant: Mutant) -> str:
