@@ -15,7 +15,7 @@ from nag_core.method.fallback import fused_kernels
 from nag_core.method.guidance import Method
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
-from nag_core.method.merge import FLASH_CPU, lse_kernel
+from nag_core.method.lse_kernels import FLASH_CPU, lse_kernel
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule

@@ -25,8 +25,9 @@ from nag_core.method.guidance import chunk
 from nag_core.method.heat import HeatMap
 from nag_core.method.layout import Layout
 from nag_core.method.lse import log_sum_exp, together
+from nag_core.method.lse_kernels import Kernel, lse_kernel
 from nag_core.method.masks import asked, between, of_rows
-from nag_core.method.merge import Kernel, Part, lse_kernel, merge
+from nag_core.method.merge import Part, merge
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule
 

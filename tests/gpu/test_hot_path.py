@@ -7,7 +7,7 @@ import torch
 
 from nag_core.method import fallback
 from nag_core.method.fallback import FUSED, fused_kernels
-from nag_core.method.merge import lse_kernel
+from nag_core.method.lse_kernels import lse_kernel
 from tests import joint_models as models
 from tests import joint_reference as literal
 from tests.unit import test_cross, test_joint

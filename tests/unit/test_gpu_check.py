@@ -9,7 +9,7 @@ import torch
 from nag_core.bench.check import attention, command, costs, graph, kernels, own_tests, steps
 from nag_core.bench.check.part import Found
 from nag_core.bench.models import CASES, TOY, Place
-from nag_core.method import lean, merge
+from nag_core.method import lean, lse_kernels
 from tests import reference
 
 PLACE = Place(torch.device("cpu"), torch.float32, TOY)
@@ -256,9 +256,9 @@ def test_an_attention_kernel_that_is_taken_and_fails_is_wrong(monkeypatch):
     assert all(row["taken"] and row["error"] < 1e-4 for row in good.data["rows"])
 
     def too_large(q, k, v):
-        return merge.FLASH_CPU.run(q, k, 1.1 * v)
+        return lse_kernels.FLASH_CPU.run(q, k, 1.1 * v)
 
-    broken = merge.Kernel("broken", too_large)
+    broken = lse_kernels.Kernel("broken", too_large)
     monkeypatch.setattr(attention, "FLASH_CPU", broken)
     monkeypatch.setattr(attention, "lse_kernel", lambda _q: broken)
     found = attention.found(PLACE)

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nag_core.method import merge
-from nag_core.method.merge import Kernel, Part
+from nag_core.method import lse_kernels, merge
+from nag_core.method.lse_kernels import Kernel
+from nag_core.method.merge import Part
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -24,7 +25,7 @@ def softmax_attention(q, k, v):
 
 
 def in_parts(q, k, v, at):
-    kernel = merge.lse_kernel(q)
+    kernel = lse_kernels.lse_kernel(q)
     return merge.merge(
         *(kernel.run(q, k[:, :, keys], v[:, :, keys]) for keys in (slice(at), slice(at, None)))
     )
@@ -55,20 +56,20 @@ def test_a_mean_of_opposite_largest_values_does_not_overflow():
 
 
 def test_a_kernel_is_tried_once_per_device_dtype_and_width(monkeypatch):
-    runs, flash = [], merge.FLASH_CPU.run
+    runs, flash = [], lse_kernels.FLASH_CPU.run
 
     def counted(q, k, v):
         runs.append(q.shape)
         return flash(q, k, v)
 
-    monkeypatch.setattr(merge, "FLASH_CPU", Kernel("counted", counted))
-    merge._probed.cache_clear()
+    monkeypatch.setattr(lse_kernels, "FLASH_CPU", Kernel("counted", counted))
+    lse_kernels._probed.cache_clear()
     try:
-        assert merge.lse_kernel(torch.zeros(1, 1, 5, 24)).name == "counted"
-        assert merge.lse_kernel(torch.zeros(2, 4, 9, 24)).name == "counted"
+        assert lse_kernels.lse_kernel(torch.zeros(1, 1, 5, 24)).name == "counted"
+        assert lse_kernels.lse_kernel(torch.zeros(2, 4, 9, 24)).name == "counted"
         assert len(runs) == 2  # one probe, two parts
     finally:
-        merge._probed.cache_clear()
+        lse_kernels._probed.cache_clear()
 
 
 @pytest.mark.parametrize("how", ["missing", "wrong base", "other shape"])
@@ -78,14 +79,14 @@ def test_a_kernel_that_fails_its_probe_is_not_used(monkeypatch, how):
     def broken(q, k, v):
         if how == "missing":
             return torch.ops.aten._no_such_attention(q, k, v)
-        out, lse = merge.FLASH_CPU.run(q, k, v)
+        out, lse = lse_kernels.FLASH_CPU.run(q, k, v)
         return Part(out, lse * 1.4426950408889634 if how == "wrong base" else lse[..., :-1])
 
     with monkeypatch.context() as patched:
-        patched.setattr(merge, "_candidates", lambda q, k, v: [Kernel("broken", broken)])
-        merge._probed.cache_clear()
-        assert merge.lse_kernel(torch.zeros(1, 1, 5, 16)) is None
-    merge._probed.cache_clear()
+        patched.setattr(lse_kernels, "_candidates", lambda q, k, v: [Kernel("broken", broken)])
+        lse_kernels._probed.cache_clear()
+        assert lse_kernels.lse_kernel(torch.zeros(1, 1, 5, 16)) is None
+    lse_kernels._probed.cache_clear()
 
 
 def test_out_of_memory_in_the_probe_is_no_verdict_on_the_kernel(monkeypatch):
@@ -93,31 +94,33 @@ def test_out_of_memory_in_the_probe_is_no_verdict_on_the_kernel(monkeypatch):
         raise torch.cuda.OutOfMemoryError("no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr(merge, "_candidates", lambda q, k, v: [Kernel("full", out_of_memory)])
-        merge._probed.cache_clear()
+        patched.setattr(lse_kernels, "_candidates", lambda q, k, v: [Kernel("full", out_of_memory)])
+        lse_kernels._probed.cache_clear()
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            merge.lse_kernel(torch.zeros(1, 1, 5, 16))
-    assert merge.lse_kernel(torch.zeros(1, 1, 5, 16)) is not None
+            lse_kernels.lse_kernel(torch.zeros(1, 1, 5, 16))
+    assert lse_kernels.lse_kernel(torch.zeros(1, 1, 5, 16)) is not None
 
 
 def test_the_probe_leaves_the_jobs_random_numbers_alone():
-    merge._probed.cache_clear()
+    lse_kernels._probed.cache_clear()
     torch.manual_seed(1)
     wanted = torch.randn(3)
     torch.manual_seed(1)
-    merge.lse_kernel(torch.zeros(1, 1, 5, 16))
+    lse_kernels.lse_kernel(torch.zeros(1, 1, 5, 16))
     assert torch.equal(torch.randn(3), wanted)
 
 
-@pytest.mark.parametrize(("choice", "first"), [(1, merge.FLASH), (2, merge.EFFICIENT), (3, merge.CUDNN)])
+@pytest.mark.parametrize(
+    ("choice", "first"), [(1, lse_kernels.FLASH), (2, lse_kernels.EFFICIENT), (3, lse_kernels.CUDNN)]
+)
 def test_on_a_gpu_the_kernel_that_torch_itself_would_take_is_tried_first(monkeypatch, choice, first):
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda q, k, v: choice)
     tensors = [SimpleNamespace(device=torch.device("cuda")) for _ in range(3)]
-    candidates = merge._candidates(*tensors)
+    candidates = lse_kernels._candidates(*tensors)
     assert candidates[0] is first
     assert {kernel.name for kernel in candidates} == {"flash", "memory-efficient", "cuDNN"}
 
 
 def test_devices_without_such_a_kernel_and_odd_dtypes_take_the_fallback():
-    assert merge._candidates(*(torch.zeros(1, 1, 2, 8, device="meta") for _ in range(3))) == []
-    assert merge.lse_kernel(torch.zeros(1, 1, 5, 16, dtype=torch.int8)) is None
+    assert lse_kernels._candidates(*(torch.zeros(1, 1, 2, 8, device="meta") for _ in range(3))) == []
+    assert lse_kernels.lse_kernel(torch.zeros(1, 1, 5, 16, dtype=torch.int8)) is None

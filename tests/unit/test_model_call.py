@@ -12,7 +12,7 @@ from nag_core.method import joint as joint_call
 from nag_core.method.guidance import Method
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
-from nag_core.method.merge import Kernel, lse_kernel
+from nag_core.method.lse_kernels import Kernel, lse_kernel
 from nag_core.method.rows import Arrangement, Batch, Group
 from nag_core.method.rule import Rule
 from nag_core.settings.presets import Strength

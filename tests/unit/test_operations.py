@@ -14,7 +14,7 @@ from nag_core.bench import measure, models
 from nag_core.hosts.patcher.forge import Forge
 from nag_core.hosts.patcher.joint import patch_model_call
 from nag_core.method import joint as joint_call
-from nag_core.method import lean, merge
+from nag_core.method import lean, lse_kernels, merge
 from nag_core.method.guidance import Method
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
@@ -51,7 +51,7 @@ def entry(tokens, width):
     return Entry(meta(tokens, width))
 
 
-@pytest.mark.parametrize("run", [torch.nn.functional.scaled_dot_product_attention, merge.FLASH_CPU.run])
+@pytest.mark.parametrize("run", [torch.nn.functional.scaled_dot_product_attention, lse_kernels.FLASH_CPU.run])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_the_counter_itself_counts_4_nq_nk_d(run, device):
     q, k, v = (torch.empty(1, 3, tokens, 16, device=device) for tokens in (50, 70, 70))
@@ -64,7 +64,7 @@ def joint(q, k, v, tokens, text, image_first=False):
     rows = Arrangement([Group(slice(0, 1), (entry(tokens, 8),))], None)
 
     rule = Rule(4.0, 2.5, 0.25, Method.NAG, torch.zeros((), dtype=torch.int64, device="meta"))
-    return joint_attention(q, k, v, layout, rows, None, merge.FLASH_CPU, rule)
+    return joint_attention(q, k, v, layout, rows, None, lse_kernels.FLASH_CPU, rule)
 
 
 @needs_diffusers
@@ -204,7 +204,7 @@ def test_forges_own_classes_through_the_hook(family, checkout, monkeypatch):
 
     arguments = (meta(1, 16, 128, 128), meta(1), meta(1, text, 4096))
     base = flops(run, *arguments)
-    monkeypatch.setattr(joint_call, "lse_kernel", lambda q: merge.FLASH_CPU)
+    monkeypatch.setattr(joint_call, "lse_kernel", lambda q: lse_kernels.FLASH_CPU)
     options = patch_model_call({}, Forge().joint_model(model), session(), Batch((entry(text, 4096),)))
     c = {"c_crossattn": arguments[2], "transformer_options": {"cond_or_uncond": [0]}}
     guided = flops(

@@ -8,7 +8,7 @@ from nag_core.method.guidance import Method
 from nag_core.method.heat import HeatMap, relative_change
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
-from nag_core.method.merge import lse_kernel
+from nag_core.method.lse_kernels import lse_kernel
 from nag_core.method.region import Region, Spot, feathered, token_grid
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule

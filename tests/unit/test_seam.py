@@ -11,7 +11,7 @@ from nag_core.method.focus import EVERYWHERE, Focus
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
 from nag_core.method.lse import log_sum_exp
-from nag_core.method.merge import FLASH_CPU
+from nag_core.method.lse_kernels import FLASH_CPU
 from nag_core.method.negative import Entry
 from nag_core.method.region import Spot
 from nag_core.method.rows import Arrangement, Group

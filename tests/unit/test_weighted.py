@@ -6,7 +6,7 @@ import torch
 from nag_core.method.guidance import Method, average
 from nag_core.method.joint import joint_attention
 from nag_core.method.layout import Layout
-from nag_core.method.merge import lse_kernel
+from nag_core.method.lse_kernels import lse_kernel
 from nag_core.method.negative import Entry, negative_from_schedules, weighted_negative
 from nag_core.method.rows import Arrangement, Group
 from nag_core.method.rule import Rule

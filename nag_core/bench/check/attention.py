@@ -10,8 +10,8 @@ from nag_core.bench import measure
 from nag_core.bench.check.part import Found, distance
 from nag_core.bench.models import Place
 from nag_core.evaluate import tables
-from nag_core.method.merge import (
-    _BACKENDS,
+from nag_core.method.lse_kernels import (
+    BACKENDS,
     CUDNN,
     EFFICIENT,
     FLASH,
@@ -19,8 +19,8 @@ from nag_core.method.merge import (
     TOLERANCE,
     Kernel,
     lse_kernel,
-    merge,
 )
+from nag_core.method.merge import merge
 
 # Heads, their width, tokens of each text and of the picture: on a GPU, and at toy size.
 SHAPES = {
@@ -69,7 +69,7 @@ def _judged(what: str, made: list[dict], choice: int | None) -> list[str]:
     wrong = []
     if taken["error"] is None:
         wrong.append(f"{what}: {taken['kernel']} is taken and failed ({taken['failure']})")
-    torchs = _BACKENDS[choice].name if choice in _BACKENDS else f"backend {choice}"
+    torchs = BACKENDS[choice].name if choice in BACKENDS else f"backend {choice}"
     if choice is not None and torchs != taken["kernel"]:
         wrong.append(f"{what}: torch takes {torchs}, for its parts {taken['kernel']} is taken")
     return wrong
