@@ -9,29 +9,23 @@
     const input = (block) => block?.querySelector("input[type=number]") ?? block?.querySelector("input");
     const value = (block) => (input(block)?.value ?? "").trim();
     const host = (tab, name) => gradioApp().getElementById(`${tab}_${name}`);
-    const asked = {}; /* by tab: {query, at, answer} */
+    const asked = {}; /* by tab: {query, at, answer, refused} */
 
     const query = (tab) => new URLSearchParams({
         ...Object.fromEntries(NAMES.map((name) => [name, value(element(tab, name))])),
         ...Object.fromEntries(OF_PAGE.map((name) => [name, value(host(tab, name))])),
     }).toString();
 
-    const place = (tab) => {
-        const found = element(tab, "auto");
-        if (found || !element(tab, "summary")) {
-            return found;
-        }
-        const made = Object.assign(document.createElement("span"), {id: `script_${tab}_nag_auto`});
-        made.style.cssText = "margin-left: 0.75em; opacity: 0.65;";
-        element(tab, "summary").after(made);
-        return made;
-    };
-
     const show = (tab) => {
         const {line, hint} = asked[tab]?.answer ?? {};
         const text = [line, hint].filter(Boolean).join(" · ");
-        if (place(tab) && place(tab).textContent !== text) {
-            place(tab).textContent = text;
+        if (!element(tab, "auto") && element(tab, "summary")) {
+            const made = Object.assign(document.createElement("span"), {id: `script_${tab}_nag_auto`});
+            made.style.cssText = "margin-left: 0.75em; opacity: 0.65;";
+            element(tab, "summary").after(made);
+        }
+        if (element(tab, "auto") && element(tab, "auto").textContent !== text) {
+            element(tab, "auto").textContent = text;
         }
     };
 
@@ -42,6 +36,7 @@
             /* With credentials the browser would ask for a password where --api-auth guards the route. */
             const response = await fetch(`./nag/v1/auto?${what}`, {credentials: "omit"});
             one.answer = response.ok ? await response.json() : null;
+            one.refused = !response.ok; /* for good */
         } catch {
             one.answer = null;
         }
@@ -52,6 +47,8 @@
         const summary = element(tab, "summary")?.textContent ?? "";
         if (!summary || summary.startsWith("off: ")) {
             delete asked[tab];
+        } else if (asked[tab]?.refused) {
+            return;
         } else if (query(tab) !== asked[tab]?.query || Date.now() - asked[tab].at >= PAUSE) {
             ask(tab, query(tab));
         } else {

@@ -16,7 +16,7 @@ UNKNOWN = "values known after the first picture"
 
 
 def answer(
-    preset: Any = presets.AUTO, steps: Any = "", cfg_scale: Any = "", start: Any = "", end: Any = ""
+    preset: str = presets.AUTO, steps: str = "", cfg_scale: str = "", start: str = "", end: str = ""
 ) -> dict[str, Any]:
     """The values that a preset takes from the model that is loaded (none is for this), the same as a line to
     show, and a hint. steps, cfg_scale: of the page. start, end: NAG's; where they are set, the row's End is
@@ -51,6 +51,6 @@ def _values(preset: str, family: str, mechanism: str, start: float, end: float) 
     return {"row": row, "strength": values, "line": " · ".join(parts)}
 
 
-def _number(text: Any, otherwise: float) -> float:
+def _number(text: str, otherwise: float) -> float:
     read = number(text)
     return otherwise if read is None else read

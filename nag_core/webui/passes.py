@@ -64,15 +64,15 @@ class Passes:
         return strength.ended(self.settings, model.family(sd_model), self._mechanism(sd_model))
 
     def name_row(self, sd_model: Any) -> None:
-        """Notes whose values Auto takes for a model that the paper has none for."""
-        family = model.family(sd_model)
+        """Notes whose values Auto or Few-step takes for a model that the paper has none for."""
+        family, preset = model.family(sd_model), self.settings.preset
         row = presets.auto(family, self._mechanism(sd_model))
-        if self.settings.preset != presets.AUTO or row == family:
+        if not presets.asks_model(preset) or row == family:
             return
         if row in presets.COMMUNITY:
-            self.notes.append(f"Auto took the values of {row}")
+            self.notes.append(f"{preset} took the values of {row}")
         else:
-            self.notes.append(f"Auto has no values for this model ({family}) and took {row}'s")
+            self.notes.append(f"{preset} has no values for this model ({family}) and took {row}'s")
 
     def name_words(self, p: Any, given: Texts, name: str) -> None:
         """Notes where this model's text encoder does not read the weights in the negative."""

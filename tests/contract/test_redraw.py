@@ -330,3 +330,17 @@ def test_a_row_of_the_community_is_recorded_and_redrawn_with_its_end(job, again,
     assert (f"NAG preset: {name}" in text, f"Auto took the values of {name}" in text) == (named, not named)
     loaded_as("Flux")
     assert again(text, width=64, height=64).images[0].tobytes() == drawn.images[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("Anima", "Few-step took the values of Anima Turbo (community)"),
+        ("SD2", "Few-step has no values for this model (SD2) and took SD1.5's"),
+    ],
+)
+def test_few_step_says_whose_values_it_takes_and_keeps_its_own_end(job, loaded_as, family, said):
+    loaded_as(family)
+    (text,) = job([{"preset": "Few-step"}])[1].infotexts
+    assert said in text
+    assert "1/4 steps" in text
