@@ -257,8 +257,12 @@ PAGE: tuple[Entry, ...] = (
     Function(_PROCESSING, f"{_JOB}.comment", 1, (), WEBUIS),
     Function(_PROCESSING, f"{_JOB}.save_samples", 0, (), WEBUIS),
     *(Name(_PROCESSED, f"Processed.{name}") for name in ("images", "infotexts", "index_of_first_image")),
+    # What Auto will use is shown for the model that is loaded (hosts/model.py).
+    Name(("modules/sd_models.py",), "model_data"),
+    Word(("modules/sd_models.py",), "forge_loading_parameters", (FORGE, NEO)),
+    Word(("modules/sd_models.py",), "forge_hash", (FORGE, NEO)),
+    Word(("modules/sd_models.py",), "sd_checkpoint_info"),
     # An end by sigma in a pasted picture (sigmas.py): where it is gone, that is named as not taken.
-    Name(("modules/sd_models.py",), "model_data", WEBUIS),
     Function(("modules/sd_samplers.py",), "create_sampler", 2, (), WEBUIS, ("name", "model")),
     Function(
         ("modules/sd_samplers_kdiffusion.py",), "KDiffusionSampler.get_sigmas", 2, (), WEBUIS, ("p", "steps")

@@ -31,6 +31,25 @@ def family(sd_model: Any) -> str:
     return found.name if found else "unknown"
 
 
+def loaded() -> Any | None:
+    """The model that would draw now; None where none is loaded, or another one is chosen. Loads nothing:
+    asking for `shared.sd_model` does, on some hosts.
+    """
+    from modules import sd_models
+
+    data = asked.attribute(sd_models, "model_data")
+    # Forge loads what is chosen when a job begins.
+    chosen = getattr(data, "forge_loading_parameters", None)
+    if chosen is not None and str(chosen) != getattr(data, "forge_hash", None):
+        return None
+    return data.sd_model
+
+
+def checkpoint(sd_model: Any) -> str:
+    """The name of the file that the model is from; empty where the host does not say."""
+    return str(getattr(getattr(sd_model, "sd_checkpoint_info", None), "name", ""))
+
+
 def mechanism(sd_model: Any, host: Host) -> str:
     """ "joint" for a model whose text and image attend to each other in one sequence, else "cross"."""
     try:

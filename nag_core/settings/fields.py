@@ -49,7 +49,7 @@ FIELDS: tuple[Field, ...] = (
     Field("enabled", "NAG", "bool", False, "NAG enabled", "Turn NAG on for this job."),
     Field(
         "preset", "Preset", "choice", presets.AUTO, "NAG preset",
-        "Auto takes the paper's values for the loaded model; Custom takes the sliders.",
+        "Auto takes the values for the loaded model; Custom takes the sliders.",
         choices=presets.CHOICES,
     ),
     Field(

@@ -1,5 +1,5 @@
-"""The built-in presets: strengths per model family (paper, Table 5), variants of them, and which row Auto
-takes. Standard library only.
+"""The built-in presets: strengths per model family (the paper's Table 5, and what users have published),
+variants of them, and which row Auto takes. Standard library only.
 """
 
 from __future__ import annotations
@@ -37,6 +37,49 @@ TABLE_5: dict[str, Strength] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Community:
+    """Values that users of a model have published; nobody has measured them.
+
+    end: the part of the steps, where the source leaves the last ones out. made_with: what they are for.
+    source, address: whose they are, and where they stand. base: whether for the undistilled model, too.
+    """
+
+    strength: Strength
+    end: float
+    made_with: str
+    source: str
+    address: str
+    base: bool = True
+
+
+# For models that the paper does not have. Of several sources the one with the smaller phi times alpha.
+COMMUNITY: dict[str, Community] = {
+    # nag_scale 1.5 to 2.3, sigma end 0.7 to 0.9: at the model's shift of 3 half of the steps are above 0.75.
+    "Z-Image Turbo (community)": Community(
+        Strength(1.0, 2.5, 0.25), 0.5, "Turbo", "scottmudge, ComfyUI-NAG pull request 64",
+        "https://github.com/ChenDarYen/ComfyUI-NAG/pull/64", base=False,
+    ),
+    # Its largest nag_scale, 1.5. Others publish phi 4 with alpha 0.25 (ComfyUI-Krea2-NAG) or 0.125.
+    "Krea 2 (community)": Community(
+        Strength(0.5, 3.5, 0.5), 1.0, "Turbo and Raw without CFG", "Wan2GP, models/krea2",
+        "https://github.com/deepbeepmeep/Wan2GP/tree/8681e9f777f9f847f74a0bdefd13d5b9a6efe12d/models/krea2",
+    ),
+    # nag_scale 6 until sigma 0.75: on the workflows' own schedules 4 of 4 and 8 of 10 steps.
+    "Flux.2 Klein (community)": Community(
+        Strength(5.0, 2.0, 0.25), 0.8, "4B and 9B at 4 steps, base with Turbo LoRA at 10",
+        "BigStationW, ComfyUi-TextEncodeEditAdvanced, workflows",
+        "https://github.com/BigStationW/ComfyUi-TextEncodeEditAdvanced/tree/"
+        "93a508d09918c2c624a267bc9b9f33535ca72ee6/workflow",
+    ),
+    "Anima Turbo (community)": Community(
+        Strength(2.0, 2.5, 0.5), 0.5, "Turbo LoRA at CFG 1, 8–12 steps",
+        "hybskgks28275, ComfyUI-Anima-NAG, README",
+        "https://github.com/hybskgks28275/ComfyUI-Anima-NAG", base=False,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """A named deviation from a family's row; `family` Auto takes the row of the loaded model."""
 
@@ -53,15 +96,13 @@ VARIANTS: dict[str, Variant] = {
     "SDXL v-pred": Variant("SDXL", {"alpha": 0.125}),
 }
 
-CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5, *VARIANTS)
+CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5, *COMMUNITY, *VARIANTS)
 
 _NEAREST = {CROSS: "SDXL", JOINT: "Flux"}
 
 
 def auto(family: str, mechanism: str = CROSS) -> str:
-    """The row of Table 5 for a model family; unknown families take the row of their mechanism ("cross" or
-    "joint").
-    """
+    """The row for a model family; unknown families take the row of their mechanism ("cross" or "joint")."""
     return FAMILY[family].row if family in FAMILY else _NEAREST[mechanism]
 
 
@@ -79,6 +120,13 @@ def values(name: str, family: str = "", mechanism: str = CROSS) -> dict[str, flo
     row_name = variant.family if variant else name
     if row_name == AUTO:
         row_name = auto(family, mechanism) if family else ""
-    row = TABLE_5.get(row_name)
-    strength = {"scale": row.phi, "tau": row.tau, "alpha": row.alpha} if row else {}
-    return {**strength, **(variant.values if variant else {})}
+    return {**_row(row_name), **(variant.values if variant else {})}
+
+
+def _row(name: str) -> dict[str, float]:
+    published = COMMUNITY.get(name)
+    row = published.strength if published else TABLE_5.get(name)
+    if row is None:
+        return {}
+    end = {"end": published.end} if published and published.end < 1 else {}
+    return {"scale": row.phi, "tau": row.tau, "alpha": row.alpha, **end}

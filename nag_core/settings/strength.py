@@ -4,6 +4,8 @@ Standard library only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nag_core.settings import presets
 from nag_core.settings.families import CROSS
 from nag_core.settings.parse import Settings
@@ -26,6 +28,15 @@ def of(settings: Settings, family: str, mechanism: str = CROSS) -> Strength:
     own = {name: getattr(settings, name) for name in STRENGTHS}
     row = {name: own[name] if name in settings.explicit else row.get(name, own[name]) for name in own}
     return Strength(row["scale"], row["tau"], row["alpha"])
+
+
+def ended(settings: Settings, family: str, mechanism: str = CROSS) -> Settings:
+    """The settings with the End of the row that Auto takes for a model family, where that has one and nobody
+    has set Start or End.
+    """
+    whole = (settings.start, settings.end) == (0, 1) and not settings.explicit & {"start", "end"}
+    row = presets.values(settings.preset, family or "unknown", mechanism)
+    return replace(settings, end=row["end"]) if whole and "end" in row else settings
 
 
 def asks_nothing(settings: Settings, strength: Strength) -> str:

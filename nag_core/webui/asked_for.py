@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nag_core.settings.parse import Request, Settings, parse
@@ -18,7 +19,10 @@ def request(p: Any, args: Sequence[Any], user_presets: Mapping[str, Mapping[str,
         return Job.of(Request(settings)).build.strength(p.sd_model)
 
     found = mask_image.compacted(options.with_default_negative(parse(args, user_presets, of_model), p))
-    return negative_text.prepared(found, p) if found.settings.enabled else found
+    if not found.settings.enabled:
+        return found
+    found = replace(found, settings=Job.of(found).build.ended(p.sd_model))
+    return negative_text.prepared(found, p)
 
 
 def said_while_off(notes: Sequence[str]) -> str:

@@ -12,12 +12,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nag_core.identity import VERSION
 from nag_core.passes.report import PassReport, verdict
 from nag_core.settings import presets
 from nag_core.settings.parse import FIELD, FIELDS, Field, Settings, named
 from nag_core.webui import negative_text
 
 REPORT, APPLIED = "NAG report", "NAG applied"
+# Whose tables Auto and the presets took their values from. For people: pictures are redrawn by the values.
+MADE_BY = "NAG version"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
 _CORE = presets.STRENGTHS
 _ON = FIELD["enabled"].infotext
@@ -26,7 +29,7 @@ _MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for nam
 
 def clear(parameters: dict[str, Any]) -> None:
     """Removes our keys: XYZ cells share one dict, a neighbour's values would end up in this picture."""
-    for key in (REPORT, APPLIED, *(field.infotext for field in FIELDS)):
+    for key in (REPORT, APPLIED, MADE_BY, *(field.infotext for field in FIELDS)):
         parameters.pop(key, None)
 
 
@@ -44,6 +47,7 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
         fixed[name] == core.get(name, getattr(settings, name)) for name in fixed
     ):
         parameters["NAG preset"] = settings.preset
+    parameters[MADE_BY] = VERSION
 
 
 def write_negatives(parameters: dict[str, Any], texts: Sequence[str]) -> None:
@@ -113,10 +117,19 @@ def _read(field: Field, parameters: Mapping[str, Any]) -> Any:
     if field.name == "preset":
         if value is None and all(FIELD[name].infotext in disregarded for name in _CORE):
             return None  # Custom would put other values in force than those that shall stay
-        return value if value in field.choices else presets.CUSTOM
+        known = value in field.choices and _unchanged(value, parameters)
+        return value if known else presets.CUSTOM
     # As arguments are read: held within the range, the default where it is none.
     value = named({field.name: value}, []).get(field.name, field.default)
     return _WITHOUT_STYLES[field.name](value, parameters) if field.name in _WITHOUT_STYLES else value
+
+
+def _unchanged(preset: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a preset sets what the picture was made with. By name it gets what this version has."""
+    fixed = presets.values(preset)
+    return set(_CORE) <= set(fixed) and all(
+        _read(FIELD[name], parameters) in (None, value) for name, value in fixed.items()
+    )
 
 
 _WITHOUT_STYLES = {

@@ -66,7 +66,7 @@ class Job:
             around = partial(self.build.guided_call, p=p, reports=self.passes)
             self.stop_waiting = self.build.host.await_calls(p, around)
             if self.stop_waiting is not None:
-                self.build.name_relative(p.sd_model)
+                self.build.name_row(p.sd_model)
         except Exception as error:
             self.failed = stood_aside(FIRST, error)
 

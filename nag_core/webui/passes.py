@@ -59,12 +59,20 @@ class Passes:
     def _mechanism(self, sd_model: Any) -> str:
         return "cross" if self.host is None else model.mechanism(sd_model, self.host)
 
-    def name_relative(self, sd_model: Any) -> None:
-        """Notes whose values Auto takes for a model that has none of its own."""
-        family = model.family(sd_model)
+    def ended(self, sd_model: Any) -> Settings:
+        """The settings with the End that Auto takes for the model that is loaded now."""
+        return strength.ended(self.settings, model.family(sd_model), self._mechanism(sd_model))
+
+    def name_row(self, sd_model: Any) -> None:
+        """Notes whose values Auto or Few-step takes for a model that the paper has none for."""
+        family, preset = model.family(sd_model), self.settings.preset
         row = presets.auto(family, self._mechanism(sd_model))
-        if self.settings.preset == presets.AUTO and row != family:
-            self.notes.append(f"Auto has no values for this model ({family}) and took {row}'s")
+        if not presets.asks_model(preset) or row == family:
+            return
+        if row in presets.COMMUNITY:
+            self.notes.append(f"{preset} took the values of {row}")
+        else:
+            self.notes.append(f"{preset} has no values for this model ({family}) and took {row}'s")
 
     def name_words(self, p: Any, given: Texts, name: str) -> None:
         """Notes where this model's text encoder does not read the weights in the negative."""
@@ -101,7 +109,7 @@ class Passes:
         negative = self.negative(p, texts, None if texts.own else uc, name, c)
         if not any(negative.images):
             return report.aside(name, report.nobody(len(negative.images), negative.alike))
-        self.name_relative(p.sd_model)
+        self.name_row(p.sd_model)
         self.name_words(p, texts, name)
         plan = Plan(
             strength=wanted, method=Method(self.settings.method), window=self.settings.window,

@@ -178,6 +178,11 @@ class Page:
     def summary(self) -> str:
         return self.raw.locator(self.id("summary")).inner_text()
 
+    @property
+    def auto(self) -> str:
+        """What stands behind the summary, of the loaded model; it is made with the first summary."""
+        return "".join(self.raw.locator(self.id("auto")).all_inner_texts())
+
     # The host's controls
 
     def fill(self, elem_id: str, value: Any) -> None:

@@ -106,6 +106,33 @@ def test_the_line_behind_the_label_says_what_nag_is_set_to(page, values, line):
     page.until(lambda: page.summary, line)
 
 
+def test_the_header_tells_what_auto_takes_for_the_loaded_model_and_what_may_fit_better(page):
+    page.fill("txt2img_cfg_scale", 1)
+    page.set("enabled", True)
+    page.until(lambda: page.auto != "", True)
+    page.generate(steps=2)
+    page.until(lambda: "φ" in page.auto and "τ" in page.auto, True)
+    page.until(lambda: ("Few-step" in page.auto) or ("0–0." in page.auto), True)  # or the row's own End
+    page.fill("txt2img_steps", 19)
+    page.fill("txt2img_cfg_scale", 3)
+    page.until(lambda: "CFG 1" not in page.auto, True)
+    page.open_accordion()
+    page.set("scale", 3)
+    page.until(lambda: page.auto, "")
+
+
+def test_without_the_route_the_header_is_as_it_was(page):
+    """A server with --api-auth: nobody is asked for a password."""
+    refused = {"status": 401, "headers": {"WWW-Authenticate": "Basic"}}
+    page.raw.route("**/nag/v1/auto*", lambda route: route.fulfill(**refused))
+    page.open()
+    page.set("enabled", True)
+    page.until(lambda: page.summary, "Auto")
+    page.settles(lambda: page.auto, "")
+    assert len([error for error in page.errors if "401" in error]) == 1, "and it is not asked again"
+    page.errors.clear()
+
+
 def dimmed(page, name):
     parts = page.raw.locator(f"{page.id(name)} > *")
     return parts.evaluate_all("parts => parts.some((part) => Number(part.style.opacity || 1) < 1)")

@@ -71,6 +71,7 @@ SAME = "something else serves as well, and the picture is the same"
 SLOWER = "the prompt's keys and values are made anew in every step"
 FOREIGN = "needed beside another extension only"
 PASTED = "for a picture that is pasted, whose text is then taken as it stands"
+IN_HEADER = "only the line in the header is without it (test_settings_and_routes.py)"
 SAVED = "for heat maps that are saved, which the sandbox does not"
 LOADED = "without it no script of anyone's is loaded, and the host says so itself"
 # What no job says to be gone, and why that is right.
@@ -107,6 +108,7 @@ UNSEEN = {
     "extract_style_text_from_prompt": PASTED,
     "StyleDatabase.styles": PASTED,
     "model_data": PASTED,
+    **dict.fromkeys(("forge_loading_parameters", "forge_hash", "sd_checkpoint_info"), IN_HEADER),
     "create_sampler": PASTED,
     "KDiffusionSampler.get_sigmas": PASTED,
     "update_token_counter": "called by the one for negative prompts",

@@ -3,10 +3,14 @@
 import base64
 import io
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from nag_core.identity import VERSION
+from nag_core.settings import presets
+from nag_core.settings.families import FAMILIES
 from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 from nag_core.webui import infotext
@@ -267,3 +271,76 @@ def test_the_box_is_filled_without_the_styles_that_the_host_has_chosen(styles, r
     if recorded == "red, blue":
         assert several == "red :: 2.0\nframed :: 1.0"
     assert infotext.READERS["negatives"](lines) == lines["NAG negatives"]
+
+
+# Older versions, and tables that change
+
+
+# Parameters as versions without `NAG version` wrote them, and what the controls become.
+OLD = json.loads(
+    (Path(__file__).parents[1] / "payloads" / "infotexts" / "unversioned.json").read_text(encoding="utf-8")
+)
+
+
+@pytest.fixture
+def loaded_as(monkeypatch):
+    """`loaded_as("Z-Image")`: what NAG takes the sandbox's model for until the test ends."""
+    from nag_core.hosts import model
+
+    return lambda name: monkeypatch.setattr(model, "family", lambda sd_model: name)
+
+
+@pytest.mark.parametrize("old", OLD, ids=lambda old: old["about"])
+@pytest.mark.parametrize("family", ["", "Z-Image", "Anima"])
+def test_a_picture_of_an_older_version_is_redrawn_with_its_values(job, again, loaded_as, old, family):
+    """Whatever row Auto has for the model by now, an End with it included."""
+    if family:
+        loaded_as(family)
+    fields = {"width": 64, "height": 64}
+    one = again(old["infotext"], **fields)
+    wanted = old["nag"]
+    _, spelt = job([wanted], seed=5, **fields)
+    assert one.images[0].tobytes() == spelt.images[0].tobytes()
+    for name in presets.STRENGTHS:
+        assert f"NAG {name}: {wanted[name]:g}, " in one.infotexts[0]
+    assert (f"NAG end: {wanted['end']}" in one.infotexts[0]) is (wanted["end"] < 1)
+    assert f"NAG version: {VERSION}" in one.infotexts[0]
+    assert "Auto" not in one.infotexts[0]
+
+
+def test_a_preset_whose_values_have_changed_comes_back_as_the_pictures_values(job, again, monkeypatch):
+    _, drawn = job([{"preset": "Flux"}], width=64, height=64)
+    assert "NAG preset: Flux" in drawn.infotexts[0]
+    monkeypatch.setitem(presets.TABLE_5, "Flux", presets.Strength(1.0, 2.5, 0.5))
+    one = again(drawn.infotexts[0], width=64, height=64)
+    assert one.images[0].tobytes() == drawn.images[0].tobytes()
+    assert "NAG preset" not in one.infotexts[0]
+
+
+@pytest.mark.parametrize("name", presets.COMMUNITY)
+@pytest.mark.parametrize("named", [False, True], ids=["Auto", "by name"])
+def test_a_row_of_the_community_is_recorded_and_redrawn_with_its_end(job, again, loaded_as, name, named):
+    row, (family,) = presets.COMMUNITY[name], [one.name for one in FAMILIES if one.row == name]
+    loaded_as("SD1.5" if named else family)
+    _, drawn = job([{"preset": name} if named else {}], width=64, height=64)
+    text = drawn.infotexts[0]
+    assert f"NAG scale: {row.strength.phi:g}, NAG tau: {row.strength.tau:g}" in text
+    assert f"{sum(call / 4 < row.end for call in range(4))}/4 steps" in text
+    assert (f"NAG end: {row.end}" in text) is (row.end < 1)
+    assert (f"NAG preset: {name}" in text, f"Auto took the values of {name}" in text) == (named, not named)
+    loaded_as("Flux")
+    assert again(text, width=64, height=64).images[0].tobytes() == drawn.images[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("Anima", "Few-step took the values of Anima Turbo (community)"),
+        ("SD2", "Few-step has no values for this model (SD2) and took SD1.5's"),
+    ],
+)
+def test_few_step_says_whose_values_it_takes_and_keeps_its_own_end(job, loaded_as, family, said):
+    loaded_as(family)
+    (text,) = job([{"preset": "Few-step"}])[1].infotexts
+    assert said in text
+    assert "1/4 steps" in text

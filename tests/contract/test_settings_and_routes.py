@@ -405,7 +405,65 @@ def test_a_layer_that_fails_and_a_call_left_out_make_a_part_of_it(job, monkeypat
     assert "NAG applied: partly (3 of 4 calls)" in processed.infotexts[0]
 
 
-ROUTES = ("version", "schema", "presets", "status")
+def auto(routes, **query):
+    return routes().get("/nag/v1/auto", params=query).json()
+
+
+def test_auto_tells_what_it_takes_for_the_model_that_is_loaded(routes, job):
+    job([{}])
+    found = auto(routes, preset="Auto", steps="20", cfg_scale="7", start="0", end="1")
+    assert (found["family"], found["row"], found["hint"]) == ("SD1.5", "SD1.5", "")
+    assert found["strength"] == {"scale": 2, "tau": 2.5, "alpha": 0.375, "end": 1}
+    assert found["line"] == "SD1.5: φ 2 τ 2.5 α 0.375"
+    assert auto(routes, preset="Custom")["line"] == auto(routes, preset="Flux")["line"] == ""
+    assert auto(routes)["line"] == found["line"], "as an API client asks"
+
+
+@pytest.mark.parametrize(
+    ("family", "query", "line"),
+    [
+        ("SD2", {}, "SD1.5's, none for SD2: φ 2 τ 2.5 α 0.375"),
+        ("Anima", {}, "Anima Turbo (community): φ 2 τ 2.5 α 0.5 · 0–0.5"),
+        ("Anima", {"end": "0.3"}, "Anima Turbo (community): φ 2 τ 2.5 α 0.5"),
+        ("Krea 2", {"preset": "Few-step", "end": "0.25"}, "Krea 2 (community): φ 0.5 τ 3.5 α 0.5"),
+        ("Krea 2", {"start": "x", "end": ""}, "Krea 2 (community): φ 0.5 τ 3.5 α 0.5"),
+    ],
+)
+def test_auto_names_whose_values_they_are(routes, job, monkeypatch, family, query, line):
+    from nag_core.hosts import model
+
+    job([])
+    monkeypatch.setattr(model, "family", lambda sd_model: family)
+    assert auto(routes, **query)["line"] == line
+
+
+def test_auto_hints_at_another_preset_by_what_the_page_shows(routes, job):
+    job([])
+    assert auto(routes, steps="4", cfg_scale="1")["hint"] == "“Few-step” may fit better: CFG 1 and 4 steps"
+    assert auto(routes, steps="4", cfg_scale="1", preset="Custom")["hint"] == ""
+    assert auto(routes, steps="", cfg_scale="nan")["hint"] == ""
+
+
+def test_auto_is_known_after_the_first_picture_and_loads_nothing(routes, job, host, monkeypatch):
+    job([])
+    data = host.sd_models.model_data
+    for change in ("chosen", "not loaded", "gone"):
+        with monkeypatch.context() as changed:
+            if change == "chosen":  # and loaded by the next job
+                changed.setitem(host.shared.opts.data, "sd_model_checkpoint", "tiny-shapes-flux")
+            elif change == "not loaded":
+                changed.setattr(data, "forge_hash", "")
+            else:
+                changed.delattr(host.sd_models, "model_data")
+            found = auto(routes, steps="4", cfg_scale="1")
+            assert (found["line"], found["strength"]) == ("values known after the first picture", None), (
+                change
+            )
+            assert auto(routes, preset="Custom")["line"] == ""
+    assert auto(routes)["family"] == "SD1.5"
+
+
+ROUTES = ("version", "schema", "presets", "status", "auto")
 
 
 @pytest.mark.parametrize("name", ROUTES)

@@ -15,7 +15,7 @@ from nag_core.settings.parse import FIELDS
 from nag_core.webui.options import OPTIONS
 from tests.live.serving import ROOT, free_port
 
-ROUTES = ("version", "schema", "presets", "status")
+ROUTES = ("version", "schema", "presets", "status", "auto")
 
 
 def get(webui, name):
@@ -64,6 +64,14 @@ def test_the_status_is_what_the_last_job_did(webui):
     assert one["layers"] > 0
     webui.txt2img([{"enabled": False}])
     assert get(webui, "status")["report"] == "off"
+
+
+def test_auto_tells_what_the_last_job_was_drawn_with(webui):
+    webui.txt2img([{}])
+    found, status = get(webui, "auto"), get(webui, "status")
+    strength = {name: found["strength"][name] for name in presets.STRENGTHS}
+    assert (found["family"], strength) == (status["family"], status["strength"])
+    assert found["strength"]["end"] == status["settings"]["end"]
 
 
 def test_a_variant_draws_what_its_values_draw(webui):

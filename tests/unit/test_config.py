@@ -42,7 +42,8 @@ def test_tokens_and_ranges_are_frozen():
     assert FIELD["hires"].choices == ("Both", "First pass", "Hires only")
     assert FIELD["preset"].choices == (
         "Auto", "Custom", "SDXL", "SD1.5", "Flux", "SD3.5", "Playground", "SANA", "PixArt-Sigma", "Wan2.1",
-        "Few-step", "SDXL 20+ steps", "SDXL v-pred",
+        "Z-Image Turbo (community)", "Krea 2 (community)", "Flux.2 Klein (community)",
+        "Anima Turbo (community)", "Few-step", "SDXL 20+ steps", "SDXL v-pred",
     )  # fmt: skip
     assert FIELD["mask"].choices == ("Off", "Inside", "Outside")
     ranges = {f.name: (f.minimum, f.maximum) for f in FIELDS if f.kind == "float"}

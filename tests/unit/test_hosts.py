@@ -413,14 +413,14 @@ def test_weights_written_into_the_same_tensors_are_other_weights():
     [
         ("Flux", "Flux"),
         ("Chroma", "Flux"),
-        ("Flux2", "Flux"),
+        ("Flux2", "Flux.2 Klein (community)"),
         ("QwenImage", "Flux"),
-        ("ZImage", "Flux"),
+        ("ZImage", "Z-Image Turbo (community)"),
         ("Lumina2", "Flux"),
-        ("Krea2", "Flux"),
+        ("Krea2", "Krea 2 (community)"),
         ("ErnieImage", "Flux"),
         ("Wan", "Wan2.1"),
-        ("Anima", "Wan2.1"),
+        ("Anima", "Anima Turbo (community)"),
         ("Whatever", "SDXL"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from nag_core.bench import __main__ as bench
 from nag_core.bench import report
+from nag_core.evaluate import values
 from nag_core.passes.report import PassReport
 from nag_core.settings import presets
 from nag_core.settings.parse import FIELDS
@@ -52,13 +53,10 @@ def test_start_and_end_share_a_row():
     assert ROWS["Start, End"][0] == "0–1"
 
 
-def test_the_preset_values_are_the_codes():
-    section = README.split("### Presets")[1].split("## API")[0]
-    rows = [line for line in section.splitlines() if line.startswith("|")]
-    cells = [cell.strip() for line in rows for cell in line.split("|")]
-    for name, row in presets.TABLE_5.items():
-        (at,) = [i for i, cell in enumerate(cells) if name in cell.split(", ")]
-        assert [float(cell) for cell in cells[at + 1 : at + 4]] == [row.phi, row.tau, row.alpha]
+def test_the_preset_values_and_their_sources_are_the_codes():
+    assert values.written(README) == README
+    for row in presets.COMMUNITY.values():
+        assert f"[{row.source}]({row.address})" in README
 
 
 def test_every_setting_of_the_dict_form_is_named():

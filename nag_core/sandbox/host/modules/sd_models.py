@@ -20,11 +20,17 @@ class ModelData:
     def __init__(self) -> None:
         self.prepared: dict[str, Any] = {}
         self.paths: dict[str, Path | None] = {}
+        self.forge_hash = ""
 
     @property
     def sd_model(self) -> Any:
         """The model in use."""
         return shared.sd_model
+
+    @property
+    def forge_loading_parameters(self) -> dict[str, Any]:
+        """What is chosen; the model in use is of it where its text is `forge_hash`."""
+        return {"checkpoint_info": shared.opts.sd_model_checkpoint}
 
 
 model_data = ModelData()
@@ -48,6 +54,7 @@ def forge_model_reload() -> None:
     """Makes the model that the settings name the one in use."""
     prepare()
     models = model_data.prepared
+    model_data.forge_hash = str(model_data.forge_loading_parameters)
     shared.sd_model = models.get(shared.opts.sd_model_checkpoint, models["tiny-shapes"])
 
 
