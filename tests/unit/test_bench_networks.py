@@ -99,7 +99,9 @@ def operations(step):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "sdxl" else ()) for name in THEIRS]
+)
 def test_weights_and_operations_are_those_of_the_real_network(name):
     with torch.device("meta"):
         theirs, call = THEIRS[name]()

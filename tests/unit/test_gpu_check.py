@@ -13,6 +13,8 @@ from nag_core.method import lean, lse_kernels
 from tests import reference
 
 PLACE = Place(torch.device("cpu"), torch.float32, TOY)
+# Cut there by default; every other part takes seconds more.
+AT_ENDS = ("machine", "sdxl", "tests")
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,10 @@ def stubs(monkeypatch, raising=None, error=KeyboardInterrupt):
     monkeypatch.setattr(command, "PARTS", made)
 
 
-@pytest.mark.parametrize("cut", list(command.PARTS))
+@pytest.mark.parametrize(
+    "cut",
+    [pytest.param(name, marks=() if name in AT_ENDS else pytest.mark.slow) for name in command.PARTS],
+)
 def test_a_cut_in_any_part_leaves_those_before_it(files, monkeypatch, cut):
     stubs(monkeypatch, cut)
     with pytest.raises(KeyboardInterrupt):
@@ -181,6 +186,9 @@ def test_the_yardstick_is_the_reference(dtype):
 def test_every_implementation_is_beside_the_rule_as_it_is_written(monkeypatch):
     triton = pytest.importorskip("nag_core.method.triton_kernels", reason="Triton is not installed")
     monkeypatch.setattr(kernels, "modules", lambda *_: {"Triton": triton, "few": lean, "none": "not here"})
+    # Triton's interpreter takes a minute and a half for the shapes of the check itself.
+    monkeypatch.setattr(kernels, "SHAPES", {"SDXL": ((4096, 640), (6, 40))})
+    monkeypatch.setattr(kernels, "JOINT", {"SD3.5-L": ((38, 64, 333, 4096), (3, 16, 3, 5))})
     made, merged = kernels.found(PLACE), kernels.merged(PLACE)
     assert made.wrong == merged.wrong == []
     assert {row["path"] for row in made.data["rows"]} == {"as written", "Triton", "few"}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from nag_core.method import cuda_kernels, fallback, lean, merge, nvrtc
+from nag_core.method import cuda_kernels, fallback, lean, lse_kernels, merge, nvrtc
 from nag_core.method.cuda_source import source
 from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part
@@ -219,7 +219,9 @@ def parts(layout, tokens, heads, width, dtype, device, batch=2):
 
     q, k, v = (normal(batch, layout.total, heads, width).to(dtype).transpose(1, 2) for _ in range(3))
     taken = (slice(None), layout.image), (layout.own, layout.pos), (slice(None), layout.neg(tokens))
-    found = [merge._flash_cpu(q[:, :, queries], k[:, :, keys], v[:, :, keys]) for queries, keys in taken]
+    found = [
+        lse_kernels._flash_cpu(q[:, :, queries], k[:, :, keys], v[:, :, keys]) for queries, keys in taken
+    ]
     return [Part(amid(part.out, device), amid(part.lse, device)) for part in found]
 
 
