@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from nag_core.method import guidance
 from nag_core.method.fallback import Chain, chain, path
 from nag_core.method.guidance import Method
 from nag_core.method.merge import Part
+from nag_core.method.sign_flip import flip
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Rule:
     """The guidance rule of one pass, as the attention applies it.
 
     phi, tau, alpha: eq. 7-10. counter: 0-dim int64 on the device of the tensors; gains the tokens that tau
-        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons. needs_lse:
-        whether `combined` reads the parts' log-sum-exps; they are worked out only then.
+        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons. offset:
+        VSF's.
     """
 
     phi: float
@@ -29,7 +29,12 @@ class Rule:
     method: Method
     counter: Tensor
     may_fuse: bool = True
-    needs_lse: ClassVar[bool] = False
+    offset: float = 0.0
+
+    @property
+    def needs_lse(self) -> bool:
+        """Whether `combined` reads the parts' log-sum-exps; they are worked out only then."""
+        return self.method.needs_lse
 
     @property
     def strength(self) -> tuple[float, float, float]:
@@ -42,7 +47,8 @@ class Rule:
 
     def fused(self, like: Tensor) -> Chain | None:
         """What merges and guides in one call for tensors like `like`; None where that is done apart."""
-        return chain(like, self.may_fuse)
+        fusable = self.method.normalises or self.method in (Method.NASA, Method.NO_NORMALISATION)
+        return chain(like, self.may_fuse) if fusable else None
 
     def guide(self, pos: Tensor, neg: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`pos` guided away from `neg`, both (B, N, C) attention outputs; in `dtype`, else that of `pos`."""
@@ -59,6 +65,10 @@ class Rule:
         A rule that asks for log-sum-exps gets parts over disjoint keys: in joint attention z+ over prompt and
         image, z- over the negative's tokens alone. One that asks for none gets z- over negative and image.
         """
+        if self.method is Method.VSF:
+            if self._inert:
+                return pos.out.to(dtype or pos.out.dtype)
+            return flip(pos, neg, self.phi, self.offset, dtype)
         return self.guide(pos.out, neg.out, dtype)
 
     def write(self, out: Tensor, pos: Part, neg: Part) -> None:

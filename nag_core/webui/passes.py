@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nag_core.hosts import asked, encoding, model
+from nag_core.hosts import asked, encoding, model, padding
 from nag_core.hosts.base import Host
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.alike import unlike_prompt
 from nag_core.method.guidance import Method
-from nag_core.method.negative import Negative, negative_from_schedules, weighted_negative
+from nag_core.method.negative import Cut, Negative, negative_from_schedules, uncut, weighted_negative
 from nag_core.passes import report
 from nag_core.passes.plan import FIRST, HIRES, REFINER, Plan
 from nag_core.passes.report import PassReport
@@ -60,10 +60,12 @@ class Passes:
         return "cross" if self.host is None else model.mechanism(sd_model, self.host)
 
     def name_relative(self, sd_model: Any) -> None:
-        """Notes whose values Auto takes for a model that has none of its own."""
+        """Notes whose values Auto takes for a model that has none of its own, and what the method ignores."""
         family = model.family(sd_model)
+        own = strength.borrowed(self.settings, family)
+        self.notes.extend(filter(None, (own, strength.unread(self.settings))))
         row = presets.auto(family, self._mechanism(sd_model))
-        if self.settings.preset == presets.AUTO and row != family:
+        if self.settings.preset == presets.AUTO and row != family and not own:
             self.notes.append(f"Auto has no values for this model ({family}) and took {row}'s")
 
     def name_words(self, p: Any, given: Texts, name: str) -> None:
@@ -125,11 +127,16 @@ class Passes:
         else:
             schedules = encoding.encode(p, given.texts, self.caches.setdefault(name, [None, None]), hires)
         parts = encoding.schedule_texts(p, given.texts, hires)
-        if given.weights:
-            negative = weighted_negative(schedules, parts, given.weights, given.images)
-        else:
-            negative = negative_from_schedules(schedules, parts)
-        return _unlike_prompt(negative, prompts)
+
+        def built(cut: Cut = uncut) -> Negative:
+            if given.weights:
+                return weighted_negative(schedules, parts, given.weights, given.images, cut)
+            return negative_from_schedules(schedules, parts, cut)
+
+        negative = _unlike_prompt(built(), prompts)
+        if Method(self.settings.method).needs_lse:
+            negative = negative.cut(built(padding.of_webui(p.sd_model, model.family(p.sd_model), self.notes)))
+        return negative
 
     def blocks(self, sd_model: Any) -> frozenset[Block] | None:
         """The blocks to guide of this model, None for all; `UnsupportedHost` where it has none of them."""

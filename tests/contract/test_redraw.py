@@ -7,7 +7,6 @@ import json
 import pytest
 from PIL import Image
 
-from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 from nag_core.webui import infotext
 
@@ -41,7 +40,6 @@ def again(host, job):
         callbacks.infotext_pasted_callback(text, pasted)
         nag = [infotext.READERS[field.name](pasted) for field in FIELDS]
         nag.insert(OVERRIDES_SLOT, "")
-        nag.insert(KEPT_SLOT, 0)
         fields = {
             "prompt": pasted["Prompt"], "negative_prompt": pasted["Negative prompt"],
             "seed": int(pasted["Seed"]), "steps": int(pasted["Steps"]),

@@ -16,6 +16,8 @@ from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part
 from tests import cuda_on_cpu, reference
 
+# What needs the two outputs alone.
+PLAIN = [Method.NAG, Method.NASA, Method.NO_NORMALISATION, Method.NO_REFINEMENT]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # (rows, tokens, channels): odd on purpose, and a power of two.
 SHAPES = [(2, 5, 100), (1, 3, 320), (3, 1, 59), (1, 2, 1280), (1, 4, 1)]
@@ -100,7 +102,7 @@ def test_at_most_twice_as_far_off_as_the_naive_formula(fused, device, dtype, sha
     assert int(count) == clipped
 
 
-@pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_method_agrees_with_the_rule(fused, device, dtype, method):
     pos, neg = pair((2, 5, 100), dtype, device)
@@ -111,7 +113,7 @@ def test_every_method_agrees_with_the_rule(fused, device, dtype, method):
     assert int(count) == int(twin.clipped)
 
 
-@pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_which_one_runs_changes_a_picture_by_rounding_only(fused, device, dtype, method):
     """Under 1 % of the numbers come out as the neighbour of what guidance.py gives, the others as that."""
@@ -131,7 +133,7 @@ def test_zeros_limits_and_denormals_stay_finite(fused, device, dtype):
     special = torch.tensor([0.0, limits.max, -limits.max, limits.tiny / 4, -limits.tiny / 4], dtype=dtype)
     pos = special[:, None].expand(5, 40).contiguous()[None].to(device)
     for neg in (pos, -pos, torch.zeros_like(pos)):
-        for method in Method:
+        for method in PLAIN:
             found = fused.guide(pos, neg, (20.0, 10.0, 1.0), method, counter(device))
             assert torch.isfinite(found).all()
             assert (found[:, 0] == 0).all(), "a zero token stays zero"
@@ -278,7 +280,7 @@ def test_merge_and_guide_agree_with_both_apart(fused, device, dtype, heads, widt
 
 
 @LAYOUTS
-@pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
 def test_every_method_from_parts_is_the_one_on_their_merge(fused, device, method, layout):
     taken = parts(layout, 7, 2, 16, torch.float32, device)
     found = torch.zeros(2, layout.total, 32, device=device)
