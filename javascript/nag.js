@@ -50,9 +50,9 @@
         }
     };
 
-    const unread = (block, isRead, {method}) => {
+    const markUnread = (block, methods, method) => {
         if (block) {
-            block.title = isRead || !method ? "" : `${method} does not read this`;
+            block.title = methods.includes(method) || !method ? "" : `${method} does not read this`;
             if (block.title) {
                 dim(block, "0.45");
             }
@@ -72,7 +72,7 @@
         }
         Object.keys(NEUTRAL).forEach((k) => dim(element(tab, k), values[k] === NEUTRAL[k] ? "0.7" : ""));
         STRENGTHS.forEach((k) => dim(element(tab, k), values.preset !== "Custom" ? "0.45" : ""));
-        Object.keys(READERS).forEach((k) => unread(element(tab, k), READERS[k].includes(values.method), values));
+        Object.keys(READERS).forEach((k) => markUnread(element(tab, k), READERS[k], values.method));
         const offset = element(tab, "vsf_offset");
         if (offset) {
             offset.style.display = values.method === "VSF" ? "" : "none";
