@@ -199,7 +199,7 @@ class _Guided:
             else:
                 yield from (_merged(to_image, part, to_neg, part) for to_neg in to_negs)
 
-        fused = rule.fused(self.out) if len(negs) == 1 and not rule.needs_lse else None
+        fused = rule.fused(self.out) if len(negs) == 1 and alone is None and not rule.inert else None
         if fused is None:
             self.out[:, pos] = z_pos(pos).out
             for neg, to_neg in zip(negs, to_negs, strict=True):

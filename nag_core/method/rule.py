@@ -38,7 +38,8 @@ class Rule:
 
     @property
     def strength(self) -> tuple[float, float, float]:
-        return self.phi, self.tau, self.alpha
+        """phi, tau and alpha; of VSF scale, offset and what it does not read."""
+        return self.phi, self.offset if self.method is Method.VSF else self.tau, self.alpha
 
     @property
     def path(self) -> str:
@@ -47,12 +48,11 @@ class Rule:
 
     def fused(self, like: Tensor) -> Chain | None:
         """What merges and guides in one call for tensors like `like`; None where that is done apart."""
-        fusable = self.method.normalises or self.method in (Method.NASA, Method.NO_NORMALISATION)
-        return chain(like, self.may_fuse) if fusable else None
+        return chain(like, self.may_fuse, self.method)
 
     def guide(self, pos: Tensor, neg: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`pos` guided away from `neg`, both (B, N, C) attention outputs; in `dtype`, else that of `pos`."""
-        best = self.fused(pos) if dtype in (None, pos.dtype) and not self._inert else None
+        best = self.fused(pos) if dtype in (None, pos.dtype) and not self.inert else None
         if best is not None:
             return best.guide(pos, neg, self.strength, self.method, self.counter)
         guided = guidance.guide(pos, neg, *self.strength, self.method, dtype)
@@ -66,10 +66,16 @@ class Rule:
         image, z- over the negative's tokens alone. One that asks for none gets z- over negative and image.
         """
         if self.method is Method.VSF:
-            if self._inert:
-                return pos.out.to(dtype or pos.out.dtype)
-            return flip(pos, neg, self.phi, self.offset, dtype)
+            return self._flipped(pos, neg, dtype)
         return self.guide(pos.out, neg.out, dtype)
+
+    def _flipped(self, pos: Part, neg: Part, dtype: torch.dtype | None) -> Tensor:
+        if self.inert:
+            return pos.out.to(dtype or pos.out.dtype)
+        best = self.fused(pos.out) if dtype in (None, pos.out.dtype) else None
+        if best is not None:
+            return best.flip(pos, neg, self.strength)
+        return flip(pos, neg, self.phi, self.offset, dtype)
 
     def write(self, out: Tensor, pos: Part, neg: Part) -> None:
         """The same over `out`, which may be `pos.out` itself."""
@@ -83,9 +89,9 @@ class Rule:
         best = self.fused(pos)
         if best is None or not pos.is_contiguous():
             pos.copy_(self.guide(pos, neg))
-        elif not self._inert:
+        elif not self.inert:
             best.guide(pos, neg, self.strength, self.method, self.counter, out=pos)
 
     @property
-    def _inert(self) -> bool:
+    def inert(self) -> bool:
         return self.method.inert(self.phi, self.alpha)

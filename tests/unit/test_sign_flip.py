@@ -48,7 +48,7 @@ def rule(scale=SCALE, offset=OFFSET):
 
 def by_vsf(used, scale=SCALE, offset=OFFSET):
     """The session's rule; its tau and alpha are not read."""
-    replan(used, method=Method.VSF, offset=offset, strength=Strength(scale, 1.0, 0.0))
+    replan(used, method=Method.VSF, strength=Strength(scale, 1.0, 0.0, offset))
     used.phi = scale
     return used
 
