@@ -3,6 +3,10 @@
     const TABS = ["txt2img", "img2img"];
     const STRENGTHS = ["scale", "tau", "alpha"]; /* ignored unless the preset is Custom */
     const NUMBERS = [...STRENGTHS, "start", "end", "hires_scale", "hires_tau", "hires_alpha"];
+    const READERS = { /* the methods that read it */
+        tau: ["NAG", "No refinement"], hires_tau: ["NAG", "No refinement"],
+        alpha: ["NAG", "No normalisation"], hires_alpha: ["NAG", "No normalisation"],
+    };
     const TEXTS = ["preset", "method", "hires", "curve"];
     const MODELS = ["Auto", "Few-step"]; /* their φ is that of the model that is loaded by then */
     const NEUTRAL = {start: 0, end: 1, method: "NAG", hires: "Both", hires_scale: 0, hires_tau: 0,
@@ -20,7 +24,7 @@
         if (preset === "Custom" && scale === 0 && !curve.includes(":")) { /* points replace the scale */
             return "scale is 0";
         }
-        if (preset === "Custom" && alpha === 0 && ["NAG", "No normalisation"].includes(method)) {
+        if (preset === "Custom" && alpha === 0 && READERS.alpha.includes(method)) {
             return "alpha is 0";
         }
         return end <= start ? `the window ${start}–${end} is empty` : "";
@@ -46,6 +50,15 @@
         }
     };
 
+    const markUnread = (block, methods, method) => {
+        if (block) {
+            block.title = methods.includes(method) || !method ? "" : `${method} does not read this`;
+            if (block.title) {
+                dim(block, "0.45");
+            }
+        }
+    };
+
     const refresh = (tab) => {
         const place = element(tab, "summary");
         if (!place) {
@@ -59,6 +72,11 @@
         }
         Object.keys(NEUTRAL).forEach((k) => dim(element(tab, k), values[k] === NEUTRAL[k] ? "0.7" : ""));
         STRENGTHS.forEach((k) => dim(element(tab, k), values.preset !== "Custom" ? "0.45" : ""));
+        Object.keys(READERS).forEach((k) => markUnread(element(tab, k), READERS[k], values.method));
+        const offset = element(tab, "vsf_offset");
+        if (offset) {
+            offset.style.display = values.method === "VSF" ? "" : "none";
+        }
     };
 
     let timer = null;

@@ -34,14 +34,15 @@ def applied(
     curve: str | None = None,
     blocks: str | None = None,
     negatives: str | None = None,
+    vsf_offset: float | None = None,
 ) -> AbstractContextManager[Applied]:
     """NAG on a diffusers pipeline inside a `with` block; afterwards the pipeline is what it was.
 
     pipe: any pipeline whose `unet` or `transformer` is of a known family (hosts/diffusers/families.py).
     negative: one text for all prompts, or one for each prompt of the call; a blank one leaves its images
     alone. The others as in the WebUI: scale (phi is the same), tau, alpha; start and end of the steps, 0 to
-    1; method, preset, curve, blocks; negatives (beside an empty `negative`). Without any the paper's values
-    for the model are taken.
+    1; method, preset, curve, blocks, vsf_offset; negatives (beside an empty `negative`). Without any the
+    paper's values for the model are taken.
 
     Gives an object whose `report` says what was done, and `complete` whether everywhere. `UnsupportedHost`
     for a pipeline that NAG does not know, ValueError for a setting that is out of range or means nothing.
@@ -50,5 +51,5 @@ def applied(
 
     return context(
         pipe, negative, scale=scale, phi=phi, tau=tau, alpha=alpha, start=start, end=end, method=method,
-        preset=preset, curve=curve, blocks=blocks, negatives=negatives,
+        preset=preset, curve=curve, blocks=blocks, negatives=negatives, vsf_offset=vsf_offset,
     )  # fmt: skip

@@ -63,6 +63,7 @@ _PROCESSED = ("modules/processing.py", "modules/processed.py")
 _XYZ = (
     "extensions-builtin/xyz/lib_xyz/classes.py", "scripts/xyz/xyz_grid_classes.py", "scripts/xyz_grid.py",
 )  # fmt: skip
+_HIJACK = ("modules/sd_hijack.py",)
 _STYLES = ("modules/styles.py",)
 _DENOISER = ("modules/sd_samplers_cfg_denoiser.py",)
 _JOB, _TXT2IMG = "StableDiffusionProcessing", "StableDiffusionProcessingTxt2Img"
@@ -154,6 +155,15 @@ SAMPLING: tuple[Entry, ...] = (
     Name(_SHARED, "loaded_hypernetworks", (A1111,)),
     Name(("modules/sd_hijack_optimizations.py",), "scaled_dot_product_attention_forward", (A1111,)),
     Name(("modules/sd_hijack_unet.py",), "apply_model", (A1111,)),
+    # Counts of a text's tokens, for VSF.
+    Function(_ENGINE[:1], "*.get_prompt_lengths_on_ui", 1, (), (FORGE, NEO)),
+    Function(
+        ("backend/text_processing/classic_engine.py",), "ClassicTextProcessingEngine.process_texts", 1, (),
+        (FORGE, NEO),
+    ),
+    Name(_HIJACK, "model_hijack", (LDM, A1111)),
+    Function(_HIJACK, "StableDiffusionModelHijack.get_prompt_lengths", 1, ("cond_stage_model",), (LDM,)),
+    Function(_HIJACK, "StableDiffusionModelHijack.get_prompt_lengths", 1, (), (A1111,)),
 )  # fmt: skip
 
 # The joint and cross families of hosts/patcher/forge.py and neo.py: module, network, what it must have.

@@ -5,7 +5,7 @@ unsaid of it.
 import json
 import math
 
-from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 
 # The literal forms that mean off on purpose; a list without a first argument does, too.
 OFF = (False, 0, 0.0, None, "")
@@ -42,7 +42,7 @@ def literal(field, args):
                 return value, shift
     if field.name == "enabled" and args and _object(args[0]) is not None:
         return True, 0
-    places = [place for place in range(len(FIELDS) + 2) if place not in (OVERRIDES_SLOT, KEPT_SLOT)]
+    places = [place for place in range(len(FIELDS) + 1) if place != OVERRIDES_SLOT]
     place = places[FIELDS.index(field)]
     value = args[place] if len(args) > place else _NOTHING
     if place in (0, 1) and _object(value) is not None:

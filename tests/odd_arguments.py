@@ -10,7 +10,7 @@ import json
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from nag_core.settings.fields import FIELD, FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+from nag_core.settings.fields import FIELD, FIELDS, OVERRIDES_SLOT
 
 # For every test over these: a machine under load is no reason to fail.
 patient = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -65,10 +65,7 @@ NAMED = st.builds(
     ),
 )
 OVERRIDES = NAMED.map(json.dumps) | NAMED | JUNK
-_BEHIND = KEPT_SLOT - 1  # of the fields, one slot is the overrides'
-FULL = st.tuples(
-    *SLOTS[:OVERRIDES_SLOT], OVERRIDES, *SLOTS[OVERRIDES_SLOT:_BEHIND], JUNK, *SLOTS[_BEHIND:]
-).map(list)
+FULL = st.tuples(*SLOTS[:OVERRIDES_SLOT], OVERRIDES, *SLOTS[OVERRIDES_SLOT:]).map(list)
 
 ARGUMENTS = st.one_of(
     NAMED.map(lambda named: [named]),

@@ -57,3 +57,35 @@ def attention(q, k, v, heads):
         weights = torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width), dim=-1)
         outs.append(weights @ v[..., part])
     return torch.cat(outs, dim=-1)
+
+
+def orthogonal(pos, neg, scale):
+    """z+ - scale (z- - <z-, z+> / <z+, z+> z+), token by token."""
+    pos, neg = pos.double(), neg.double()
+    out = torch.empty_like(pos)
+    for index in torch.cartesian_prod(torch.arange(pos.shape[0]), torch.arange(pos.shape[1])).tolist():
+        zp, zn = pos[tuple(index)], neg[tuple(index)]
+        square = torch.dot(zp, zp)
+        along = torch.dot(zn, zp) / square * zp if square > 0 else torch.zeros_like(zp)
+        out[tuple(index)] = zp - scale * (zn - along)
+    return out
+
+
+def vsf(q, k, v, negatives, scale, offset, mask=None):
+    """One softmax of q (B, H, N, D) over all keys. Those of `negatives`, (slice, weight) each, have logits
+    lowered by `offset`, and values times -scale, their weight (of a sum of 1) and their number.
+    """
+    logits, v = q.double() @ k.double().transpose(-1, -2) / math.sqrt(q.shape[-1]), v.double().clone()
+    logits = logits if mask is None else logits + mask
+    for at, weight in negatives:
+        logits[..., at] -= offset
+        v[:, :, at] *= -scale * weight * len(negatives)
+    return (torch.softmax(logits, dim=-1) @ v).transpose(1, 2).flatten(2)
+
+
+def naive_vsf(q, k, v, negatives, scale, offset):
+    """The same in the tensors' own dtype, for one negative: the yardstick."""
+    logits, v = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), v.clone()
+    logits[..., negatives] -= offset
+    v[:, :, negatives] *= -scale
+    return (torch.softmax(logits, dim=-1) @ v).transpose(1, 2).flatten(2)

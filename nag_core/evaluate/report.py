@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nag_core.evaluate import tables
+from nag_core.evaluate import good, tables
 from nag_core.evaluate.plan import CFG, NAG, OFF
 from nag_core.evaluate.scores import METRICS
 
@@ -14,7 +14,8 @@ SHOWN_FLAGS = 12
 def markdown(results: dict[str, Any]) -> str:
     """What was drawn, whether NAG was there, means, differences to off, and what is missing."""
     names = _names(results["settings"])
-    parts = [_heading(results), *_applied(results), _table(results, names, "mean")]
+    leading = good.sentence(results.get("good", {}), names)
+    parts = [_heading(results), *_applied(results), leading, _table(results, names, "mean")]
     if any(arm["difference"] for arm in results["arms"].values()):
         parts.append("Difference to the off picture of the same seed:")
         parts.append(_table(results, names, "difference"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nag_core.evaluate.answer import LABEL
+from nag_core.evaluate.good import good as counted
 from nag_core.evaluate.plan import NAG, OFF, Plan, Spot
 from nag_core.evaluate.scores import METRICS
 from nag_core.evaluate.statistics import interval
@@ -36,6 +37,7 @@ def summary(
         "flagged": flagged,
         "models": models,
         "missing": missing,
+        "good": counted(good),
         "arms": {arm: _arm(arm, good) for arm in plan.arms},
         "pairs": [
             {

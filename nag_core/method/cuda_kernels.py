@@ -78,5 +78,7 @@ def _kernels(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 
 def _rule(strength: tuple[float, float, float], method: Method) -> list[int]:
     """phi, tau and alpha by the bits of their fp32, and the method's equations as bits."""
+    if method in (Method.VSF, Method.ORTHOGONAL):
+        raise NotImplementedError(f"{method.value} has no CUDA kernel")
     bits = struct.unpack("<3i", struct.pack("<3f", *strength))
     return [*bits, method.extrapolates + 2 * method.normalises + 4 * method.refines]

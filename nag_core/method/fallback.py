@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nag_core.method import guidance, lean
+from nag_core.method import guidance, lean, sign_flip
 from nag_core.method.guidance import Method
 from nag_core.method.merge import Part
 
@@ -44,24 +44,32 @@ def _cuda() -> ModuleType:
 FUSED = (Implementation("Triton kernels", _triton), Implementation("CUDA kernels", _cuda))
 OPERATIONS = Implementation("PyTorch operations", lambda: lean)
 
-# By name, device and dtype: the module that passed its probe, None for one that did not.
-_probed: dict[tuple[str, torch.device, torch.dtype], ModuleType | None] = {}
+# Methods with kernels of their own, each probed by itself; the others are NAG's with parts left out.
+APART = (Method.VSF, Method.ORTHOGONAL)
+
+# By name, device, dtype and method: the module that passed its probe, None for one that did not.
+_probed: dict[tuple[str, torch.device, torch.dtype, Method], ModuleType | None] = {}
 # By device: what failed after its probe, and of what.
 _failed: dict[torch.device, dict[str, str]] = {}
 
 
 class Chain(NamedTuple):
     """The implementations for tensors of one device and dtype, called like one. may_fuse: off for
-    comparisons.
+    comparisons. method: of `APART`, or NAG for every other.
     """
 
     device: torch.device
     dtype: torch.dtype
     may_fuse: bool = True
+    method: Method = Method.NAG
 
     def guide(self, *given: Any, **more: Any) -> Tensor:
         """`lean.guide`, by the best implementation that works."""
         return self._first("guide", *given, **more)
+
+    def flip(self, *given: Any) -> Tensor:
+        """`lean.flip`, by the best implementation that works."""
+        return self._first("flip", *given)
 
     def merge_and_guide(self, *given: Any) -> None:
         """`lean.merge_and_guide`, by the best implementation that works."""
@@ -71,7 +79,8 @@ class Chain(NamedTuple):
         """Name and module of those that passed their probe and have not failed since, best first."""
         may_fuse = self.may_fuse and has_fused(self.device, self.dtype)
         for one in (*(FUSED if may_fuse else ()), OPERATIONS):
-            module = None if one.name in failed(self.device) else _tried(one, self.device, self.dtype)
+            where = (self.device, self.dtype, self.method)
+            module = None if one.name in failed(self.device) else _tried(one, *where)
             if module is not None:
                 yield one.name, module
 
@@ -87,7 +96,7 @@ class Chain(NamedTuple):
         raise last or RuntimeError("no implementation of the guidance rule works here")
 
 
-def chain(like: Tensor, may_fuse: bool = True) -> Chain | None:
+def chain(like: Tensor, may_fuse: bool = True, method: Method = Method.NAG) -> Chain | None:
     """The implementations for tensors like `like`; None where the rule is computed as guidance.py has it.
 
     That is on a CPU, where gradients are to flow, inside torch.compile (which fuses by itself and cannot
@@ -95,7 +104,7 @@ def chain(like: Tensor, may_fuse: bool = True) -> Chain | None:
     """
     if plain_is_best(like) or _compiling():
         return None
-    found = Chain(like.device, like.dtype, may_fuse)
+    found = Chain(like.device, like.dtype, may_fuse, method if method in APART else Method.NAG)
     best = next(found.working(), ("", None))[1]
     return None if best is None or (best is lean and torch.finfo(like.dtype).bits > 16) else found
 
@@ -125,7 +134,7 @@ def failed(device: torch.device) -> dict[str, str]:
 def path(device: torch.device) -> str:
     """What guides there in place of what has failed, for the report; empty where nothing has."""
     lost = failed(device)
-    passed = {name for (name, where, _), module in _probed.items() if where == device and module is not None}
+    passed = {name for (name, where, *_), module in _probed.items() if where == device and module is not None}
     left = [one.name for one in (*FUSED, OPERATIONS) if one.name in passed - lost.keys()]
     return f"{', '.join(left[:1])} (the {' and the '.join(lost)} failed)".strip() if lost else ""
 
@@ -156,16 +165,18 @@ def _give_up(name: str, device: torch.device, error: Exception) -> str:
     return f"{name} failed ({reason}: {(str(error).splitlines() or [''])[0][:200]})"
 
 
-def _tried(one: Implementation, device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+def _tried(
+    one: Implementation, device: torch.device, dtype: torch.dtype, method: Method
+) -> ModuleType | None:
     """Its module if it gives the right numbers there; tried once."""
-    key = (one.name, device, dtype)
+    key = (one.name, device, dtype, method)
     if key in _probed:
         return _probed[key]
     made = None
     try:
         module = one.load()
         # Nothing can be tried on the meta device, where tensors have sizes and no contents.
-        if device.type == "meta" or agrees(module, device, dtype):
+        if device.type == "meta" or agrees(module, device, dtype, method):
             made = module
         else:
             logger.debug("NAG: the %s gave other numbers than the rule; not used", one.name)
@@ -177,20 +188,25 @@ def _tried(one: Implementation, device: torch.device, dtype: torch.dtype) -> Mod
     return made
 
 
-def agrees(module: ModuleType, device: torch.device, dtype: torch.dtype) -> bool:
+def agrees(module: ModuleType, device: torch.device, dtype: torch.dtype, method: Method = Method.NAG) -> bool:
     """Whether both functions give the rule's numbers, at the widest row there is (Flux: 24 heads of 128)."""
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(1, 24, 3, 128, generator=generator).to(device, dtype) for _ in range(2)]
     pos, neg = (part.transpose(1, 2).flatten(2) for part in parts)
-    wanted = guidance.guide(pos.cpu(), neg.cpu(), 4.0, 2.5, 0.5)
-    counter = torch.zeros((), dtype=torch.int64, device=device)
-    guided = module.guide(pos, neg, (4.0, 2.5, 0.5), Method.NAG, counter)
-    # The same from parts: of nothing but the prompt's, and of nothing but the negative's keys.
+    counter, strength = torch.zeros((), dtype=torch.int64, device=device), (4.0, 2.5, 0.5)
     lse = torch.zeros(parts[0].shape[:3], device=device)
+    if method is Method.VSF:
+        guided = module.flip(Part(pos, lse), Part(neg, lse), strength)
+        flipped = sign_flip.flip(*(Part(x.cpu(), lse.cpu()) for x in (pos, neg)), *strength[:2])
+        wanted = guidance.Guided(flipped, counter)
+    else:
+        wanted = guidance.guide(pos.cpu(), neg.cpu(), *strength, method)
+        guided = module.guide(pos, neg, strength, method, counter)
+    # The same from parts: of nothing but the prompt's, and of nothing but the negative's keys.
     absent, (z_pos, z_neg) = Part(torch.zeros_like(parts[0]), lse - 1e4), (Part(part, lse) for part in parts)
     merged = torch.empty_like(pos)
     spans = (0, 0, 0, 0, 0, pos.shape[1])
-    module.merge_and_guide(absent, z_pos, z_neg, merged, spans, (4.0, 2.5, 0.5), Method.NAG, counter)
+    module.merge_and_guide(absent, z_pos, z_neg, merged, spans, strength, method, counter)
     exact = wanted.out.double()
     errors = [(found.cpu().double() - exact).norm() / exact.norm() for found in (guided, merged)]
     # Each by itself: the maximum of a number and a NaN may be the number.

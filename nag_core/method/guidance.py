@@ -24,10 +24,15 @@ class Method(str, Enum):
     NASA = "NASA"
     NO_NORMALISATION = "No normalisation"
     NO_REFINEMENT = "No refinement"
+    VSF = "VSF"
+    ORTHOGONAL = "Orthogonal"
 
-    extrapolates = property(lambda self: self is not Method.NASA, doc="Eq. 7; without it eq. 5.")
+    extrapolates = property(
+        lambda self: self.normalises or self is Method.NO_NORMALISATION, doc="Eq. 7; without it eq. 5."
+    )
     normalises = property(lambda self: self in (Method.NAG, Method.NO_REFINEMENT), doc="Eq. 8-9.")
     refines = property(lambda self: self in (Method.NAG, Method.NO_NORMALISATION), doc="Eq. 10.")
+    needs_lse = property(lambda self: self is Method.VSF, doc="Reads log-sum-exps, see sign_flip.py.")
 
     def inert(self, phi: float, alpha: float) -> bool:
         """Whether these strengths change nothing."""
@@ -46,6 +51,17 @@ class Guided(NamedTuple):
 def extrapolate(pos: Tensor, neg: Tensor, phi: float) -> Tensor:
     """z~ = z+ + phi (z+ - z-), eq. 7. Any shape; `phi` = 0 gives the values of `pos`."""
     return pos + phi * (pos - neg)
+
+
+def across(neg: Tensor, pos: Tensor) -> Tensor:
+    """`neg` without its share along `pos`, token by token over the last dim: z- - <z-, z+> / <z+, z+> z+.
+
+    A zero token of `pos` takes nothing away. Divided by the largest element first: the squares of a token may
+    be beyond the dtype.
+    """
+    along = pos / pos.abs().amax(dim=-1, keepdim=True).clamp_min(torch.finfo(pos.dtype).tiny)
+    share = (neg * along).sum(dim=-1, keepdim=True) / along.square().sum(dim=-1, keepdim=True).clamp_min(1.0)
+    return neg - share * along
 
 
 def l1_norm(z: Tensor) -> Tensor:
@@ -103,13 +119,16 @@ def guide(
         1.
     tau: largest growth of a token's L1 norm, eq. 8-9.
     alpha: share of the guided result in the blend, eq. 10; 0 returns `pos` itself.
-    method: NASA is eq. 5, z+ - phi z-, and uses neither tau nor alpha; the two ablations leave out eq. 8-9 or
-        eq. 10.
+    method: NASA is eq. 5, z+ - phi z-, and Orthogonal the same of what of z- is `across` z+ (arXiv
+        2605.29390; that it goes by whole tokens is our reading of its abstract); both use neither tau nor
+        alpha. The two ablations leave out eq. 8-9 or eq. 10. VSF is in sign_flip.py.
     dtype: of the result, that of `pos` unless given: merged attention parts come in fp32, and rounding them
         first would cost accuracy.
 
     Finite inputs give a finite result: values beyond the dtype's range are held at its limit.
     """
+    if method.needs_lse:
+        raise ValueError(f"{method.value} is not a rule of two outputs alone")
     if method.inert(phi, alpha):
         return Guided(pos.to(dtype or pos.dtype), torch.zeros((), dtype=torch.int64, device=pos.device))
     tokens, neg_tokens = pos.reshape(-1, pos.shape[-1]), neg.reshape(-1, neg.shape[-1])
@@ -131,6 +150,8 @@ def _combine(
 ) -> tuple[Tensor, Tensor]:
     """The rule itself, on values that cannot overflow; a fresh tensor and the count of clipped tokens."""
     clipped = torch.zeros((), dtype=torch.int64, device=pos.device)
+    if method is Method.ORTHOGONAL:
+        neg = across(neg, pos)
     guided = extrapolate(pos, neg, phi) if method.extrapolates else pos - phi * neg
     if method.normalises:
         cap, clipped = growth_cap(pos, guided, tau)

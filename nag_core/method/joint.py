@@ -174,12 +174,20 @@ class _Guided:
         def over(keys: slice, q: Tensor = q) -> Part:
             return kernel.run(q, self.k[:, :, keys], self.v[:, :, keys])
 
-        to_negs = [over(neg) for neg in layout.neg_parts(self.group)]
+        negs, bare = layout.neg_parts(self.group), layout.bare_parts(self.group)
+        to_negs, alone = [over(neg) for neg in negs], None
+        if self.rule.needs_lse and bare != negs:
+            alone = [over(neg) for neg in bare]
         to_pos = over(layout.pos_part, q[:, :, layout.unguided_part])
-        self.merge(over(layout.image_part), to_pos, to_negs)
+        self.merge(over(layout.image_part), to_pos, to_negs, alone)
 
-    def merge(self, to_image: Part, to_pos: Part, to_negs: list[Part]) -> None:
-        """Merges and guides these parts; the twin of the fused kernel, which it uses where it can."""
+    def merge(
+        self, to_image: Part, to_pos: Part, to_negs: list[Part], alone: list[Part] | None = None
+    ) -> None:
+        """Merges and guides these parts; the twin of the fused kernel, which it uses where it can.
+
+        alone: over the negatives' keys without padding, for a rule that needs log-sum-exps.
+        """
         rule, own, pos = self.rule, self.layout.unguided_part, self.layout.pos_part
         image, negs = self.layout.image_part, self.layout.neg_parts(self.group)
 
@@ -187,11 +195,12 @@ class _Guided:
             return _merged(to_image, part, to_pos, _within(part, own), rule.needs_lse)
 
         def z_negs(part: slice) -> Iterator[Part]:
-            for to_neg in to_negs:
-                alone = rule.needs_lse
-                yield _heads_merged(to_neg, part) if alone else _merged(to_image, part, to_neg, part)
+            if rule.needs_lse:
+                yield from (_heads_merged(to_neg, part) for to_neg in alone or to_negs)
+            else:
+                yield from (_merged(to_image, part, to_neg, part) for to_neg in to_negs)
 
-        fused = rule.fused(self.out) if len(negs) == 1 and not rule.needs_lse else None
+        fused = rule.fused(self.out) if len(negs) == 1 and alone is None and not rule.inert else None
         if fused is None:
             self.out[:, pos] = z_pos(pos).out
             for neg, to_neg in zip(negs, to_negs, strict=True):
@@ -215,9 +224,10 @@ class _Guided:
         )
         image_q = focus.queries(self.q[:, :, image], 2) if focus.guided else self.q[:, :, :0]
         negs = self.layout.neg_parts(self.group)
-        if not focus.guided:
+        if not focus.guided or self.rule.needs_lse:
             for neg in negs:
-                self._call_over(neg, image_q, plain, mask)
+                self._call_over(neg, image_q[:, :, :0], plain, mask)
+        if not focus.guided:
             return
 
         def z_pos(part: slice) -> Part:
@@ -227,22 +237,27 @@ class _Guided:
             return Part(self.out[:, part], log_sum_exp(image_q, self.k[:, :, own], seen))
 
         def z_negs(_: slice) -> Iterator[Part]:
+            if self.rule.needs_lse:
+                bare = self.layout.bare_parts(self.group)
+                return (self._alone(neg, image_q, plain, mask) for neg in bare)
             return (self._call_over(neg, image_q, plain, mask) for neg in negs)
 
         self.finish(z_pos, z_negs, in_place=True)
 
     def _call_over(self, neg: slice, image_q: Tensor, plain: Plain, mask: Tensor | None) -> Part:
-        """One negative's tokens written to `out`, and z- of the image's queries."""
+        """One negative's tokens written to `out`, and z- of the image's queries, over negative and image."""
         image, tokens = self.layout.image_part, neg.stop - neg.start
         keys = [torch.cat((x[:, :, neg], x[:, :, image]), dim=2) for x in (self.k, self.v)]
         seen = between(mask, (neg, image), (neg, image))
         seen = asked(seen, tokens, self.focus if image_q.shape[2] else None)
         z = plain(torch.cat((self.q[:, :, neg], image_q), dim=2), *keys, seen)
         self.out[:, neg] = z[:, :tokens]
-        if not (self.rule.needs_lse and image_q.shape[2]):
-            return Part(z[:, tokens:])
+        return Part(z[:, tokens:])
+
+    def _alone(self, neg: slice, image_q: Tensor, plain: Plain, mask: Tensor | None) -> Part:
+        """z- of the image's queries over one negative's tokens alone."""
         k, v = (x[:, :, neg] for x in (self.k, self.v))
-        seen = asked(between(mask, (image,), (neg,)), 0, self.focus)
+        seen = asked(between(mask, (self.layout.image_part,), (neg,)), 0, self.focus)
         return Part(plain(image_q, k, v, seen), log_sum_exp(image_q, k, seen))
 
     def finish(

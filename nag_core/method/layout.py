@@ -72,6 +72,11 @@ class Layout:
             behind += parts[-1].stop - parts[-1].start
         return parts
 
+    def bare_parts(self, group: Group) -> list[slice]:
+        """The same without their padding."""
+        spans = zip(self.neg_parts(group), group.entries[0].spans, strict=True)
+        return [slice(part.start, part.start + at.stop - at.start) for part, (at, _) in spans]
+
 
 def padded(tokens: int, pad: int) -> int:
     """What `tokens` tokens take where they are padded to a multiple of `pad`."""

@@ -52,6 +52,11 @@ def guide(
     out: may be `pos` itself. No gradient passes, as through the fused kernels.
     """
     out = torch.empty_like(pos) if out is None else out
+    if method is Method.ORTHOGONAL:
+        for z_pos, z_neg, result in _pieces(pos, neg, out):
+            wide, scale = _wide(pos.dtype), _scale(pos.dtype)
+            _orthogonal(z_pos.to(wide) * scale, z_neg.to(wide) * scale, strength[0], scale, result)
+        return out
     weights, scale = _weights(strength, method), _scale(pos.dtype)
     for z_pos, z_neg, result in _pieces(pos, neg, out):
         work = torch.empty(z_pos.shape, dtype=_wide(pos.dtype), device=pos.device)
@@ -60,6 +65,48 @@ def guide(
         work.sub_(z_neg, alpha=scale * weights.turn)
         _finish(work, norm, z_pos, 1.0, scale, weights, counter, result)
     return out
+
+
+def _orthogonal(base: Tensor, work: Tensor, phi: float, scale: float, out: Tensor) -> None:
+    """z+ - phi (z- - <z-, z+> / <z+, z+> z+) to `out`, of z+ and z- scaled by `scale`; `work`, z-, is used
+    up, and so is one tensor like it. Divided by the largest element first: squares could overflow.
+    """
+    along = base / base.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(base.dtype).tiny)
+    share = torch.linalg.vecdot(work, along).div_(torch.linalg.vecdot(along, along).clamp_min_(1.0))
+    work.addcmul_(along, share.unsqueeze(-1), value=-1.0).mul_(-phi).add_(base)
+    _unscaled(work, scale, out)
+
+
+def _unscaled(work: Tensor, scale: float, out: Tensor) -> None:
+    """`work`, which is used up, to `out`; what is beyond the dtype's range is held at its limit."""
+    limit = torch.finfo(out.dtype).max * scale
+    out.copy_(work.clamp_(-limit, limit).div_(scale))
+
+
+@torch.no_grad()
+def flip(pos: Part, neg: Part, strength: tuple[float, float, float], out: Tensor | None = None) -> Tensor:
+    """`sign_flip.flip`; arguments as in triton_kernels.py."""
+    out = torch.empty_like(pos.out) if out is None else out
+    gap, scale = pos.lse - neg.lse + strength[1], _scale(out.dtype)
+    batch, heads, tokens = gap.shape
+    step = max(1, CHUNK // max(1, batch * out.shape[-1]))
+    for first in range(0, tokens, step):
+        at = slice(first, first + step)
+        z_pos, z_neg = (part.out[:, at].unflatten(-1, (heads, -1)) for part in (pos, neg))
+        _flipped(z_pos, z_neg, gap[:, :, at], strength[0], scale, scale, out[:, at])
+    return out
+
+
+def _flipped(
+    z_pos: Tensor, z_neg: Tensor, gap: Tensor, phi: float, pos_scale: float, scale: float, out: Tensor
+) -> None:
+    """w z+ - phi (1 - w) z- of (B, N, H, D) to `out` (B, N, H*D), w by `gap` (B, H, N). pos_scale: brings z+
+    to `scale`, which is worked at.
+    """
+    gap = gap.transpose(1, 2).unsqueeze(-1)
+    work = gap.sigmoid().mul_(pos_scale) * z_pos
+    work.addcmul_(z_neg, gap.neg().sigmoid_(), value=-phi * scale)
+    _unscaled(work.flatten(2), scale, out)
 
 
 def _pieces(*tensors: Tensor) -> Iterator[list[Tensor]]:
@@ -118,7 +165,7 @@ def merge_and_guide(
     pos_first, pos_last, neg_first, neg_last, own_first, own_last = spans
     picture = (own_first, pos_first) if pos_first > own_first else (pos_last, own_last)
     batch, heads, tokens, width = image.out.shape
-    weights, scale = _weights(strength, method), _scale(out.dtype)
+    scale = _scale(out.dtype)
     step = max(1, CHUNK // (batch * heads * width))
     for first in range(0, tokens, step):
         last = min(first + step, tokens)
@@ -137,10 +184,30 @@ def merge_and_guide(
                 torch.mul(merged[:, text], 1 / scale, out=result[:, text])
         at = within(*picture)
         if at.start < at.stop:
-            base, work = z_pos[:, at], z_neg[:, at]
-            norm = _norm(base) if weights.share else None
-            torch.sub(base, work, alpha=weights.turn, out=work)
-            _finish(work, norm, base, scale, scale, weights, counter, result[:, at])
+            here = slice(first + at.start, first + at.stop)
+            lses = image.lse[:, :, here], pos.lse[:, :, here.start - own_first : here.stop - own_first]
+            given = (z_pos[:, at], z_neg[:, at], lses, _of(neg, here), strength, method, scale, counter)
+            _guide_merged(*given, result[:, at])
+
+
+def _guide_merged(
+    base: Tensor, work: Tensor, lses: tuple[Tensor, Tensor], neg: Part, strength: tuple[float, float, float],
+    method: Method, scale: float, counter: Tensor, out: Tensor,
+) -> None:  # fmt: skip
+    """The rule of z+ `base` and z- `work`, both scaled, the latter used up, to `out`. lses: of image and
+    prompt, and neg: over the negative's keys alone, (B, H, N, ...), for VSF.
+    """
+    if method is Method.VSF:
+        gap = torch.logaddexp(*lses).sub_(neg.lse).add_(strength[1])
+        z_pos = base.unflatten(-1, (gap.shape[1], -1))
+        _flipped(z_pos, neg.out.transpose(1, 2), gap, strength[0], 1.0, scale, out)
+    elif method is Method.ORTHOGONAL:
+        _orthogonal(base, work, strength[0], scale, out)
+    else:
+        weights = _weights(strength, method)
+        norm = _norm(base) if weights.share else None
+        torch.sub(base, work, alpha=weights.turn, out=work)
+        _finish(work, norm, base, scale, scale, weights, counter, out)
 
 
 def _of(part: Part, tokens: slice) -> Part:

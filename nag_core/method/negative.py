@@ -5,7 +5,7 @@ pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -89,6 +89,11 @@ class Negative:
         guided = sum(schedule is not None for schedule in self.images)
         return Counts(len(self.images), guided, self.alike, most)
 
+    def cut(self, other: Negative) -> Negative:
+        """The same images guided, by the entries of `other`, the same texts cut."""
+        kept = (None if mine is None else its for mine, its in zip(self.images, other.images, strict=True))
+        return replace(self, images=tuple(kept))
+
     def at(self, step: int) -> tuple[Entry | None, ...]:
         """Each image's entry at sampler step `step`: the first that has not ended, past the last one the
         first.
@@ -108,7 +113,18 @@ def entry_at(schedule: Sequence[Scheduled], step: int) -> Entry | None:
     return schedule[entry_number(schedule, step)].entry
 
 
-def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Sequence[str]]) -> Negative:
+# A context (tokens, channels) and its text, to what of it is used.
+Cut = Callable[[Tensor, str], Tensor]
+
+
+def uncut(context: Tensor, _text: str) -> Tensor:
+    """All of a context."""
+    return context
+
+
+def negative_from_schedules(
+    schedules: Sequence[Sequence], texts: Sequence[Sequence[str]], cut: Cut = uncut
+) -> Negative:
     """A `Negative` from the host's per-image lists of (end_at_step, cond) and the text behind each of them.
 
     cond: tensor (tokens, channels), or a dict with such a "crossattn" (SDXL). A blank text has nothing to
@@ -120,7 +136,7 @@ def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Seque
     for schedule, parts in zip(schedules, texts, strict=True):
         if id(schedule) not in shared:
             scheduled = tuple(
-                Scheduled(end, Entry(cross_attention_context(cond)) if text.strip() else None)
+                Scheduled(end, Entry(cut(cross_attention_context(cond), text)) if text.strip() else None)
                 for (end, cond), text in zip(schedule, parts, strict=True)
             )
             shared[id(schedule)] = scheduled if any(part.entry for part in scheduled) else None
@@ -129,14 +145,15 @@ def negative_from_schedules(schedules: Sequence[Sequence], texts: Sequence[Seque
 
 
 def weighted_negative(
-    schedules: Sequence[Sequence], texts: Sequence[Sequence[str]], weights: Sequence[float], images: int
-) -> Negative:
+    schedules: Sequence[Sequence], texts: Sequence[Sequence[str]], weights: Sequence[float], images: int,
+    cut: Cut = uncut,
+) -> Negative:  # fmt: skip
     """One `Negative` of several texts with weights above 0, the same for each of `images` images.
 
     schedules, texts: as for `negative_from_schedules`, one per text. Where a text is blank for a part of the
     steps, the others share its weight there.
     """
-    return mixed(negative_from_schedules(schedules, texts).images, weights, images)
+    return mixed(negative_from_schedules(schedules, texts, cut).images, weights, images)
 
 
 def mixed(single: Sequence[tuple[Scheduled, ...] | None], weights: Sequence[float], images: int) -> Negative:

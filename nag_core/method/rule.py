@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from nag_core.method import guidance
 from nag_core.method.fallback import Chain, chain, path
 from nag_core.method.guidance import Method
 from nag_core.method.merge import Part
+from nag_core.method.sign_flip import flip
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Rule:
     """The guidance rule of one pass, as the attention applies it.
 
     phi, tau, alpha: eq. 7-10. counter: 0-dim int64 on the device of the tensors; gains the tokens that tau
-        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons. needs_lse:
-        whether `combined` reads the parts' log-sum-exps; they are worked out only then.
+        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons. offset:
+        VSF's.
     """
 
     phi: float
@@ -29,11 +29,17 @@ class Rule:
     method: Method
     counter: Tensor
     may_fuse: bool = True
-    needs_lse: ClassVar[bool] = False
+    offset: float = 0.0
+
+    @property
+    def needs_lse(self) -> bool:
+        """Whether `combined` reads the parts' log-sum-exps; they are worked out only then."""
+        return self.method.needs_lse
 
     @property
     def strength(self) -> tuple[float, float, float]:
-        return self.phi, self.tau, self.alpha
+        """phi, tau and alpha; of VSF scale, offset and what it does not read."""
+        return self.phi, self.offset if self.method is Method.VSF else self.tau, self.alpha
 
     @property
     def path(self) -> str:
@@ -42,11 +48,11 @@ class Rule:
 
     def fused(self, like: Tensor) -> Chain | None:
         """What merges and guides in one call for tensors like `like`; None where that is done apart."""
-        return chain(like, self.may_fuse)
+        return chain(like, self.may_fuse, self.method)
 
     def guide(self, pos: Tensor, neg: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`pos` guided away from `neg`, both (B, N, C) attention outputs; in `dtype`, else that of `pos`."""
-        best = self.fused(pos) if dtype in (None, pos.dtype) and not self._inert else None
+        best = self.fused(pos) if dtype in (None, pos.dtype) and not self.inert else None
         if best is not None:
             return best.guide(pos, neg, self.strength, self.method, self.counter)
         guided = guidance.guide(pos, neg, *self.strength, self.method, dtype)
@@ -59,7 +65,17 @@ class Rule:
         A rule that asks for log-sum-exps gets parts over disjoint keys: in joint attention z+ over prompt and
         image, z- over the negative's tokens alone. One that asks for none gets z- over negative and image.
         """
+        if self.method is Method.VSF:
+            return self._flipped(pos, neg, dtype)
         return self.guide(pos.out, neg.out, dtype)
+
+    def _flipped(self, pos: Part, neg: Part, dtype: torch.dtype | None) -> Tensor:
+        if self.inert:
+            return pos.out.to(dtype or pos.out.dtype)
+        best = self.fused(pos.out) if dtype in (None, pos.out.dtype) else None
+        if best is not None:
+            return best.flip(pos, neg, self.strength)
+        return flip(pos, neg, self.phi, self.offset, dtype)
 
     def write(self, out: Tensor, pos: Part, neg: Part) -> None:
         """The same over `out`, which may be `pos.out` itself."""
@@ -73,9 +89,9 @@ class Rule:
         best = self.fused(pos)
         if best is None or not pos.is_contiguous():
             pos.copy_(self.guide(pos, neg))
-        elif not self._inert:
+        elif not self.inert:
             best.guide(pos, neg, self.strength, self.method, self.counter, out=pos)
 
     @property
-    def _inert(self) -> bool:
+    def inert(self) -> bool:
         return self.method.inert(self.phi, self.alpha)

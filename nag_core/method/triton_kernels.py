@@ -24,23 +24,35 @@ TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
 @triton.jit
-def _l1(z, tile: tl.constexpr):
+def _sum(z, tile: tl.constexpr):
     """Over a row, or over a tile of heads and their channels."""
-    sums = tl.sum(tl.abs(z), axis=0)
+    sums = tl.sum(z, axis=0)
     return tl.sum(sums, axis=0) if tile else sums
+
+
+@triton.jit
+def _across(zn, zp, tile: tl.constexpr):
+    """`guidance.across`."""
+    peak = tl.max(tl.abs(zp), axis=0)
+    peak = tl.max(peak, axis=0) if tile else peak
+    along = zp / tl.where(peak < TINY, TINY, peak)
+    square = _sum(along * along, tile)
+    return zn - _sum(zn * along, tile) / tl.where(square < 1.0, 1.0, square) * along
 
 
 @triton.jit
 def _combine(
     zp, zn, phi, tau, alpha, extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr,
-    tile: tl.constexpr,
+    orthogonal: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
     """The rule on one token, all of its channels; the result, and 1 if tau shrank it."""
     clipped = tau < 0  # never, but in the type of a comparison
+    if orthogonal:
+        zn = _across(zn, zp, tile)
     out = zp + phi * (zp - zn) if extrapolated else zp - phi * zn
     if normalised:
-        limit = tau * _l1(zp, tile)
-        norm = _l1(out, tile)
+        limit = tau * _sum(tl.abs(zp), tile)
+        norm = _sum(tl.abs(out), tile)
         cap = limit / tl.where(norm < TINY, TINY, norm)
         out = out * tl.where(cap > 1.0, 1.0, cap)
         clipped = norm > limit
@@ -62,14 +74,17 @@ def _unscaled(x, largest: tl.constexpr):
 @triton.jit
 def _guide_kernel(
     pos, neg, out, counter, width, pos_stride, neg_stride, phi, tau, alpha, largest: tl.constexpr,
-    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr, block: tl.constexpr,
+    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr, orthogonal: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, block)
     inside = columns < width
     zp = tl.load(pos + token * pos_stride + columns, mask=inside, other=0.0).to(tl.float32) * HEADROOM
     zn = tl.load(neg + token * neg_stride + columns, mask=inside, other=0.0).to(tl.float32) * HEADROOM
-    result, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined, tile=False)
+    result, clipped = _combine(
+        zp, zn, phi, tau, alpha, extrapolated, normalised, refined, orthogonal, tile=False
+    )
     result = _unscaled(result, largest).to(out.dtype.element_ty)
     tl.store(out + token * width + columns, result, mask=inside)
     tl.atomic_add(counter, clipped, mask=clipped > 0, sem="relaxed")
@@ -86,13 +101,44 @@ def _part(out, lse, batch, token, head, channel, s0, s1, s2, s3, l0, l1, l2, hea
 
 
 @triton.jit
+def _flipped(zp, lp, zn, ln, scale, offset):
+    """`sign_flip.flip` on a tile; each share from its own sigmoid."""
+    gap = lp - ln + offset
+    return zp * tl.sigmoid(gap) - zn * (tl.sigmoid(-gap) * scale)
+
+
+@triton.jit
+def _together(one, other):
+    """The log-sum-exp of both; `one` is finite."""
+    peak = tl.maximum(one, other)
+    return peak + tl.log(tl.exp(one - peak) + tl.exp(other - peak))
+
+
+@triton.jit
+def _flip_kernel(
+    pos, pos_lse, neg, neg_lse, out, pos_row, pos_token, neg_row, neg_token, a0, a1, a2, b0, b1, b2, o0, o1,
+    heads, width, scale, offset, largest: tl.constexpr, head_block: tl.constexpr, width_block: tl.constexpr,
+):  # fmt: skip
+    token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    head, channel = tl.arange(0, head_block)[:, None], tl.arange(0, width_block)[None, :]
+    real = head < heads
+    inside = real & (channel < width)
+    place = head * width + channel
+    zp = tl.load(pos + batch * pos_row + token * pos_token + place, mask=inside, other=0.0).to(tl.float32)
+    zn = tl.load(neg + batch * neg_row + token * neg_token + place, mask=inside, other=0.0).to(tl.float32)
+    lp = tl.load(pos_lse + batch * a0 + head * a1 + token * a2, mask=real, other=0.0)
+    ln = tl.load(neg_lse + batch * b0 + head * b1 + token * b2, mask=real, other=0.0)
+    result = _unscaled(_flipped(zp * HEADROOM, lp, zn * HEADROOM, ln, scale, offset), largest)
+    tl.store(out + batch * o0 + token * o1 + place, result.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _merge_kernel(
     image, image_lse, pos, pos_lse, neg, neg_lse, out, counter,
     a0, a1, a2, a3, b0, b1, b2, c0, c1, c2, c3, d0, d1, d2, e0, e1, e2, e3, f0, f1, f2, o0, o1,
-    heads, width, pos_first, pos_last, neg_first, neg_last, own_first, own_last,
-    phi, tau, alpha, largest: tl.constexpr,
-    extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr,
-    head_block: tl.constexpr, width_block: tl.constexpr,
+    heads, width, pos_first, pos_last, neg_first, neg_last, own_first, own_last, phi, tau, alpha,
+    largest: tl.constexpr, extrapolated: tl.constexpr, normalised: tl.constexpr, refined: tl.constexpr,
+    orthogonal: tl.constexpr, flips: tl.constexpr, head_block: tl.constexpr, width_block: tl.constexpr,
 ):  # fmt: skip
     token, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     # A tile of heads x channels: each head's weights are read and worked out once, not for every channel.
@@ -116,11 +162,16 @@ def _merge_kernel(
     wp, wn = tl.sigmoid(lp - lz), tl.sigmoid(ln - lz)
     zp = z * (1.0 - wp) + p * wp
     zn = z * (1.0 - wn) + n * wn
-    guided, clipped = _combine(zp, zn, phi, tau, alpha, extrapolated, normalised, refined, tile=True)
+    if flips:  # phi and tau are the scale and the offset
+        guided, clipped = _flipped(zp, _together(lz, lp), n, ln, phi, tau), tl.full((), 0, tl.int64)
+    else:
+        guided, clipped = _combine(
+            zp, zn, phi, tau, alpha, extrapolated, normalised, refined, orthogonal, tile=True
+        )
     is_image = own & apart
-    result = tl.where(is_image, guided, tl.where(is_neg, zn, zp))
-    result = _unscaled(result, largest).to(out.dtype.element_ty)
-    tl.store(out + batch * o0 + token * o1 + head * width + channel, result, mask=inside)
+    result = _unscaled(tl.where(is_image, guided, tl.where(is_neg, zn, zp)), largest)
+    place = out + batch * o0 + token * o1 + head * width + channel
+    tl.store(place, result.to(out.dtype.element_ty), mask=inside)
     tl.atomic_add(counter, clipped, mask=is_image & (clipped > 0), sem="relaxed")
 
 
@@ -148,6 +199,29 @@ def guide(
     return out.view(pos.shape)
 
 
+def flip(pos: Part, neg: Part, strength: tuple[float, float, float], out: Tensor | None = None) -> Tensor:
+    """`sign_flip.flip` on `out` (B, N, H*D) of fp32, fp16 or bf16, last dim contiguous; `lse` (B, H, N).
+
+    strength: scale, offset, and what is not read. out: may be `pos.out` itself.
+    """
+    batch, tokens, channels = pos.out.shape
+    heads = pos.lse.shape[1]
+    z_pos, z_neg = (x if x.stride(-1) == 1 else x.contiguous() for x in (pos.out, neg.out))
+    out = (
+        torch.empty((batch, tokens, channels), dtype=z_pos.dtype, device=z_pos.device) if out is None else out
+    )
+    width = channels // heads
+    blocks = triton.next_power_of_2(heads), triton.next_power_of_2(width)
+    strides = (*z_pos.stride()[:2], *z_neg.stride()[:2], *pos.lse.stride(), *neg.lse.stride())
+    with _on(out):
+        _flip_kernel[(tokens, batch)](
+            z_pos, pos.lse, z_neg, neg.lse, out, *strides, *out.stride()[:2], heads, width, *strength[:2],
+            torch.finfo(out.dtype).max,
+            head_block=blocks[0], width_block=blocks[1], num_warps=_warps(blocks[0] * blocks[1]),
+        )  # fmt: skip
+    return out
+
+
 def merge_and_guide(
     image: Part,
     pos: Part,
@@ -161,7 +235,8 @@ def merge_and_guide(
     """Writes three partial attentions, merged and guided, to `out` (B, N, H*D), last dim contiguous.
 
     image, neg: all N queries over the image's and the negative's keys; pos: the queries own_first to own_last
-        over the prompt's keys. spans: (pos_first, pos_last, neg_first, neg_last, own_first, own_last).
+        over the prompt's keys. strength: of VSF as for `flip`.
+    spans: (pos_first, pos_last, neg_first, neg_last, own_first, own_last).
     """
     batch, heads, tokens, width = image.out.shape
     strides = [stride for part in (image, pos, neg) for x in part for stride in x.stride()]
@@ -169,7 +244,7 @@ def merge_and_guide(
     with _on(out):
         _merge_kernel[(tokens, batch)](
             *image, *pos, *neg, out, counter, *strides, *out.stride()[:2], heads, width, *spans, *strength,
-            torch.finfo(out.dtype).max, **_equations(method),
+            torch.finfo(out.dtype).max, **_equations(method), flips=method is Method.VSF,
             head_block=blocks[0], width_block=blocks[1], num_warps=_warps(blocks[0] * blocks[1]),
         )  # fmt: skip
 
@@ -181,7 +256,8 @@ def _on(tensor: Tensor) -> AbstractContextManager:
 
 def _equations(method: Method) -> dict[str, bool]:
     return {
-        "extrapolated": method.extrapolates, "normalised": method.normalises, "refined": method.refines
+        "extrapolated": method.extrapolates, "normalised": method.normalises, "refined": method.refines,
+        "orthogonal": method is Method.ORTHOGONAL,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nag_core.method.fallback import path
+from nag_core.method.guidance import Method
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
@@ -23,9 +24,10 @@ class PassReport:
     for attention layers, (("double", 19), ("single", 38)) for transformer blocks. `total_calls`: model calls
     made (some samplers make two a step); `due_calls` of them were to be guided, `guided_calls` were.
     `complete`: all of these, and in them every layer and image that the job asked for. `negatives`: the most
-    that were combined, and their tokens. `images`: how many of how many had a negative to steer away from;
-    `alike`: of how many it gave what the prompt gave. `bypassed`: NAG was installed for calls, and none of
-    them came to it. `unknown`: something of the host was not as NAG knows it.
+    that were combined, and their tokens. `rule`: what guided in place of NAG. `images`: how many of how many
+    had a negative to steer away from; `alike`: of how many it gave what the prompt gave. `bypassed`: NAG was
+    installed for calls, and none of them came to it. `unknown`: something of the host was not as NAG knows
+    it.
     """
 
     pass_name: str
@@ -37,6 +39,7 @@ class PassReport:
     total_calls: int = 0
     complete: bool = False
     clipped_share: float | None = None
+    rule: str = ""
     attention: str = ""
     strength: Strength | None = None
     negatives: tuple[int, int] = (1, 0)
@@ -62,6 +65,8 @@ class PassReport:
                 sampled = "another extension took the attention or the model call over, and NAG never ran"
             return f"not applied: {'; '.join(reasons) or sampled}"
         parts = [f"{self._counted_layers()} × {self.guided_calls}/{self.total_calls} steps"]
+        if self.rule:
+            parts.append(self.rule)
         if self.clipped_share is not None:
             parts.append(f"{_percent(self.clipped_share)} of tokens clipped by τ")
         parts.append(self.attention)
@@ -85,7 +90,7 @@ def of(session: Any, clipped: int) -> PassReport:
     """What a pass did. session: a Session, which knows this module. clipped: tokens that τ shrank."""
     every_call = session.due_calls <= session.guided_calls > 0
     faded = session.faded > 0 and not session.armed and not session.layers
-    counts = session.counts
+    counts, reads_tau = session.counts, session.plan.method.normalises
     return PassReport(
         session.plan.pass_name,
         "the strength over the steps is 0 in every step of the window" if faded else "",
@@ -94,7 +99,8 @@ def of(session: Any, clipped: int) -> PassReport:
         due_calls=session.due_calls,
         total_calls=session.calls,
         complete=session.complete and every_call and not counts.alike,
-        clipped_share=clipped / session.tokens if session.tokens and session.counters else None,
+        clipped_share=clipped / session.tokens if reads_tau and session.tokens and session.counters else None,
+        rule=_rule(session.plan),
         attention=", ".join(filter(None, (session.path, *map(path, session.counters)))),
         strength=session.plan.strength,
         negatives=counts.most,
@@ -104,6 +110,13 @@ def of(session: Any, clipped: int) -> PassReport:
         bypassed=session.armed > 0 and not session.layers,
         unknown=session.unknown,
     )
+
+
+def _rule(plan: Any) -> str:
+    """What is not NAG itself, by name."""
+    if plan.method is Method.NAG:
+        return ""
+    return f"{plan.method.value}{f' (offset {plan.strength.offset:g})' if plan.method.needs_lse else ''}"
 
 
 def aside(pass_name: str, reason: str, due: bool = True, unknown: bool = False) -> PassReport:

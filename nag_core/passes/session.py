@@ -104,7 +104,9 @@ class Session:
             self.counters[device] = torch.zeros((), dtype=torch.int64, device=device)
         counter = self.counters[device] if counter is None else counter
         plan, strength = self.plan, self.plan.strength
-        return plan.rule(self.phi, strength.tau, strength.alpha, plan.method, counter, plan.may_fuse)
+        return plan.rule(
+            self.phi, strength.tau, strength.alpha, plan.method, counter, plan.may_fuse, strength.offset
+        )
 
     def count(self, layer: Hashable, tokens: int, kind: str = "", path: str = "") -> None:
         """Records one guided layer call. kind: of transformer block ("double"), where the report counts

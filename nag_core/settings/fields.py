@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from nag_core.settings import blocks, presets, schedule, weighted
 
-METHODS = ("NAG", "NASA", "No normalisation", "No refinement")
+METHODS = ("NAG", "NASA", "No normalisation", "No refinement", "VSF", "Orthogonal")
 HIRES_BOTH, HIRES_FIRST, HIRES_ONLY = "Both", "First pass", "Hires only"
 MASK_OFF, MASK_INSIDE, MASK_OUTSIDE = "Off", "Inside", "Outside"
 
@@ -80,7 +80,8 @@ FIELDS: tuple[Field, ...] = (
         "What to steer away from; empty takes the main negative prompt.", lines=2,
     ),
     Field(
-        "method", "Method", "choice", METHODS[0], "NAG method", "NAG, or what the paper compares it with.",
+        "method", "Method", "choice", METHODS[0], "NAG method",
+        "VSF may be worth a try on UNets (SD1.5, SDXL); on Flux, SD3.5 and the like NAG was ahead.",
         choices=METHODS, in_presets=True,
     ),
     Field(
@@ -126,7 +127,11 @@ FIELDS: tuple[Field, ...] = (
         "heat_map", "Heat map", "bool", False, "NAG heat map",
         "Add a picture of where NAG changed the attention, and how much.", advanced=True, in_presets=True,
     ),
-    # Behind the kept slot.
+    Field(
+        "vsf_offset", "VSF offset", "float", 0.0, "NAG VSF offset",
+        "By how much VSF lowers the negative's weight; under Auto 0 takes what suits the model.",
+        maximum=10.0, step=0.05, in_presets=True, axis=True,
+    ),
     Field(
         "hires_tau", "Hires tau (τ)", "float", 0.0, "NAG hires tau",
         "Another tau for the hires pass, from 1; 0 keeps the first pass's.", maximum=10.0, step=0.1,
@@ -140,5 +145,3 @@ FIELDS: tuple[Field, ...] = (
 FIELD = {field.name: field for field in FIELDS}
 # The hidden overrides slot stands here for good; a field that is added later takes the slot behind it.
 OVERRIDES_SLOT = 11
-# Kept for `vsf_offset`, which comes with its method; nothing reads it yet.
-KEPT_SLOT = 19

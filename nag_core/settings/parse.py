@@ -13,7 +13,6 @@ from nag_core.settings.fields import (
     HIRES_BOTH,
     HIRES_FIRST,
     HIRES_ONLY,
-    KEPT_SLOT,
     MASK_INSIDE,
     MASK_OFF,
     MASK_OUTSIDE,
@@ -36,6 +35,8 @@ ALIASES = {
     "nag_scale": ("scale", -1.0),
     "nag_tau": ("tau", 0.0),
     "nag_alpha": ("alpha", 0.0),
+    "vsf_scale": ("scale", 0.0),
+    "neg_method": ("method", 0.0),
 }
 
 
@@ -72,6 +73,7 @@ class Settings:
     mask_feather: float = FIELD["mask_feather"].default
     mask_image: str = FIELD["mask_image"].default
     heat_map: bool = FIELD["heat_map"].default
+    vsf_offset: float = FIELD["vsf_offset"].default
     hires_tau: float = FIELD["hires_tau"].default
     hires_alpha: float = FIELD["hires_alpha"].default
     explicit: frozenset[str] = frozenset()
@@ -120,9 +122,7 @@ def parse(
     problems: list[Problem] = []
     own = user_presets or {}
     fields = {**FIELD, "preset": replace(FIELD["preset"], choices=(*FIELD["preset"].choices, *own))}
-    slots = list(args)[: len(FIELDS) + 2]
-    if (kept := slots.pop(KEPT_SLOT) if len(slots) > KEPT_SLOT else None) not in (None, "", 0):
-        problems.append(Problem(f"{quoted(kept)} in the slot of a later setting ignored"))
+    slots = list(args)[: len(FIELDS) + 1]
     given: dict[Any, Any] = {}
     for index in (0, 1):
         named_values = json_object(slots[index]) if len(slots) > index else None
@@ -146,7 +146,7 @@ def named(
     """The values that can be read, by field name and held within their ranges; None is left out."""
     values: dict[str, Any] = {}
     keys: dict[str, str] = {}
-    for key, value in source.items():
+    for key, value in _by_vsf(source).items():
         name, shift = ALIASES.get(key, (key, 0.0)) if isinstance(key, str) else (key, 0.0)
         if name not in fields:
             problems.append(Problem(f"unknown setting {quoted(key)} ignored"))
@@ -157,6 +157,17 @@ def named(
             problems.append(Problem(f"{keys[name]} and {key} are the same setting", name))
         keys[name] = key
     return values
+
+
+def _by_vsf(source: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Of tools that hand over a scale for VSF beside NAG's: the method's own, and VSF where none is named."""
+    if source.get("vsf_scale") is None:
+        return source
+    method = source.get("method", source.get("neg_method"))
+    if method is not None and str(method).strip().lower() != "vsf":
+        return {key: value for key, value in source.items() if key != "vsf_scale"}
+    others = {key: value for key, value in source.items() if ALIASES.get(key, (key,))[0] != "scale"}
+    return {**({} if method else {"method": "VSF"}), **others, "vsf_scale": source["vsf_scale"]}
 
 
 def _readable(

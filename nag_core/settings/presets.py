@@ -16,11 +16,12 @@ STRENGTHS = ("scale", "tau", "alpha")  # the fields that every preset sets
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """phi, tau and alpha of eq. 7-10; phi is the paper's scale (0 = off)."""
+    """phi, tau and alpha of eq. 7-10; phi is the paper's scale (0 = off). offset: VSF's."""
 
     phi: float
     tau: float
     alpha: float
+    offset: float = 0.0
 
 
 # arXiv 2505.21179, Table 5.
@@ -84,7 +85,7 @@ class Variant:
     """A named deviation from a family's row; `family` Auto takes the row of the loaded model."""
 
     family: str
-    values: Mapping[str, float]
+    values: Mapping[str, float | str]
 
 
 VARIANTS: dict[str, Variant] = {
@@ -94,6 +95,8 @@ VARIANTS: dict[str, Variant] = {
     "SDXL 20+ steps": Variant("SDXL", {"scale": 6.0}),
     # The authors again: tau 2.5 and alpha 0.125 for v-prediction SDXL, which high strengths wreck.
     "SDXL v-pred": Variant("SDXL", {"alpha": 0.125}),
+    # arXiv 2508.10931 and its code, for SD3.5-Large-Turbo at 8 steps.
+    "SD3.5-L-Turbo VSF": Variant("SD3.5", {"method": "VSF", "scale": 3.5, "vsf_offset": 0.1}),
 }
 
 CHOICES: tuple[str, ...] = (AUTO, CUSTOM, *TABLE_5, *COMMUNITY, *VARIANTS)
@@ -112,7 +115,7 @@ def asks_model(name: str) -> bool:
     return AUTO in (name, variant.family if variant else name)
 
 
-def values(name: str, family: str = "", mechanism: str = CROSS) -> dict[str, float]:
+def values(name: str, family: str = "", mechanism: str = CROSS) -> dict[str, float | str]:
     """What a built-in preset sets, by field name; empty for every other name. Without a `family` what depends
     on the loaded model is left out.
     """

@@ -46,7 +46,7 @@ def translate(text: str, parameters: dict[str, Any]) -> None:
     infotext.mark(text, parameters)
     if infotext.present(parameters):
         return
-    for read in (_forge_neo_nag, _perturbed_attention, _official, _naguidance):
+    for read in (_vsf, _forge_neo_nag, _perturbed_attention, _official, _naguidance):
         found = read(parameters)
         if found is not None and "scale" in found.values:
             _take(found, text, parameters)
@@ -142,6 +142,16 @@ def _official(parameters: Parameters) -> Imported | None:
             found.values["end"] = end
     elif last is None:
         _leave(found, parameters, "nag_sigma_end")
+    return found
+
+
+def _vsf(parameters: Parameters) -> Imported | None:
+    """Tools that offer VSF beside NAG: `neg_method`, `vsf_scale`, `vsf_offset`."""
+    if "vsf_scale" not in parameters or str(parameters.get("neg_method", "vsf")).lower() != "vsf":
+        return None
+    names = {"scale": "vsf_scale", "vsf_offset": "vsf_offset", "negative": "nag_negative"}
+    found = _read("a tool with VSF", parameters, names)
+    found.values["method"] = "VSF"
     return found
 
 

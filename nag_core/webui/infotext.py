@@ -38,6 +38,7 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     depend on what they were. The name of a built-in one is added where its values stand unchanged.
     """
     core = {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
+    core["vsf_offset"] = strength.offset
     for field in FIELDS:
         value = core.get(field.name, getattr(settings, field.name))
         if field.name in _CORE or (field.name not in ("enabled", "preset") and value != field.default):

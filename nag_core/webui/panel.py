@@ -6,14 +6,15 @@ from typing import Any
 
 from nag_core.hosts import which
 from nag_core.hosts.base import Host
-from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Field
 from nag_core.settings.user_presets import Store
 from nag_core.webui import infotext, mask_image, options, preset_controls, prompt_box
 
 _HIRES = (("hires", "hires_scale"), ("hires_tau", "hires_alpha"))
 # Two to a row at most: in a third of the settings column the labels break.
-_ROWS = (("preset", "method"), ("scale",), ("tau", "alpha"), ("start", "end"), ("negative",), *_HIRES)
+_ROWS = (
+    ("preset", "method"), ("scale", "vsf_offset"), ("tau", "alpha"), ("start", "end"), ("negative",), *_HIRES,
+)  # fmt: skip
 
 
 def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], list[Any]]:
@@ -41,14 +42,12 @@ def build(script: Any, store: Store) -> tuple[list[Any], list[tuple[Any, Any]], 
             if "mask_image" not in host.lacks:
                 _mask_upload(gr, script, made["mask_image"])
         overrides = gr.Textbox("", label="Overrides", visible=False, elem_id=script.elem_id("overrides"))
-        kept = gr.Number(0, label="Kept for a later setting", visible=False, elem_id=script.elem_id("kept"))
-        overrides.do_not_save_to_config = kept.do_not_save_to_config = True
+        overrides.do_not_save_to_config = True
     preset_controls.link(gr, made, tools, store)
     _on_page_load(gr, made, store)
     _announce_changes(gr, made)
     components = [made[field.name] for field in FIELDS]
     components.insert(OVERRIDES_SLOT, overrides)
-    components.insert(KEPT_SLOT, kept)
     fields = [(made[field.name], infotext.READERS[field.name]) for field in FIELDS]
     return components, fields, [reader for _, reader in fields]
 
@@ -61,7 +60,8 @@ def _component(gr: Any, script: Any, field: Field, store: Store, host: type[Host
         of_presets = field.name == "preset"
         named["visible"] = works and (of_presets or options.read(options.ADVANCED))
         choices = preset_controls.choices(store) if of_presets else list(field.choices)
-        return gr.Dropdown(choices, value=field.default, **named)
+        info = field.help if field.name == "method" else None
+        return gr.Dropdown(choices, value=field.default, info=info, **named)
     if field.kind == "text":
         hint = field.help if field.advanced else host.negative_hint
         own = {"elem_classes": [prompt_box.PROMPT]} if field.name in prompt_box.BOXES else {}

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nag_core.hosts import asked, encoding, model
+from nag_core.hosts import asked, encoding, model, padding
 from nag_core.hosts.base import Host
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.alike import unlike_prompt
 from nag_core.method.guidance import Method
-from nag_core.method.negative import Negative, negative_from_schedules, weighted_negative
+from nag_core.method.negative import Cut, Negative, negative_from_schedules, uncut, weighted_negative
 from nag_core.passes import report
 from nag_core.passes.plan import FIRST, HIRES, REFINER, Plan
 from nag_core.passes.report import PassReport
@@ -64,10 +64,14 @@ class Passes:
         return strength.ended(self.settings, model.family(sd_model), self._mechanism(sd_model))
 
     def name_row(self, sd_model: Any) -> None:
-        """Notes whose values Auto or Few-step takes for a model that the paper has none for."""
+        """Notes whose values Auto or Few-step takes for a model that the paper has none for, and what the
+        method ignores.
+        """
         family, preset = model.family(sd_model), self.settings.preset
         row = presets.auto(family, self._mechanism(sd_model))
-        if not presets.asks_model(preset) or row == family:
+        own = strength.borrowed(self.settings, family)
+        self.notes.extend(filter(None, (own, strength.unread(self.settings))))
+        if own or not presets.asks_model(preset) or row == family:
             return
         if row in presets.COMMUNITY:
             self.notes.append(f"{preset} took the values of {row}")
@@ -133,11 +137,16 @@ class Passes:
         else:
             schedules = encoding.encode(p, given.texts, self.caches.setdefault(name, [None, None]), hires)
         parts = encoding.schedule_texts(p, given.texts, hires)
-        if given.weights:
-            negative = weighted_negative(schedules, parts, given.weights, given.images)
-        else:
-            negative = negative_from_schedules(schedules, parts)
-        return _unlike_prompt(negative, prompts)
+
+        def built(cut: Cut = uncut) -> Negative:
+            if given.weights:
+                return weighted_negative(schedules, parts, given.weights, given.images, cut)
+            return negative_from_schedules(schedules, parts, cut)
+
+        negative = _unlike_prompt(built(), prompts)
+        if Method(self.settings.method).needs_lse:
+            negative = negative.cut(built(padding.of_webui(p.sd_model, model.family(p.sd_model), self.notes)))
+        return negative
 
     def blocks(self, sd_model: Any) -> frozenset[Block] | None:
         """The blocks to guide of this model, None for all; `UnsupportedHost` where it has none of them."""

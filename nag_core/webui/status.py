@@ -48,7 +48,8 @@ def _pass(one: PassReport) -> dict[str, Any]:
 def _strength(strength: Strength | None) -> dict[str, float] | None:
     if strength is None:
         return None
-    return {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
+    named = {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
+    return {**named, "vsf_offset": strength.offset} if strength.offset else named
 
 
 def _now() -> str:

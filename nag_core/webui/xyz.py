@@ -74,7 +74,7 @@ def _axes(option: type, load: UserPresets) -> list[Any]:
     """One AxisOption per axis, made with nothing but what every host's class takes."""
     made = {}
     for field in (FIELD[name] for name in (*_AXES, *_LATER_AXES)):
-        label = f"[NAG] {field.name.replace('_', ' ').capitalize()}"
+        label = f"[NAG] {field.name.replace('_', ' ').capitalize().replace('Vsf', 'VSF')}"
         kind = float if field.kind == "float" else str
         read = partial(_value, field, load)
         more = {} if _choices(field, load) is None else {"choices": partial(_choices, field, load)}

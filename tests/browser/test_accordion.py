@@ -146,7 +146,8 @@ def test_what_changes_nothing_is_dimmed(page):
     page.until(lambda: [dimmed(page, name) for name in names], [False] * 3 + [True] * 4)
     page.set("end", 0.5)
     page.set("method", "NASA")
-    page.until(lambda: [dimmed(page, name) for name in names], [False] * 3 + [True, False, False, True])
+    # NASA reads neither tau nor alpha.
+    page.until(lambda: [dimmed(page, name) for name in names], [False, *[True] * 3, False, False, True])
 
 
 def test_without_the_javascript_everything_works(page):
@@ -158,3 +159,16 @@ def test_without_the_javascript_everything_works(page):
     page.open_accordion()
     page.set("preset", "SD3.5")
     page.until(lambda: page.values("enabled", *STRENGTH), {"enabled": True, **row("SD3.5")})
+
+
+def test_vsf_has_an_offset_and_does_not_read_tau_and_alpha(page):
+    page.open_accordion()
+    offset, tau = (page.raw.locator(page.id(name)) for name in ("vsf_offset", "tau"))
+    page.set("preset", "Custom")
+    page.until(offset.is_visible, False)
+    page.set("method", "VSF")
+    page.until(offset.is_visible, True)
+    page.until(lambda: tau.get_attribute("title"), "VSF does not read this")
+    page.set("method", "NAG")
+    page.until(offset.is_visible, False)
+    page.until(lambda: tau.get_attribute("title"), "")

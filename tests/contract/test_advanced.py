@@ -358,12 +358,11 @@ def test_the_infotext_draws_the_same_job_again(job, script):
 
 
 def test_positional_arguments_behind_the_overrides_are_the_same_job(job):
-    from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+    from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 
     given = {**ON, "preset": "Custom", **ADVANCED, "mask_image": png(half())}
     slots = [given.get(field.name, field.default) for field in FIELDS]
     slots.insert(OVERRIDES_SLOT, "")
-    slots.insert(KEPT_SLOT, 0)
     _, positional = job(slots)
     _, named = job([given])
     assert [image.tobytes() for image in positional.images] == [image.tobytes() for image in named.images]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nag_core.hosts.ldm_unet import cross_attention_layers
-from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 from tests.contract.checkout import Engine, Run, embedding, unet
 from tests.contract.test_xyz import AXES
 from tests.infotext_line import TEXTS, assert_survives
@@ -161,7 +161,6 @@ def test_the_script_has_its_controls_in_the_order_of_the_api(runner):
     labels = [control.label for control in runner.inputs[script.args_from : script.args_to]]
     wanted = [field.label for field in FIELDS]
     wanted.insert(OVERRIDES_SLOT, "Overrides")
-    wanted.insert(KEPT_SLOT, "Kept for a later setting")
     assert labels == wanted
     assert [arg.label for arg in script.api_info.args] == labels
 

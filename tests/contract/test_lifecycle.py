@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 
 ON = [{"enabled": True, "scale": 4}]
 
@@ -218,7 +218,6 @@ def test_the_accordion_can_be_built_any_number_of_times(host, script):
     for _ in range(3):
         with gr.Blocks():
             components = script.ui(False)
-        assert components.pop(KEPT_SLOT).visible is False
         assert components.pop(OVERRIDES_SLOT).visible is False
         assert [c.label for c in components] == [field.label for field in FIELDS]
         assert [c.value for c in components] == [field.default for field in FIELDS]

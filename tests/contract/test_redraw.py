@@ -11,7 +11,6 @@ from PIL import Image
 from nag_core.identity import VERSION
 from nag_core.settings import presets
 from nag_core.settings.families import FAMILIES
-from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 from nag_core.webui import infotext
 
@@ -45,7 +44,6 @@ def again(host, job):
         callbacks.infotext_pasted_callback(text, pasted)
         nag = [infotext.READERS[field.name](pasted) for field in FIELDS]
         nag.insert(OVERRIDES_SLOT, "")
-        nag.insert(KEPT_SLOT, 0)
         fields = {
             "prompt": pasted["Prompt"], "negative_prompt": pasted["Negative prompt"],
             "seed": int(pasted["Seed"]), "steps": int(pasted["Steps"]),

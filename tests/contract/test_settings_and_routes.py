@@ -108,7 +108,7 @@ def test_the_advanced_controls_are_hidden_and_still_arguments(script, options, s
     page = Page(script)
     assert page.control("method").visible is shown
     assert page.control("hires").parent.visible is shown or page.control("hires").visible is shown
-    assert len(page.arguments) == len(FIELDS) + 2
+    assert len(page.arguments) == len(FIELDS) + 1
 
 
 def test_the_comment_can_be_switched_off_and_the_parameters_keep_the_report(job, options):

@@ -15,7 +15,7 @@ from nag_core.webui.xyz import register
 ON = [{"enabled": True}]
 AXES = ["Enabled", "Preset", "Scale", "Tau", "Alpha", "Start", "End", "Method", "Hires", "Negative",
         "Negative S/R", "Override", "Curve", "Blocks", "Negatives", "Mask",
-        "Mask feather"]  # fmt: skip
+        "Mask feather", "VSF offset"]  # fmt: skip
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def confirming(request, monkeypatch, grid):
         ("Scale", "4,21", "21.0: allowed are 0 to 20"),
         ("Tau", "0.5", "0.5: allowed are 1 to 10"),
         ("Alpha", "nan", "allowed are 0 to 1"),
-        ("Method", "none", "NAG, NASA, No normalisation, No refinement"),
+        ("Method", "none", "NAG, NASA, No normalisation, No refinement, VSF, Orthogonal"),
         ("Hires", "second", "Both, First pass, Hires only"),
         ("Override", "strenght=4", "no setting 'strenght'; allowed are enabled, preset, scale"),
         ("Override", "scale=99", "allowed are 0 to 20"),

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from nag_core.settings import presets
 from nag_core.settings import strength as strengths
-from nag_core.settings.fields import KEPT_SLOT
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, Settings, parse
 
 PAYLOADS = [
@@ -32,24 +31,28 @@ def test_the_positional_order_is_frozen():
     assert [field.name for field in FIELDS] == [
         "enabled", "preset", "scale", "tau", "alpha", "start", "end", "negative", "method", "hires",
         "hires_scale", "curve", "blocks", "negatives", "mask", "mask_feather", "mask_image", "heat_map",
-        "hires_tau", "hires_alpha",
+        "vsf_offset", "hires_tau", "hires_alpha",
     ]  # fmt: skip
-    assert (OVERRIDES_SLOT, KEPT_SLOT) == (11, 19)
+    assert OVERRIDES_SLOT == 11
 
 
 def test_tokens_and_ranges_are_frozen():
-    assert FIELD["method"].choices == ("NAG", "NASA", "No normalisation", "No refinement")
+    assert FIELD["method"].choices == (
+        "NAG", "NASA", "No normalisation", "No refinement", "VSF", "Orthogonal",
+    )  # fmt: skip
     assert FIELD["hires"].choices == ("Both", "First pass", "Hires only")
     assert FIELD["preset"].choices == (
         "Auto", "Custom", "SDXL", "SD1.5", "Flux", "SD3.5", "Playground", "SANA", "PixArt-Sigma", "Wan2.1",
         "Z-Image Turbo (community)", "Krea 2 (community)", "Flux.2 Klein (community)",
         "Anima Turbo (community)", "Few-step", "SDXL 20+ steps", "SDXL v-pred",
+        "SD3.5-L-Turbo VSF",
     )  # fmt: skip
     assert FIELD["mask"].choices == ("Off", "Inside", "Outside")
     ranges = {f.name: (f.minimum, f.maximum) for f in FIELDS if f.kind == "float"}
     assert ranges == {
         "scale": (0, 20), "tau": (1, 10), "alpha": (0, 1), "start": (0, 1), "end": (0, 1),
         "hires_scale": (0, 20), "mask_feather": (0, 256), "hires_tau": (0, 10), "hires_alpha": (0, 1),
+        "vsf_offset": (0, 10),
     }  # fmt: skip
 
 
@@ -228,3 +231,39 @@ def test_no_payload_raises_and_every_result_is_in_range(args):
             assert field.minimum <= value <= field.maximum
         if field.kind == "choice":
             assert value in field.choices
+
+
+@pytest.mark.parametrize(
+    ("given_values", "family", "strength"),
+    [
+        ({"method": "VSF"}, "SD3.5", presets.Strength(3.5, 2.5, 0.125, 0.1)),
+        ({"method": "VSF"}, "SDXL", presets.Strength(1, 2.5, 0.5, 1.0)),
+        ({"method": "VSF"}, "unknown", presets.Strength(1, 2.5, 0.5, 1.0)),
+        ({"method": "VSF", "scale": 2, "vsf_offset": 0}, "SDXL", presets.Strength(2, 2.5, 0.5, 0.0)),
+        ({"method": "VSF", "preset": "Few-step"}, "SDXL", presets.Strength(1, 2.5, 0.5, 1.0)),
+        ({"method": "VSF", "preset": "SDXL"}, "SDXL", presets.Strength(2, 2.5, 0.5)),
+        ({"preset": "SD3.5-L-Turbo VSF"}, "SDXL", presets.Strength(3.5, 2.5, 0.125, 0.1)),
+        ({"method": "Orthogonal"}, "SD3.5", presets.Strength(1, 2.5, 0.125)),
+        ({"method": "NASA"}, "SD3.5", presets.Strength(4, 2.5, 0.125)),
+    ],
+    ids=str,
+)
+def test_auto_takes_a_scale_that_suits_the_rule(given_values, family, strength):
+    settings = parse([given_values]).settings
+    assert strengths.of(settings, family) == strength
+    toy = strength.phi == 1
+    assert strengths.borrowed(settings, family).startswith("Auto has no") == toy
+
+
+def test_the_offset_slider_wins_under_auto_where_it_was_moved():
+    slots = [field.default for field in FIELDS]
+    slots.insert(OVERRIDES_SLOT, {"method": "VSF"})
+    slots[0], slots[19] = True, 0.4
+    assert strengths.of(parse(slots).settings, "SDXL").offset == 0.4
+
+
+def test_what_a_method_does_not_read_is_said_where_it_was_named():
+    given_values = {"method": "VSF", "scale": 2, "tau": 3, "alpha": 0.5, "vsf_offset": 0.1}
+    assert strengths.unread(parse([given_values]).settings) == "VSF does not read tau and alpha"
+    assert strengths.unread(parse([{"tau": 3, "scale": 1}]).settings) == ""
+    assert strengths.unread(parse([{"vsf_offset": 1}]).settings) == "NAG does not read vsf_offset"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.hosts import padding
 from nag_core.hosts.diffusers.families import family_of, models_of
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings.blocks import listing
@@ -60,6 +61,47 @@ def test_the_picture_changes_with_the_negative_and_only_inside(name, pipe, cfg):
     for one, other in ((blue, plain), (dark, plain), (blue, dark)):
         assert torch.isfinite(one).all()
         assert apart(one, other) > 3e-4
+
+
+METHODS = {"VSF": {"scale": 2, "vsf_offset": 0.5}, "Orthogonal": {"scale": 1}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@on()
+def test_each_rule_draws_another_picture_and_is_named(name, pipe, method):
+    plain = draw(name, pipe)
+    with nag_core.applied(pipe, "blue", scale=METHODS[method]["scale"]):
+        by_nag = draw(name, pipe)
+    with nag_core.applied(pipe, "blue", method=method, **METHODS[method]) as nag:
+        drawn = draw(name, pipe)
+    assert f"2/2 steps, {method}" in nag.report
+    assert (nag.complete, nag.reports[0].problems) == (True, ())
+    assert torch.isfinite(drawn).all()
+    assert min(apart(drawn, one) for one in (plain, by_nag)) > 1e-5
+    with nag_core.applied(pipe, "blue", method=method, scale=0) as nag:
+        assert torch.equal(draw(name, pipe), plain)
+    assert nag.report == "not applied: scale φ is 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "pipe", "families"),
+    [("sd15", "sd15", "SD1.5"), ("flux", "flux", "Flux"), ("sd3", "sd3", "SD3.5"), ("wan", "wan", "Wan2.1")],
+    indirect=["pipe"],
+)
+def test_the_negatives_padding_takes_no_part_in_vsf(name, pipe, families, monkeypatch):
+    """Of "blue dog": the words and what each encoder puts around them."""
+    seen, plain = [], padding.without
+
+    def watched(*given):
+        found = plain(*given)
+        seen.append((given[1], len(found)))
+        return found
+
+    monkeypatch.setattr(padding, "without", watched)
+    with nag_core.applied(pipe, "blue dog", method="VSF", scale=2, vsf_offset=0.5) as nag:
+        draw(name, pipe)
+    assert seen[0][1] == {"SD3.5": 8}.get(families, 4)
+    assert nag.reports[0].problems == ()
 
 
 @on()

@@ -31,8 +31,22 @@ def pasted(parameters):
         (PR_44, {"scale": 4.0, "alpha": 0.8, "negative": "blurry", "hires": "First pass"}),
         (NAGUIDANCE, {"scale": 4.0, "tau": 1.5, "alpha": 0.5, "negative": ""}),
         ({"nag_scale": "5", "nag_tau": "2.5"}, {"scale": 4.0, "tau": 2.5}),
+        (
+            {
+                "neg_method": "vsf",
+                "nag_scale": "12",
+                "nag_tau": "2.5",
+                "vsf_scale": "1.5",
+                "vsf_offset": "0.1",
+            },
+            {"method": "VSF", "scale": 1.5, "vsf_offset": 0.1},
+        ),
+        (
+            {"neg_method": "nag", "nag_scale": "12", "nag_tau": "2.5", "vsf_scale": "1.5"},
+            {"method": "NAG", "scale": 11.0},
+        ),
     ],
-    ids=["forge-neo-nag", "PR 44", "NAGuidance", "official convention"],
+    ids=["forge-neo-nag", "PR 44", "NAGuidance", "official convention", "VSF", "NAG beside VSF"],
 )
 def test_settings_are_taken_over_with_phi_as_the_scale(foreign, expected):
     back = pasted(foreign)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nag_core.settings import strength
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
-from nag_core.settings.fields import FIELDS, KEPT_SLOT, OVERRIDES_SLOT
+from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 from nag_core.settings.parse import parse
 from nag_core.settings.presets import Strength
 from nag_core.settings.reading import json_object, number, switch
@@ -271,7 +271,7 @@ def same(field, used, given_value):
 def test_every_slot_is_taken_as_it_is_or_talked_about(args):
     request = parsed(*args)
     said = " ".join(request.notes)
-    slots = [*args[:OVERRIDES_SLOT], *args[OVERRIDES_SLOT + 1 : KEPT_SLOT], *args[KEPT_SLOT + 1 :]]
+    slots = [*args[:OVERRIDES_SLOT], *args[OVERRIDES_SLOT + 1 :]]
     for field, given_value in zip(FIELDS, slots, strict=False):
         if field.name in ("enabled", "preset") and json_object(given_value) is not None:
             continue

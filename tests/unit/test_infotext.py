@@ -24,7 +24,7 @@ FULL = Settings(
     True, "Custom", 3.5, 2.0, 0.4, 0.1, 0.9, 'a "quoted", text: with\nlines', "NASA", "Hires only", 6.0,
     curve="0:4, 0.5:2, 1:0", blocks="input.4-8, middle", negatives="red :: 1\nblue, dark :: 0.5",
     mask="Outside", mask_feather=8.0, mask_image="iVBORw0KGgo=", heat_map=True, hires_tau=3.0,
-    hires_alpha=0.7,
+    hires_alpha=0.7, vsf_offset=1.5,
 )  # fmt: skip
 
 

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from nag_core.method import cuda_kernels, fallback, lean, lse_kernels, merge, nvrtc
+from nag_core.method import cuda_kernels, fallback, lean, lse_kernels, merge, nvrtc, sign_flip
 from nag_core.method.cuda_source import source
 from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part
 from tests import cuda_on_cpu, reference
 
+# What needs the two outputs alone.
+PLAIN = [Method.NAG, Method.NASA, Method.NO_NORMALISATION, Method.NO_REFINEMENT]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # (rows, tokens, channels): odd on purpose, and a power of two.
 SHAPES = [(2, 5, 100), (1, 3, 320), (3, 1, 59), (1, 2, 1280), (1, 4, 1)]
@@ -100,7 +102,7 @@ def test_at_most_twice_as_far_off_as_the_naive_formula(fused, device, dtype, sha
     assert int(count) == clipped
 
 
-@pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_method_agrees_with_the_rule(fused, device, dtype, method):
     pos, neg = pair((2, 5, 100), dtype, device)
@@ -111,7 +113,7 @@ def test_every_method_agrees_with_the_rule(fused, device, dtype, method):
     assert int(count) == int(twin.clipped)
 
 
-@pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_which_one_runs_changes_a_picture_by_rounding_only(fused, device, dtype, method):
     """Under 1 % of the numbers come out as the neighbour of what guidance.py gives, the others as that."""
@@ -131,7 +133,7 @@ def test_zeros_limits_and_denormals_stay_finite(fused, device, dtype):
     special = torch.tensor([0.0, limits.max, -limits.max, limits.tiny / 4, -limits.tiny / 4], dtype=dtype)
     pos = special[:, None].expand(5, 40).contiguous()[None].to(device)
     for neg in (pos, -pos, torch.zeros_like(pos)):
-        for method in Method:
+        for method in PLAIN:
             found = fused.guide(pos, neg, (20.0, 10.0, 1.0), method, counter(device))
             assert torch.isfinite(found).all()
             assert (found[:, 0] == 0).all(), "a zero token stays zero"
@@ -280,7 +282,7 @@ def test_merge_and_guide_agree_with_both_apart(fused, device, dtype, heads, widt
 
 
 @LAYOUTS
-@pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
 def test_every_method_from_parts_is_the_one_on_their_merge(fused, device, method, layout):
     taken = parts(layout, 7, 2, 16, torch.float32, device)
     found = torch.zeros(2, layout.total, 32, device=device)
@@ -310,3 +312,107 @@ def test_the_operations_on_pieces_are_those_on_the_whole(device, dtype, monkeypa
         lean.merge_and_guide(*taken, merged_pieces.zero_(), layout.spans(7), *given)
         for one, other in ((found, whole), (merged_pieces, merged_whole)):
             assert distance(one, other) <= torch.finfo(dtype).eps
+
+
+# The two rules with kernels of their own.
+
+STRENGTH = (3.5, 0.7, 0.5)  # of VSF scale and offset
+
+
+@pytest.fixture(params=["Triton", "operations"])
+def own(request, device):
+    if request.param == "operations":
+        return lean
+    return pytest.importorskip("nag_core.method.triton_kernels", reason="Triton is not installed")
+
+
+def flipped_parts(dtype, device, heads=3, width=20, tokens=9):
+    """z+ and z- over disjoint keys as an attention in this dtype gives them, their reference and the naive
+    formula's error.
+    """
+    generator = torch.Generator().manual_seed(5)
+    shapes = (tokens, width), (14, width), (14, width)
+    q, k, v = (torch.randn(2, heads, *one, generator=generator).to(dtype) for one in shapes)
+    made, there = [], slice(9, None)
+    for at in (slice(9), there):
+        logits = q @ k[:, :, at].transpose(-1, -2) / width**0.5
+        out = (logits.softmax(-1) @ v[:, :, at]).transpose(1, 2).flatten(2)
+        made.append(Part(amid(out, device), amid(logits.float().logsumexp(-1), device)))
+    truth = reference.vsf(q, k, v, [(there, 1.0)], *STRENGTH[:2])
+    return made, truth, distance(reference.naive_vsf(q, k, v, there, *STRENGTH[:2]), truth)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_vsf_is_at_most_twice_as_far_off_as_the_naive_formula(own, device, dtype):
+    made, truth, naive = flipped_parts(dtype, device)
+    found = own.flip(*made, STRENGTH)
+    assert found.dtype is dtype
+    assert distance(found.cpu(), truth) <= 2 * naive
+    own.flip(*made, STRENGTH, made[0].out)
+    assert torch.equal(made[0].out, found), "written over z+"
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_vsf_of_limits_and_weights_far_apart_stays_finite(own, device, dtype):
+    limit = torch.finfo(dtype).max
+    values = torch.tensor([0.0, 1.0, limit, -limit], dtype=dtype)
+    z_pos, z_neg = (
+        one[None, :, None].expand(-1, -1, 8).contiguous().to(device)
+        for one in torch.cartesian_prod(values, values).unbind(-1)
+    )
+    lse = torch.zeros(1, 2, 16, device=device)
+    for gap in (-1e4, 0.0, 1e4):
+        assert torch.isfinite(own.flip(Part(z_pos, lse + gap), Part(z_neg, lse), (20.0, 0.1, 0.0))).all()
+    assert torch.equal(own.flip(Part(z_pos, lse), Part(z_neg, lse), (20.0, 1e4, 0.0)), z_pos)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_orthogonal_is_at_most_twice_as_far_off_as_the_naive_formula(own, device, dtype, shape):
+    pos, neg = pair(shape, dtype, device)
+    found = own.guide(pos, neg, (4.0, 2.5, 0.5), Method.ORTHOGONAL, counter(device))
+    truth = reference.orthogonal(pos.cpu(), neg.cpu(), 4.0)
+    along = (neg * pos).sum(-1, keepdim=True) / (pos * pos).sum(-1, keepdim=True) * pos
+    naive = distance((pos - 4.0 * (neg - along)).cpu(), truth)
+    rounding = torch.finfo(dtype).eps * (ulps(own, device, dtype) if dtype is torch.float32 else 0.5)
+    assert distance(found.cpu(), truth) <= max(2 * naive, rounding)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_orthogonal_of_zeros_limits_and_denormals_stays_finite(own, device, dtype):
+    limits = torch.finfo(dtype)
+    special = torch.tensor([0.0, limits.max, -limits.max, limits.tiny / 4, 1.0], dtype=dtype)
+    pos, neg = (x[None, :, None].expand(-1, -1, 40).contiguous().to(device)
+                for x in torch.cartesian_prod(special, special).unbind(-1))  # fmt: skip
+    assert torch.isfinite(own.guide(pos, neg, (20.0, 2.5, 0.5), Method.ORTHOGONAL, counter(device))).all()
+
+
+@LAYOUTS
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("method", fallback.APART, ids=lambda method: method.value)
+def test_both_from_parts_are_the_rule_on_their_merge(own, device, dtype, method, layout):
+    taken = parts(layout, 5, 3, 24, dtype, device)
+    found = torch.zeros(2, layout.total, 72, dtype=dtype, device=device)
+    own.merge_and_guide(*taken, found, layout.spans(5), STRENGTH, method, counter(device))
+    z_pos = merged(taken[0], taken[1], layout.image, layout.own.start)
+    z_neg = merged(taken[0], taken[2], layout.image)
+    if method is Method.VSF:
+        own_lse = taken[1].lse[:, :, layout.image.start - layout.own.start :][:, :, :20]
+        lse = torch.logaddexp(taken[0].lse[:, :, layout.image], own_lse)
+        alone = taken[2].out[:, :, layout.image].transpose(1, 2).flatten(2)
+        neg = Part(alone, taken[2].lse[:, :, layout.image])
+        wanted = sign_flip.flip(Part(z_pos, lse), neg, *STRENGTH[:2], dtype)
+    else:
+        wanted = guide(z_pos, z_neg, *STRENGTH, method, dtype).out
+    bound = 2 * torch.finfo(dtype).eps * ulps(own, device, dtype)
+    assert distance(found[:, layout.image], wanted) <= bound
+    for part, one, first in ((layout.pos, 1, layout.own.start), (layout.neg(5), 2, 0)):
+        assert distance(found[:, part], merged(taken[0], taken[one], part, first).to(dtype)) <= bound
+
+
+@pytest.mark.parametrize("method", fallback.APART, ids=lambda method: method.value)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_both_pass_their_own_probe_and_cuda_leaves_them_to_the_operations(own, device, dtype, method):
+    assert fallback.agrees(own, torch.device(device), dtype, method)
+    with pytest.raises(NotImplementedError, match=method.value):
+        cuda_kernels._rule(STRENGTH, method)

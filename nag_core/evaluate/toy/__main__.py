@@ -49,9 +49,9 @@ def evaluate(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, 
     """The results, also written to `options.json`; rows that an unfinished run drew are not drawn again."""
     from tqdm import tqdm
 
-    about = _about(options, pairs)
-    depends_on = {name: about[name] for name in ("version", "torch", "pairs", "n", "seed")}
-    store = Store(options.json, about["weights"], depends_on)
+    known = about(options, pairs)
+    depends_on = {name: known[name] for name in ("version", "torch", "pairs", "n", "seed")}
+    store = Store(options.json, known["weights"], depends_on)
     sandbox = draw.Sandbox.start(options.weights)
     plan = rows(options.models, options.steps, options.sweeps)
     seen = []
@@ -65,7 +65,7 @@ def evaluate(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, 
         found = summary(row.settings(), kept, base[row.model, row.steps])
         if found not in summaries:
             summaries.append(found)
-    result = about | {"rows": summaries}
+    result = known | {"rows": summaries}
     if options.pictures:
         pictures.draw_pictures(result, sandbox, pairs, options.pictures)
     files.write_json(options.json, result)
@@ -73,7 +73,7 @@ def evaluate(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, 
     return result
 
 
-def _about(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, Any]:
+def about(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, Any]:
     """What the numbers depend on."""
     paths = {kind: options.weights.get(kind, weights_file(kind)) for kind in options.models}
     missing = [str(path) for path in paths.values() if not path.is_file()]
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n", type=whole(1, 10**6), default=256, help="pictures a row, over all pairs (default 256)"
     )
-    parser.add_argument("--steps", type=_steps, default=[1, 2, 4, 25], help="default 1,2,4,25")
+    parser.add_argument("--steps", type=steps, default=[1, 2, 4, 25], help="default 1,2,4,25")
     parser.add_argument("--seed", type=whole(0, 4000), default=0, help="of the noise (default 0)")
     parser.add_argument(
         "--json", type=Path, default=Path("outputs/evaluation.json"),
@@ -105,18 +105,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", type=Path, help="write the tables there too")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write contact sheet and curves there")
     parser.add_argument("--sweeps", action="store_true", help="vary φ, τ, α at one step and θ at four, too")
-    parser.add_argument("--models", type=_models, default=list(KINDS), help=f"default {','.join(KINDS)}")
+    parser.add_argument("--models", type=models, default=list(KINDS), help=f"default {','.join(KINDS)}")
     parser.add_argument(
         "--weights", action=_Weights, default={}, metavar="MODEL=FILE", help="of another training of a model"
     )
     return parser
 
 
-def _steps(text: str) -> list[int]:
+def steps(text: str) -> list[int]:
+    """Numbers of steps, separated by commas."""
     return list(dict.fromkeys(whole(1, 150)(part.strip()) for part in text.split(",")))
 
 
-def _models(text: str) -> list[str]:
+def models(text: str) -> list[str]:
+    """Names of models, separated by commas."""
     names = [part.strip() for part in text.split(",")]
     if unknown := [name for name in names if name not in KINDS]:
         raise argparse.ArgumentTypeError(f"no such model: {', '.join(unknown)}; there are {', '.join(KINDS)}")

@@ -39,6 +39,11 @@ class Seen:
     error: list[float]
     applied: float | None
 
+    @property
+    def good(self) -> list[bool]:
+        """What a user feels of it: valid, the prompt honoured, the unwanted attribute absent."""
+        return [v and h and not u for v, h, u in zip(self.valid, self.honoured, self.unwanted, strict=True)]
+
 
 class Sandbox:
     """The stand-in WebUI `app` of this process, without a port."""

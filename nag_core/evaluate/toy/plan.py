@@ -13,6 +13,8 @@ OURS = {
     "no-normalisation": "No normalisation",
     "no-refinement": "No refinement",
     "nag+cfg": "NAG",
+    "vsf": "VSF",
+    "orthogonal": "Orthogonal",
 }
 PHI, TAU, ALPHA, CFG = 4.0, 2.5, 0.5, 3.0
 PHIS, TAUS, ALPHAS, THETAS = (1, 2, 8, 16), (1, 1.5, 5, 10), (0.125, 0.25, 0.75, 1), (0.25, 0.5, 0.75)
@@ -24,8 +26,8 @@ class Row:
     """One line of the table.
 
     phi: the paper's scale; for "cfg" its weight. cfg: the weight of CFG, 1 for none. theta: NAG acts on this
-    first share of the steps. alpha, tau, theta are None where they mean nothing. sweep: what is varied, None
-    for the main table.
+    first share of the steps. offset: VSF's. alpha, tau, theta are None where they mean nothing. sweep: what
+    is varied, None for the main table.
     """
 
     model: str
@@ -37,10 +39,11 @@ class Row:
     theta: float | None = None
     cfg: float = 1.0
     sweep: str | None = None
+    offset: float | None = None
 
     def settings(self) -> dict[str, Any]:
-        """As written to the results."""
-        return asdict(self)
+        """As written to the results; the offset, VSF's alone, where it is set."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("offset", None)}
 
     def nag(self) -> dict[str, Any]:
         """What the extension is asked for."""
@@ -49,6 +52,7 @@ class Row:
         return {
             "enabled": True, "preset": "Custom", "method": OURS[self.method], "scale": self.phi,
             "tau": self.tau or TAU, "alpha": self.alpha or ALPHA, "end": self.theta or 1.0,
+            "vsf_offset": self.offset or 0.0,
         }  # fmt: skip
 
 

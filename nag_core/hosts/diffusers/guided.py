@@ -14,6 +14,7 @@ from nag_core.hosts.diffusers.calling import Steps, caller
 from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
 from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network, serving
+from nag_core.hosts.diffusers.padding import of_pipeline
 from nag_core.hosts.diffusers.prompts import (
     Encoded,
     Reading,
@@ -76,6 +77,7 @@ class Guiding:
         self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
         self.ended: list[PassReport] = []
+        self.remarks: list[str] = []  # on the texts
         self.steps = Steps()
         self.step: tuple[int, Batch | None] | None = None  # under way: its number, and whom it guides
         self.called = False  # the model, since the pipeline encoded its prompt
@@ -129,12 +131,14 @@ class Guiding:
         return made
 
     def _negative(self, texts: list[str], made: Any, result: Any) -> Negative:
-        family = self.networks[0].family
+        family, cut = self.networks[0].family, None
+        if Method(self.settings.method).needs_lse:
+            cut = of_pipeline(self.pipe, family.preset(self.networks[0].model), self.remarks)
         if self.weights:
-            return mixed_negative(family, texts, self.weights, made, len(context_of(result)))
+            return mixed_negative(family, texts, self.weights, made, len(context_of(result)), cut)
         if isinstance(made, Reading):
-            return read_negative(family, texts, made)
-        return negative_of(family, texts, made, result)
+            return read_negative(family, texts, made, cut)
+        return negative_of(family, texts, made, result, cut)
 
     def arrived(self, context: Tensor | None) -> Arrived | None:
         if context is None or caller() not in (None, self.pipe):
@@ -185,6 +189,10 @@ class Guiding:
             curve=self.settings.strength_curve, progress=self._progress, pass_name=self.pass_name,
         )  # fmt: skip
         session = Session(plan, text.negative, None if chosen is None else chosen.blocks)
+        name = family.preset(network.model)
+        said = strength.borrowed(self.settings, name), strength.unread(self.settings)
+        for remark in filter(None, (*said, *self.remarks)):
+            session.problem(remark, partly=False)
         if chosen is not None and chosen.unknown:
             session.problem(no_such_blocks(network.model, chosen), partly=False)
         if not session.counts.guided:

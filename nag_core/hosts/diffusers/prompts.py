@@ -18,7 +18,7 @@ from nag_core.hosts.diffusers.families import CROSS, Family
 from nag_core.hosts.diffusers.keys import with_last_repeated, without_pads
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.alike import alike
-from nag_core.method.negative import Entry, Negative, Scheduled, mixed
+from nag_core.method.negative import Cut, Entry, Negative, Scheduled, mixed
 
 FOREVER = 2**31
 
@@ -79,11 +79,17 @@ class Reading:
     prompts: Sequence[Tensor]
 
 
-def entry(family: Family, context: Tensor, mask: Tensor | None, of_several: bool = False) -> Entry:
+def entry(
+    family: Family, context: Tensor, mask: Tensor | None, of_several: bool = False, text: str = "",
+    cut: Cut | None = None,
+) -> Entry:  # fmt: skip
     """The negative's entry of one text (tokens, channels), with the pipeline's mask of it (tokens,).
 
-    of_several: it will be one of several, in which equal pads cannot be left to one of them.
+    of_several: it will be one of several, in which equal pads cannot be left to one of them. cut: leaves the
+        padding of `text` out, where the pipeline has no mask of it.
     """
+    if cut is not None and mask is None:
+        return Entry(cut(context, text))
     if family.mechanism == CROSS:
         one = without_pads(context, mask if family.crops else None)
         return Entry(with_last_repeated(one.context, one.repeats, 0)) if of_several else one
@@ -111,7 +117,9 @@ def _visible(context: Tensor, mask: Tensor | None) -> Tensor:
     return context if mask is None else context[mask != 0]
 
 
-def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Any) -> Negative:
+def negative_of(
+    family: Family, texts: Sequence[str], result: Any, prompt: Any, cut: Cut | None = None
+) -> Negative:
     """The negative of every image, from what encode_prompt returned for `texts`; None for a blank text, and
     where the negative's context is that of the image's prompt.
 
@@ -122,7 +130,7 @@ def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Any) 
     entries: dict[str, Entry | None] = {text: None for text in texts if not text.strip()}
     for text, row in zip(texts, negatives, strict=False):
         if text not in entries:
-            entries[text] = entry(family, *row)
+            entries[text] = entry(family, *row, text=text, cut=cut)
     each = len(prompts) // len(texts)
     given = [(row, entries[text]) for row, text in zip(negatives, texts, strict=False) for _ in range(each)]
     same = [
@@ -133,12 +141,12 @@ def negative_of(family: Family, texts: Sequence[str], result: Any, prompt: Any) 
     return static(kept, sum(same))
 
 
-def read_negative(family: Family, texts: Sequence[str], reading: Reading) -> Negative:
+def read_negative(family: Family, texts: Sequence[str], reading: Reading, cut: Cut | None = None) -> Negative:
     """The negative of every image as the host's parser read it; None for a blank text, and where that is the
     prompt's context.
     """
     images: list[tuple[Scheduled, ...] | None] = []
-    scheduled = {text: read(family, reading, text) for text in texts}
+    scheduled = {text: read(family, reading, text, cut=cut) for text in texts}
     same = 0
     for number, text in enumerate(texts):
         parts = reading.texts[text]
@@ -151,7 +159,7 @@ def read_negative(family: Family, texts: Sequence[str], reading: Reading) -> Neg
 
 
 def read(
-    family: Family, reading: Reading, text: str, of_several: bool = False
+    family: Family, reading: Reading, text: str, of_several: bool = False, cut: Cut | None = None
 ) -> tuple[Scheduled, ...] | None:
     """One text as the host's parser read it; None for a blank one. of_several: see `entry`."""
     if not text.strip():
@@ -160,20 +168,21 @@ def read(
     made: dict[int, Entry] = {}
     for part in reading.texts[text]:
         if id(part.context) not in made:
-            made[id(part.context)] = entry(family, part.context, None, of_several)
+            made[id(part.context)] = entry(family, part.context, None, of_several, text, cut)
     return tuple(Scheduled(part.end, made[id(part.context)]) for part in reading.texts[text])
 
 
 def mixed_negative(
-    family: Family, texts: Sequence[str], weights: Sequence[float], made: Any, images: int
-) -> Negative:
+    family: Family, texts: Sequence[str], weights: Sequence[float], made: Any, images: int,
+    cut: Cut | None = None,
+) -> Negative:  # fmt: skip
     """The same mean of several negatives for every image. made: what encode_prompt returned for `texts`, or
     the host's reading of them.
     """
     if isinstance(made, Reading):
-        return mixed([read(family, made, text, of_several=True) for text in texts], weights, images)
+        return mixed([read(family, made, text, True, cut) for text in texts], weights, images)
     rows = zip(texts, _rows(family, made), strict=True)
-    entries = [entry(family, *row, of_several=True) if text.strip() else None for text, row in rows]
+    entries = [entry(family, *row, True, text, cut) if text.strip() else None for text, row in rows]
     single = [None if one is None else (Scheduled(FOREVER, one),) for one in entries]
     return mixed(single, weights, images)
 
