@@ -89,6 +89,13 @@ def test_the_feather_falls_off_inwards_and_never_reaches_outside():
     assert (feathered(line, 8)[:, 4] > 0).all(), "a mask narrower than its feather does not vanish"
 
 
+def test_a_feather_is_in_pixels_of_the_picture():
+    spot = Region(LEFT, feather=32).on((8, 8), 1, CPU)
+    weights = torch.zeros(64).index_put((spot.index,), spot.weight[:, 0]).view(8, 8)
+    expected = torch.tensor([4, 3, 2, 1, 0, 0, 0, 0]) / 4  # 32 pixels are 4 latent ones
+    assert torch.equal(weights, expected.expand(8, 8))
+
+
 def test_blending_finite_values_is_finite_and_exact_at_full_weight():
     pos, guided = torch.tensor([[[6e4]], [[1.7]]]).half(), torch.tensor([[[-6e4]], [[0.3]]]).half()
     half = Spot(torch.tensor([0]), torch.tensor([[0.5]])).blend(pos, guided)
