@@ -212,6 +212,19 @@ def test_an_attention_mask_and_a_spot_go_together():
     assert error(found[:, :12], guided[:, :12]) < 1e-13
 
 
+def test_an_attention_mask_and_a_block_that_is_not_guided_go_together():
+    layout = Layout(5, 7, 12)
+    q, k, v = (normal(1, 2, layout.total, 16, seed=i) for i in range(3))
+    hidden = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
+    hidden[..., 3] = hidden[..., 20] = -torch.inf
+    rows = Arrangement([Group(slice(0, 1), (entry(5, 1),))], None)
+    found = joint_attention(q, k, v, layout, rows, plain, None, rule(), hidden, NOWHERE)
+    own = layout.unguided_part
+    assert torch.equal(found[:, own], plain(*(x[:, :, own] for x in (q, k, v)), hidden[:, :, own, own]))
+    guided = joint_attention(q, k, v, layout, rows, plain, None, rule(), hidden)
+    assert error(found[:, :5], guided[:, :5]) < 1e-13
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mask_of_everything_is_no_mask_in_a_whole_model(family):
     kind, rule_of = FAMILIES[family]
@@ -378,5 +391,6 @@ def test_where_tokens_have_no_known_place_it_is_said(mask, size, tiled, said, gu
     tokens = 64 if size is None or tiled else 63
     focus = guiding._focus(used, tokens, size, torch.device("cpu"), tiled, HeatMap())
     assert focus.guided == guided
+    assert used.complete == guided, "a heat map that leaves something out costs no guidance"
     assert len(used.problems) == 1
     assert used.problems[0].startswith(said)
