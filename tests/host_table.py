@@ -58,10 +58,11 @@ Entry = Function | Name | Word
 _PARSER, _PROCESSING = ("modules/prompt_parser.py",), ("modules/processing.py", "modules/processing_class.py")
 _CALLBACKS, _SCRIPTS = ("modules/script_callbacks.py",), ("modules/scripts.py", "modules/scripts_manager.py")
 _UI, _SHARED = ("modules/ui_components.py",), ("modules/shared.py",)
-_OPTIONS = ("modules/options.py", "modules/options_handler.py")
+_OPTIONS = ("modules/options.py", "modules/options_handler.py", "modules/shared.py")
 _PROCESSED = ("modules/processing.py", "modules/processed.py")
 _XYZ = (
-    "extensions-builtin/xyz/lib_xyz/classes.py", "scripts/xyz/xyz_grid_classes.py", "scripts/xyz_grid.py",
+    "extensions-builtin/xyz/lib_xyz/classes.py", "scripts/xyz/xyz_grid_classes.py",
+    "extensions-builtin/xyz/scripts/xyz_grid.py", "scripts/xyz_grid_classes.py", "scripts/xyz_grid.py",
 )  # fmt: skip
 _HIJACK = ("modules/sd_hijack.py",)
 _STYLES = ("modules/styles.py",)

@@ -47,10 +47,10 @@ class JointCall:
     rows: Arrangement
     layout: Layout
     rule: Rule  # with a counter of its own, as `heat`: a call that must be made again must not have counted
-    focus: Focus = EVERYWHERE
-    heat: HeatMap | None = None
-    chosen: Callable[[Block], bool] = lambda _block: True  # whether a block is to be guided
-    may_merge: bool = True  # whether kernels that return a log-sum-exp are tried
+    focus: Focus
+    heat: HeatMap | None
+    chosen: Callable[[Block], bool]  # whether a block is to be guided
+    may_merge: bool  # whether kernels that return a log-sum-exp are tried
     path: str = ""  # how the last guided block attended, for the report
     refused: tuple[str, Exception] | None = None  # by a kernel: what is said, and why
     attended: int = 0

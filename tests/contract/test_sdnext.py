@@ -7,6 +7,7 @@ is for tests/live.
 
 import ast
 import builtins
+import inspect
 import itertools
 import math
 import re
@@ -514,6 +515,22 @@ def test_standing_aside_says_why(draw, sdnext, monkeypatch):
     )
     assert torch.equal(found, draw()[1])
     model.set_attn_processor(before)
+
+
+def test_its_functions_look_like_themselves_while_nag_stands_in_front_of_them(draw, sdnext):
+    """Other extensions ask them for their names and for what they take."""
+    names = ("set_pipeline_args", "process_post")
+    looks = lambda: [(f.__name__, inspect.signature(f)) for f in map(vars(sdnext).get, names)]  # noqa: E731
+    before, functions, seen = looks(), [vars(sdnext)[name] for name in names], []
+
+    def look(*_):
+        seen.append((looks(), [vars(sdnext)[name] for name in names]))
+
+    handle = Job.sd_model.unet.register_forward_hook(look)
+    draw(ON)
+    handle.remove()
+    assert seen[0][0] == before
+    assert not set(functions) & set(seen[0][1])
 
 
 @pytest.mark.parametrize("name", ["set_pipeline_args", "process_post"])

@@ -353,6 +353,14 @@ def test_with_nag_off_an_axis_says_that_it_changes_nothing_and_says_it_once(
     assert caplog.text.count("NAG is off: this axis changes nothing") == 1
 
 
+@pytest.mark.parametrize("count", [0, OVERRIDES_SLOT, OVERRIDES_SLOT + 1])
+def test_a_list_that_ends_about_at_the_overrides_has_no_axis_to_speak_of(count):
+    """SD.Next hands a script as many arguments as a request has."""
+    said = []
+    xyz.tell_if_off(SimpleNamespace(comments={}, comment=said.append), [None] * count)
+    assert said == []
+
+
 @pytest.mark.parametrize(
     ("axes", "nag"),
     [

@@ -317,6 +317,10 @@ def test_outside_the_window_nothing_is_hooked():
     assert error(first[:1], literal(network, x, cond, entry(5, 5))) <= 1e-12
 
 
+def test_the_report_names_whose_attention_the_negative_has():
+    assert A1111().attention_name == "torch attention for the negative"
+
+
 def test_a_model_without_a_network_is_unsupported():
     with pytest.raises(UnsupportedHost, match="no diffusion network"):
         A1111().network(SimpleNamespace())

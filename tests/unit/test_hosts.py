@@ -284,7 +284,10 @@ def test_a_regional_layout_is_believed_only_with_forge_couples_pair_of_patches(p
 @pytest.fixture
 def neo_host(monkeypatch):
     """Stand-ins of the modules that Neo's adapter looks its functions up in."""
-    for name in ("attention", *(f"nn.{name}" for name in ("wan", "lumina", "flux", "qwen", "krea", "anima"))):
+    for name in (
+        "attention",
+        *(f"nn.{name}" for name in ("wan", "lumina", "flux", "qwen", "krea", "anima", "ernie")),
+    ):
         stub_beside(monkeypatch, f"backend.{name}", attention_function=attention_pytorch)
     return which.detect()
 
@@ -314,8 +317,17 @@ def test_neos_families_are_known_by_their_classes_and_parts(neo_host):
     image.rope_embedder, image.cap_embedder = torch.nn.Identity(), torch.nn.Identity()
     image.pad_tokens_multiple = 32
     joint = neo_host.joint_model(image)
-    assert joint.pad == 32
+    assert (joint.pad, joint.heads_split, joint.image_first) == (32, True, False)
     assert [role for role, _ in joint.others] == [TEXT_ONLY, UNTOUCHED, UNTOUCHED]
+    krea = dit("SingleStreamDiT", blocks=2)
+    krea.patch, krea.txtfusion = 2, dit("TextFusion", refiner_blocks=1, layerwise_blocks=2)
+    joint = neo_host.joint_model(krea)
+    assert (len(joint.blocks), joint.heads_split, joint.image_first) == (2, True, False)
+    assert [role for role, _ in joint.others] == [TEXT_ONLY, UNTOUCHED, UNTOUCHED]
+    ernie = dit("ErnieImageModel", layers=2)
+    ernie.pos_embed = torch.nn.Identity()
+    joint = neo_host.joint_model(ernie)
+    assert (len(joint.blocks), joint.heads_split, joint.image_first) == (2, False, True)
     assert neo_host.joint_model(dit("PixDiT_T2I", layers=2)) is None
 
 

@@ -262,7 +262,13 @@ LAYOUTS = pytest.mark.parametrize("layout", [Layout(False), Layout(True)], ids=[
 @LAYOUTS
 @pytest.mark.parametrize(
     ("heads", "width", "dtype"),
-    [*product([3], [24], DTYPES), (2, 64, torch.bfloat16), (1, 5, torch.float32), (38, 64, torch.float32)],
+    [
+        *product([3], [24], DTYPES),
+        (2, 64, torch.bfloat16),
+        (1, 5, torch.float32),
+        (5, 3, torch.float32),
+        (38, 64, torch.float32),
+    ],
     ids=str,
 )
 def test_merge_and_guide_agree_with_both_apart(fused, device, dtype, heads, width, layout):
@@ -306,12 +312,18 @@ def test_the_operations_on_pieces_are_those_on_the_whole(device, dtype, monkeypa
     merged_whole, merged_pieces = (torch.zeros(2, 36, 72, dtype=dtype, device=device) for _ in range(2))
     given = ((4.0, 2.5, 0.5), Method.NAG, counter(device))
     lean.merge_and_guide(*taken, merged_whole, layout.spans(7), *given)
+    worked_on, finish = [], lean._finish
+    monkeypatch.setattr(
+        lean, "_finish", lambda work, *rest: worked_on.append(work.numel()) or finish(work, *rest)
+    )
     for size in (64 * 7 * 2, 64 * 5, 1):
         monkeypatch.setattr(lean, "CHUNK", size)
         found = lean.guide(pos, neg, (2.0, 2.5, 0.5), Method.NAG, count.zero_())
         lean.merge_and_guide(*taken, merged_pieces.zero_(), layout.spans(7), *given)
         for one, other in ((found, whole), (merged_pieces, merged_whole)):
             assert distance(one, other) <= torch.finfo(dtype).eps
+        assert max(worked_on) <= max(size, 2 * 3 * 24), "or one token of every row"
+        worked_on.clear()
 
 
 # The two rules with kernels of their own.

@@ -349,6 +349,19 @@ def test_the_image_may_stand_first(lse):
     assert one.counter == other.counter > 0
 
 
+@pytest.mark.parametrize(("slot", "rest"), [(5, None), (8, None), (5, slice(1, 2))], ids=str)
+def test_places_that_nobody_fills_hold_no_leftovers_of_the_memory(monkeypatch, slot, rest):
+    """A layer that scales by its largest input would see them."""
+    layout = Layout(slot, 7, 12)
+    empty = torch.Tensor.new_empty
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda x, *args, **kw: empty(x, *args, **kw).fill_(torch.nan)
+    )
+    rows = Arrangement([Group(slice(0, 1), (entry(5, 5),))], rest)
+    q, k, v = sequences(layout, rows=2 if rest else 1)
+    assert joint_attention(q, k, v, layout, rows, plain, lse_kernel(q), rule()).isfinite().all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 24), (1, 1, 24, 24), (1, 2, 24, 24)], ids=str)
 @pytest.mark.parametrize("boolean", [True, False], ids=["boolean", "additive"])
 def test_a_mask_of_the_host_is_kept_among_the_tokens_that_see_each_other(shape, boolean):

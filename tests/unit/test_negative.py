@@ -1,9 +1,15 @@
 """Schedules of the negative by image and step, and the lifetime of the keys and values made from them."""
 
+import pytest
 import torch
 from torch import nn
 
-from nag_core.method.negative import Entry, KeyValueCache, negative_from_schedules
+from nag_core.method.negative import (
+    Entry,
+    KeyValueCache,
+    cross_attention_context,
+    negative_from_schedules,
+)
 
 
 def schedule(*parts):
@@ -41,6 +47,18 @@ def test_equal_prompts_share_their_entries_and_so_their_keys():
     shared = schedule((4, 77))
     entries = negative_from_schedules([shared, shared], [["red"], ["red"]]).at(0)
     assert entries[0] is entries[1]
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (1, 8), (2, 5, 8)], ids=str)
+def test_the_conditioning_of_one_text_is_taken_as_it_is(shape):
+    cond = torch.randn(shape)
+    assert cross_attention_context(cond) is cond
+
+
+def test_a_text_that_comes_as_a_batch_of_one_loses_the_batch():
+    """Neo's Krea 2."""
+    cond = torch.randn(1, 5, 8)
+    assert torch.equal(cross_attention_context(cond), cond[0])
 
 
 def test_sdxl_conds_give_their_cross_attention_part():

@@ -88,3 +88,17 @@ def test_the_library_is_the_one_in_torchs_folder(monkeypatch, cuda, platform, na
     monkeypatch.setattr(nvrtc.sys, "platform", platform)
     monkeypatch.setattr(nvrtc.ctypes, "CDLL", lambda asked: asked)
     assert nvrtc.library() == name
+
+
+@pytest.mark.parametrize(
+    ("gpu", "target"), [((8, 6), "sm_86"), ((8, 9), "compute_86"), ((9, 9), "compute_90"), ((7, 5), None)]
+)
+def test_a_gpu_that_the_compiler_does_not_know_gets_the_next_older_ones_code(monkeypatch, gpu, target):
+    """PTX of a newer architecture would not load."""
+    monkeypatch.setattr(nvrtc, "_architectures", lambda _: [80, 86, 90])
+    monkeypatch.setattr(nvrtc, "translated", lambda _, source, target: f"{source} for {target}".encode())
+    if target is None:
+        with pytest.raises(RuntimeError, match=r"knows no GPU of compute capability 7\.5"):
+            nvrtc.compiled(None, "code", gpu)
+    else:
+        assert nvrtc.compiled(None, "code", gpu) == (target, f"code for {target}".encode())

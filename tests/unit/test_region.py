@@ -89,6 +89,13 @@ def test_the_feather_falls_off_inwards_and_never_reaches_outside():
     assert (feathered(line, 8)[:, 4] > 0).all(), "a mask narrower than its feather does not vanish"
 
 
+def test_a_feather_is_in_pixels_of_the_picture():
+    spot = Region(LEFT, feather=32).on((8, 8), 1, CPU)
+    weights = torch.zeros(64).index_put((spot.index,), spot.weight[:, 0]).view(8, 8)
+    expected = torch.tensor([4, 3, 2, 1, 0, 0, 0, 0]) / 4  # 32 pixels are 4 latent ones
+    assert torch.equal(weights, expected.expand(8, 8))
+
+
 def test_blending_finite_values_is_finite_and_exact_at_full_weight():
     pos, guided = torch.tensor([[[6e4]], [[1.7]]]).half(), torch.tensor([[[-6e4]], [[0.3]]]).half()
     half = Spot(torch.tensor([0]), torch.tensor([[0.5]])).blend(pos, guided)
@@ -203,6 +210,19 @@ def test_an_attention_mask_and_a_spot_go_together():
     found = joint_attention(q, k, v, layout, rows, plain, None, rule(), hidden, Focus(spot=spot))
     assert error(found[:, 12:][:, spot.index], guided[:, 12:][:, spot.index]) < 1e-13
     assert error(found[:, :12], guided[:, :12]) < 1e-13
+
+
+def test_an_attention_mask_and_a_block_that_is_not_guided_go_together():
+    layout = Layout(5, 7, 12)
+    q, k, v = (normal(1, 2, layout.total, 16, seed=i) for i in range(3))
+    hidden = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
+    hidden[..., 3] = hidden[..., 20] = -torch.inf
+    rows = Arrangement([Group(slice(0, 1), (entry(5, 1),))], None)
+    found = joint_attention(q, k, v, layout, rows, plain, None, rule(), hidden, NOWHERE)
+    own = layout.unguided_part
+    assert torch.equal(found[:, own], plain(*(x[:, :, own] for x in (q, k, v)), hidden[:, :, own, own]))
+    guided = joint_attention(q, k, v, layout, rows, plain, None, rule(), hidden)
+    assert error(found[:, :5], guided[:, :5]) < 1e-13
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -371,5 +391,6 @@ def test_where_tokens_have_no_known_place_it_is_said(mask, size, tiled, said, gu
     tokens = 64 if size is None or tiled else 63
     focus = guiding._focus(used, tokens, size, torch.device("cpu"), tiled, HeatMap())
     assert focus.guided == guided
+    assert used.complete == guided, "a heat map that leaves something out costs no guidance"
     assert len(used.problems) == 1
     assert used.problems[0].startswith(said)

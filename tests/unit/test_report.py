@@ -6,8 +6,9 @@ from nag_core.method.negative import Counts
 from nag_core.passes import report
 from nag_core.passes.plan import Progress
 from nag_core.settings.presets import Strength
-from nag_core.settings.schedule import Window
+from nag_core.settings.schedule import Window, parse_curve
 from tests import sessions
+from tests.sessions import replan
 
 WHOLE = Window()
 
@@ -51,6 +52,15 @@ def test_a_pass_interrupted_before_its_window():
     used = session(total=4, window=Window(0.5, 1))
     assert used.begin_call() is None
     assert "no step inside the window" in used.report().sentence()
+
+
+def test_a_strength_of_0_in_the_only_step_of_the_window_is_the_reason():
+    used = session(window=Window(0, 0.25))
+    replan(used, curve=parse_curve("0:0, 1:4"))
+    for _ in range(4):
+        assert used.begin_call() is None
+    reason = "the strength over the steps is 0 in every step of the window"
+    assert used.report().sentence() == f"not applied: {reason}"
 
 
 def test_problems_are_part_of_the_sentence_once():

@@ -381,3 +381,12 @@ def test_log_sum_exps_in_pieces_with_a_mask_and_repeats(monkeypatch, boolean):
     assert error(log_sum_exp(q, k, seen, repeats=4), wanted) <= 1e-14
     monkeypatch.setattr("nag_core.method.lse.LOGITS", 2 * HEADS * 5 * 4)
     assert error(log_sum_exp(q, k, seen, repeats=4), wanted) <= 1e-14
+
+
+def test_log_sum_exps_of_a_large_picture_hold_no_more_than_64_mb_of_logits(monkeypatch):
+    held = []
+    original = torch.Tensor.logsumexp
+    monkeypatch.setattr(torch.Tensor, "logsumexp", lambda x, dim: held.append(x.nbytes) or original(x, dim))
+    q = normal(1, 1, 4200, 1, seed=1).float()
+    assert log_sum_exp(q, q).shape == (1, 1, 4200)
+    assert max(held) <= 64 * 2**20 < sum(held)
