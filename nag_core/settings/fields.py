@@ -81,7 +81,7 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         "method", "Method", "choice", METHODS[0], "NAG method",
-        "VSF may be worth a try on UNets (SD1.5, SDXL); on Flux, SD3.5 and the like NAG was ahead.",
+        "VSF may be worth a try on UNets (SD1.5, SDXL); on a toy of Flux's kind it was no better than NAG.",
         choices=METHODS, in_presets=True,
     ),
     Field(

@@ -90,3 +90,6 @@ def test_the_best_is_chosen_on_one_half_of_the_seeds_and_counted_on_the_other(tm
     assert {seed for row, _, seed in FakeSandbox.asked if row.method == "none"} == {7}
     assert {n for _, n, _ in FakeSandbox.asked} == {8}
     assert "| VSF | **50** (" in capsys.readouterr().out
+    asked = len(FakeSandbox.asked)
+    assert best.main([*arguments[:3], "1,2", *arguments[4:]]) == 0
+    assert {row.steps for row, *_ in FakeSandbox.asked[asked:]} == {2}, "what was finished is not drawn again"

@@ -12,7 +12,7 @@ from nag_core.bench import report
 from nag_core.evaluate import values
 from nag_core.passes.report import PassReport
 from nag_core.settings import presets
-from nag_core.settings.parse import FIELDS
+from nag_core.settings.parse import FIELD, FIELDS
 from tests.extras import needs_diffusers
 from tests.readme import README, prose, snippet, snippets
 
@@ -29,6 +29,7 @@ EXECUTED = {
     "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
     "gpu-check-command": "unit/test_readme.py::test_the_gpu_check_is_one",
     "toy-command": "unit/test_readme.py::test_the_toy_command_is_one",
+    "best-command": "unit/test_readme.py::test_the_best_command_is_one",
     "train-command": "unit/test_readme.py::test_the_train_command_makes_what_is_shipped",
     "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
@@ -97,6 +98,29 @@ def test_the_gpu_check_is_one():
     options = bench._parser().parse_args(arguments.split())
     assert program == ".venv/bin/python"
     assert (options.gpu_check, options.json, options.markdown) == (True, "gpu.json", "gpu.md")
+
+
+@pytest.fixture
+def best():
+    return pytest.importorskip("nag_core.evaluate.toy.best", reason="belongs to the webui4 extra")
+
+
+def test_the_best_command_is_one(best):
+    program, arguments = snippet("best-command").strip().split(" -m nag_core.evaluate.toy.best ")
+    options = best._parser().parse_args(arguments.split())
+    assert program == ".venv/bin/python"
+    assert (str(options.json), str(options.readme)) == (".github/assets/best.json", "README.md")
+
+
+def test_who_was_ahead_is_what_was_counted(best):
+    """The table, the sentences under it, and what the menu says of VSF."""
+    result = json.loads((ROOT / ".github/assets/best.json").read_text(encoding="utf-8"))
+    assert best.written(README, result) == README
+    vsf = {(r["model"], r["steps"]): r["against_nag"] for r in result["rows"] if r["method"] == "vsf"}
+    assert "VSF may be worth a try on UNets" in FIELD["method"].help
+    assert all(found["high"] > 0 for (model, _), found in vsf.items() if model == "unet")
+    assert "it was no better than NAG" in FIELD["method"].help
+    assert all(found["points"] <= 0 for (model, _), found in vsf.items() if model == "mmdit")
 
 
 def test_the_toy_command_is_one():

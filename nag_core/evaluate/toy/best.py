@@ -50,11 +50,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(options: argparse.Namespace, pairs: tuple[Pair, ...]) -> dict[str, Any]:
-    """Of every model and number of steps each rule's chosen setting, and what it does on the other seeds."""
+    """Of every model and number of steps each rule's chosen setting, and what it does on the other seeds.
+    A killed run goes on behind the last of these that it finished.
+    """
     found = about(options, pairs) | {"rows": []}
+    before = files.read_json(options.json)
+    if isinstance(before, dict) and before | {"rows": []} == found:
+        found = before
+    done = {(row["model"], row["steps"]) for row in found["rows"]}
     sandbox = draw.Sandbox.start(options.weights)
     for model in options.models:
-        for count in options.steps:
+        for count in (count for count in options.steps if (model, count) not in done):
             found["rows"] += _of(sandbox, model, count, pairs, options)
             files.write_json(options.json, found)  # so far
     return found
@@ -89,9 +95,9 @@ def markdown(result: dict[str, Any]) -> str:
     that was chosen.
     """
     parts = []
-    names = list(dict.fromkeys(row["model"] for row in result["rows"]))
     for count in dict.fromkeys(row["steps"] for row in result["rows"]):
         lines = []
+        names = list(dict.fromkeys(row["model"] for row in result["rows"] if row["steps"] == count))
         for method in ("none", *SETTINGS):
             rows = [_find(result, model, method, count) for model in names]
             lines.append((NAME[method], *(cell for row in rows for cell in _cells(row))))
@@ -101,7 +107,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def told(result: dict[str, Any]) -> str:
-    """Which rules were ahead of NAG and which behind, where the 95 % interval of the difference says so."""
+    """Which rules were ahead of NAG and which behind, where McNemar's exact test says so."""
     lines = []
     places = dict.fromkeys((row["model"], row["steps"]) for row in result["rows"])
     for model, count in places:
@@ -109,11 +115,12 @@ def told(result: dict[str, Any]) -> str:
         ahead, behind = (_names(rows, sign) for sign in (1, -1))
         where = f"{model}, {count} step{'s' * (count > 1)}"
         lines.append(f"- {where}: ahead of NAG {ahead or 'none'}; behind it {behind or 'none'}")
-    return "Where the interval of the difference leaves out 0:\n\n" + "\n".join(lines) + "\n"
+    return "By McNemar's exact test (p < 0.05):\n\n" + "\n".join(lines) + "\n"
 
 
 def _names(rows: list[dict[str, Any]], sign: int) -> str:
-    apart = (row for row in rows if min(sign * row["against_nag"][end] for end in ("low", "high")) > 0)
+    beside = ((row, row["against_nag"]) for row in rows)
+    apart = (row for row, found in beside if found["p"] < 0.05 and sign * found["points"] > 0)
     return ", ".join(NAME[row["method"]] for row in apart)
 
 
