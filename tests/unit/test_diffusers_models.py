@@ -2,14 +2,20 @@
 (tests/diffusers_reference.py).
 """
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from nag_core.hosts.diffusers.families import family_of
+from nag_core.hosts.diffusers.joint import WidenedCall
+from nag_core.hosts.diffusers.keys import MOST_SHARES, shares
 from nag_core.hosts.diffusers.network import Arrived, Network
 from nag_core.hosts.diffusers.prompts import FOREVER, entry, static
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method import joint as joint_call
+from nag_core.method.layout import Layout
 from nag_core.method.negative import Scheduled, mixed
 from nag_core.method.rows import Batch
 from nag_core.passes.plan import Progress
@@ -432,6 +438,25 @@ def with_image_prompt(case, model):
             layer.processor.scale = [scale]
 
     return scaled
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("count", [2, 7, 77, 223, 300])
+def test_keys_of_16_bits_weigh_as_much_as_those_they_stand_for(count, dtype):
+    logits = shares(count, dtype)
+    assert len(logits) <= MOST_SHARES
+    assert torch.equal(torch.tensor(logits).to(dtype).double(), torch.tensor(logits, dtype=torch.float64))
+    assert count * (1 - 1e-4) <= sum(map(math.exp, logits)) <= count * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(24, 3), (12, 24)])
+def test_an_attention_over_other_tokens_on_one_side_is_the_models_own(queries, keys):
+    """Of all tokens over an image prompt, say."""
+    call = WidenedCall(None, None, SimpleNamespace(layout=Layout(5, 7, 12)))
+    attention = SimpleNamespace(token_dim=2, plain=lambda q, k, v, mask: q + k.shape[2])
+    q, k = torch.zeros(1, 2, queries, 8), torch.zeros(1, 2, keys, 8)
+    assert torch.equal(call.attend(attention, q, k, k, None), q + keys)
+    assert not call.broken
 
 
 def test_only_the_text_is_guided_beside_an_image_prompt():
