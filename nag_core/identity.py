@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 _PACKAGE = Path(__file__).parent
 # What a WebUI runs, and what of it no WebUI runs.
 FOLDERS = ("nag_core", "scripts", "javascript")

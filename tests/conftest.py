@@ -93,7 +93,7 @@ def pytest_addoption(parser):
         help="file of `python -m tests.live.fingerprint` from the same WebUI without the extension",
     )
     group.addoption("--record", help="folder for a result file of this run (tests/live/record.py)")
-    group.addoption("--host", help="with --record: the WebUI's name in the README's support table")
+    group.addoption("--host", help="with --record: the WebUI's name in the support table")
     group.addoption("--host-note", help="with --record: what to say of its version, in brackets")
     group.addoption("--family", help="with --record: the checkpoint's kind, such as SD1.5")
     group.addoption("--screenshots", help="--screenshots=FOLDER: pictures of the accordion (tests/browser)")

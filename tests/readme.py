@@ -1,4 +1,4 @@
-"""The README's snippets, and a shell to run them in. The marker `<!-- name -->` above each names it."""
+"""The pages' snippets, and a shell to run them in. The marker `<!-- name -->` above each names it."""
 
 import os
 import re
@@ -6,26 +6,41 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+# Every page that is written for people, in the order in which the README leads to them.
+NAMES = (
+    "README.md", "nag_core/webui/README.md", "nag_core/README.md", "nag_core/evaluate/README.md",
+    "nag_core/bench/README.md", "CONTRIBUTING.md", "tests/README.md",
+)  # fmt: skip
+# Short READMEs in other languages: their snippets are the README's.
+TRANSLATED = (".github/readme/README.ja.md", ".github/readme/README.zh-CN.md")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in (*NAMES, *TRANSLATED, "CHANGELOG.md")}
+README, WEBUI, CORE, EVALUATE, BENCH = (PAGES[name] for name in NAMES[:5])
 URL = "http://127.0.0.1:7860"
 
 _FENCED = re.compile(r"(?ms)^(?:<!-- (?P<marker>[\w-]+) -->\n)?```\w*\n(?P<text>.*?)^```$")
 
 
-def snippets():
-    """(marker or None, text) of every fenced block, in order."""
-    return [(found["marker"], found["text"]) for found in _FENCED.finditer(README)]
+def snippets(*names):
+    """(marker or None, text) of every fenced block of these pages, in order."""
+    return [(found["marker"], found["text"]) for name in names for found in _FENCED.finditer(PAGES[name])]
 
 
 def snippet(marker):
-    """The text of the block below `<!-- marker -->`."""
-    (text,) = [text for name, text in snippets() if name == marker]
+    """The text of the block below `<!-- marker -->`, on whichever page."""
+    (text,) = [text for name, text in snippets(*NAMES) if name == marker]
     return text
 
 
-def prose():
-    """The README without its fenced blocks."""
-    return _FENCED.sub("", README)
+def prose(name):
+    """The page without its fenced blocks."""
+    return _FENCED.sub("", PAGES[name])
+
+
+def rows(page):
+    """First cell to the others, of every line of its tables with four cells and more."""
+    lines = ([cell.strip() for cell in line.strip("| ").split("|")] for line in page.splitlines())
+    return {cells[0]: cells[1:] for cells in lines if len(cells) >= 4}
 
 
 def at(text, url):

@@ -1,6 +1,7 @@
 """The bench's results as a Markdown table and as a plot.
 
-`python -m nag_core.bench.report RESULT.json README.md` writes the table between the README's bench marks.
+`python -m nag_core.bench.report RESULT.json nag_core/bench/README.md README.md` writes the table into the
+first page, and what it comes to in two lines into the second, between their marks.
 """
 
 from __future__ import annotations
@@ -158,14 +159,38 @@ def plot(result: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def written(readme: str, result: dict[str, Any]) -> str:
-    """The README with the table of `result` between its marks."""
+def written(page: str, result: dict[str, Any]) -> str:
+    """The page with the table of `result` between its marks."""
     doubt = doubts(result)
     behind = f"\n{doubt}\n" if doubt else ""
-    return tables.written(readme, "bench", f"{heading(result)}.\n\n{table(result)}\n{behind}")
+    return tables.written(page, "bench", f"{heading(result)}.\n\n{table(result)}\n{behind}")
+
+
+def in_two_lines(page: str, result: dict[str, Any]) -> str:
+    """The page with the least and the most that a step costs between its marks; not the library's."""
+    models = {name: rows for name, rows in _models(result).items() if not name.endswith("-library")}
+
+    def ends(variant: str) -> tuple[tuple[float, str], tuple[float, str]]:
+        found = sorted((rows[variant]["overhead"], name) for name, rows in models.items())
+        return found[0], found[-1]
+
+    (least, cheap), (most, dear) = ends("ours")
+    cfg = " to ".join(_percent(share) for share, _ in ends("cfg"))
+    on_cpu = result["device"].startswith("CPU")
+    where = (
+        "a CPU, at reduced sizes; no GPU has run it yet"
+        if on_cpu
+        else f"{result['device']}, {result['sizes']}"
+    )
+    text = (
+        f"Time of a guided step beside one without guidance: {_percent(least)} ({cheap}) to "
+        f"{_percent(most)} ({dear}); with CFG {cfg}.\nMeasured on {where}.\n"
+    )
+    return tables.written(page, "cost", text)
 
 
 if __name__ == "__main__":
-    source, target = (Path(argument) for argument in sys.argv[1:3])
-    filled = written(target.read_text(encoding="utf-8"), json.loads(source.read_text(encoding="utf-8")))
-    target.write_text(filled, encoding="utf-8")
+    source, *targets = (Path(argument) for argument in sys.argv[1:4])
+    measured = json.loads(source.read_text(encoding="utf-8"))
+    for write, target in zip((written, in_two_lines), targets, strict=True):
+        target.write_text(write(target.read_text(encoding="utf-8"), measured), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Markdown tables, and a README's part between two marks."""
+"""Markdown tables, and a page's part between two marks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
 
 
-def written(readme: str, mark: str, text: str) -> str:
-    """The README with `text` between `<!-- mark -->` and `<!-- /mark -->`. Raises ValueError without them."""
+def written(page: str, mark: str, text: str) -> str:
+    """The page with `text` between `<!-- mark -->` and `<!-- /mark -->`. Raises ValueError without them."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-    before, _, rest = readme.partition(begin)
+    before, _, rest = page.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"the README has no {mark} marks")
+        raise ValueError(f"the page has no {mark} marks")
     return f"{before}{begin}{text}{end}{after}"

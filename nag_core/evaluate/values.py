@@ -1,6 +1,7 @@
 """The README's table of presets and of where their values are from.
 
-`python -m nag_core.evaluate.values README.md` writes it.
+`python -m nag_core.evaluate.values README.md .github/readme/*.md` writes it, and its numbers into the pages
+in other languages.
 """
 
 from __future__ import annotations
@@ -28,11 +29,19 @@ def _line(name: str) -> tuple[str, ...]:
     return (name, *numbers, ", ".join(one.name for one in FAMILIES if one.row == name), source)
 
 
-def written(readme: str) -> str:
-    """The README with the table between its marks."""
-    return tables.written(readme, "values", f"{table()}\n")
+def numbers() -> str:
+    """The same without the last two columns, which are in English."""
+    lines = (_line(name)[:5] for name in (*presets.TABLE_5, *presets.COMMUNITY))
+    return tables.markdown(("preset", "φ", "τ", "α", "End"), lines)
+
+
+def written(page: str) -> str:
+    """The page with the table between its marks, "values" in English and "numbers" in other languages."""
+    if "<!-- values -->" in page:
+        return tables.written(page, "values", f"{table()}\n")
+    return tables.written(page, "numbers", f"{numbers()}\n")
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.write_text(written(target.read_text(encoding="utf-8")), encoding="utf-8")
+    for target in map(Path, sys.argv[1:]):
+        target.write_text(written(target.read_text(encoding="utf-8")), encoding="utf-8")

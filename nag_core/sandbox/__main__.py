@@ -1,4 +1,4 @@
-"""Command line: `python -m nag_core.sandbox [--port 7860]`."""
+"""Command line: `python -m nag_core.sandbox [--setup] [--port 7860]`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import socket
 import sys
 from typing import NoReturn
 
+from nag_core.sandbox import setup
 from nag_core.sandbox.makes import MAKES
 
 NEEDED = ("torch", "numpy", "PIL", "gradio", "fastapi", "uvicorn", "safetensors")
-INSTALL = "pip install -e '.[webui4]'"
-BAD_USE, BAD_PORT = 2, 1
+INSTALL = "start it with --setup, which loads them into .venv"
+BAD_USE, BAD_PORT, BAD_SETUP = 2, 1, 3
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -27,7 +28,10 @@ class OneLineParser(argparse.ArgumentParser):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line as attributes."""
-    parser = OneLineParser(prog="python -m nag_core.sandbox", description=__doc__)
+    parser = OneLineParser(prog="python -m nag_core.sandbox", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--setup", action="store_true", help="first make .venv with all that is needed, and go on in it"
+    )
     parser.add_argument("--port", type=_port, default=7860, help="port to serve on (default 7860)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to bind (default 127.0.0.1: this machine only)"
@@ -78,9 +82,22 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _set_up(argv: list[str], problem: str | None) -> int:
+    """Goes on in `.venv`. A port that is in use is said before anything is loaded."""
+    if problem:
+        return _fail(problem, BAD_PORT)
+    try:
+        python = setup.prepare()
+    except setup.SetupError as error:
+        return _fail(str(error), BAD_SETUP)
+    return setup.go_on(python, [one for one in argv if one != "--setup"])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Serve until interrupted; the exit code says what went wrong, in one line on stderr."""
     args = parse_args(argv)
+    if args.setup:
+        return _set_up(sys.argv[1:] if argv is None else argv, _port_error(args.host, args.port))
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         return _fail(f"missing packages: {', '.join(missing)}; {INSTALL}", BAD_USE)
@@ -89,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     problem = _port_error(args.host, args.port)
     if problem:
         return _fail(problem, BAD_PORT)
+    sys.stdout.write("nag sandbox: starting, which takes some seconds\n")
+    sys.stdout.flush()
     from nag_core.sandbox.app import create_app
     from nag_core.sandbox.bootstrap import HostPresentError
 

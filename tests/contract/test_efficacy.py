@@ -1,7 +1,7 @@
 """NAG still suppresses what it is asked to, on both architectures, through the API and the real hooks.
 
-The margins lie well inside what was measured over 256 pictures (README; two trainings of the UNet): these 96
-are for what a change of the code would break.
+The margins lie well inside what was measured over 256 pictures (nag_core/evaluate/README.md; two trainings of
+the UNet): these 96 are for what a change of the code would break.
 """
 
 import pytest

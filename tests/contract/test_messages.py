@@ -1,4 +1,4 @@
-"""Every line of the README's table of messages is produced here, in the situation that the table names."""
+"""Every line of the table of messages is produced here, in the situation that the table names."""
 
 import re
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from nag_core.hosts.unsupported import UnsupportedHost
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines
-from tests.readme import README
+from tests.readme import WEBUI
 
 ON = {"enabled": True, "scale": 4}
 FLUX = {"override_settings": {"sd_model_checkpoint": "tiny-shapes-flux"}}
-TABLE = README.partition("## When something seems wrong\n")[2].partition("\n## ")[0]
+TABLE = WEBUI.partition("## When something seems wrong\n")[2].partition("\n## ")[0]
 SEEN = [row.split(" | ")[0].removeprefix("| ") for row in TABLE.splitlines() if row.startswith("| ")][1:]
 # What a user sees without a message of ours, or where there is nothing to run here.
 WITHOUT_A_MESSAGE = {

@@ -1,4 +1,4 @@
-"""Writes what a suite said of a live WebUI, for the support table of the README (tests/live/support.py).
+"""Writes what a suite said of a live WebUI, for the support tables (tests/live/support.py).
 
 `pytest tests/live --webui-url ... --record tests/live/results --host reForge --family SD1.5` makes one file.
 It names the code that the server ran, by its digest, and the host's version as the server reports it. A run

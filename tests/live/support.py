@@ -1,7 +1,7 @@
-"""The support table of the README, made from the files in tests/live/results and by nobody's hand.
+"""The support tables, made from the files in tests/live/results and by nobody's hand.
 
-    python -m tests.live.support            prints it
-    python -m tests.live.support --write    puts it into README.md
+    python -m tests.live.support            prints the full one
+    python -m tests.live.support --write    puts it into tests/README.md, and the short one into README.md
 
 A row whose code is not today's is marked: the suites have not been run on that host since.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nag_core import identity
+from nag_core.evaluate import tables
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-START, END = "<!-- support -->\n", "<!-- /support -->\n"
 SUITES = {
     "live": "`tests/live`",
     "nowebui": "of it with `--nowebui`",
@@ -64,9 +64,7 @@ def table(results: Sequence[Result], code: str | None = None) -> str:
     for one in results:
         rows.setdefault((one["host"], one["family"] or ""), {})[one["suite"]] = one
     lines += [_row(*key, suites, code) for key, suites in sorted(rows.items())]
-    if any(one["code"] != code for one in results):
-        lines += ["", f"{STALE} Run on an earlier state of `nag_core/`."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_note(results, code)]) + "\n"
 
 
 def _row(host: str, family: str, suites: dict[str, Result], code: str) -> str:
@@ -101,26 +99,59 @@ def _known(commit: str, repository: Path) -> bool | None:
     return bool(commit) and git("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
 
 
-def written(readme: str, made: str) -> str:
-    """The README with the table in its place."""
-    before, found, rest = readme.partition(START)
-    if not found or END not in rest:
-        raise ValueError(f"README.md has no {START.strip()} ... {END.strip()}")
-    return f"{before}{START}{made}{END}{rest.partition(END)[2]}"
+def short(results: Sequence[Result], code: str | None = None) -> str:
+    """Markdown, one row a WebUI: the checkpoints with which `tests/live` ran there. code: as in `table`."""
+    code = code or identity.digest()
+    found: dict[str, list[Result]] = {}
+    for one in results:
+        if one["suite"] == "live":
+            found.setdefault(one["host"], []).append(one)
+    lines = [
+        (
+            host,
+            ", ".join(sorted({_version(one) for one in runs})),
+            ", ".join(_checkpoint(one, code) for one in runs),
+        )
+        for host, runs in sorted(found.items())
+    ]
+    made = tables.markdown(("WebUI", "version, as it reports itself", "checkpoints"), lines)
+    return "\n".join([made, *_note(results, code)]) + "\n"
+
+
+def _checkpoint(one: Result, code: str) -> str:
+    failed = f" (**{one['failed']} failed**)" if one["failed"] else ""
+    return f"{one['family']}{failed}{'' if one['code'] == code else STALE}"
+
+
+def _note(results: Sequence[Result], code: str) -> list[str]:
+    if all(one["code"] == code for one in results):
+        return []
+    return ["", f"{STALE} Run on an earlier state of `nag_core/`."]
+
+
+# The page, the marks in it, and what makes the table between them.
+PLACES = {"tests/README.md": ("support", table), "README.md": ("where", short)}
+
+
+def written(page: str, name: str, results: Sequence[Result]) -> str:
+    """The page of that name with its table in its place."""
+    mark, make = PLACES[name]
+    return tables.written(page, mark, make(results))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints or writes the table; 1 with one line where a file is refused."""
+    """Prints or writes the tables; 1 with one line where a file is refused."""
     try:
-        made = table(load())
+        results = load()
     except RefusedError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    if "--write" in arguments:
-        file = ROOT / "README.md"
-        file.write_text(written(file.read_text(encoding="utf-8"), made), encoding="utf-8")
-    else:
-        sys.stdout.write(made)
+    if "--write" not in arguments:
+        sys.stdout.write(table(results))
+        return 0
+    for name in PLACES:
+        file = ROOT / name
+        file.write_text(written(file.read_text(encoding="utf-8"), name, results), encoding="utf-8")
     return 0
 
 

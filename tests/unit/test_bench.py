@@ -1,7 +1,6 @@
 """The bench compares computations that give the same result, and its numbers are what they say."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from nag_core.bench.published import published_nag
 from nag_core.bench.rows import Effort
 from tests import reference
 from tests.extras import needs_diffusers
+from tests.readme import BENCH
 
 
 def test_the_published_operations_are_the_rule():
@@ -121,6 +121,15 @@ def test_a_model_whose_noise_hides_the_effect_is_named():
         assert written.endswith("<!-- /bench -->\nmore\n")
 
 
+def test_what_it_comes_to_is_said_in_two_lines():
+    result = {**RESULT, "rows": rows("sd15") + rows("flux-schnell-library")}
+    ours = next(row for row in result["rows"] if row["variant"] == "ours")
+    ours["overhead"] = -0.01
+    made = report.in_two_lines("<!-- cost -->\n<!-- /cost -->\n", result)
+    assert "-1.0 % (sd15) to -1.0 % (sd15); with CFG +100.0 % to +100.0 %.\n" in made
+    assert ("no GPU has run it yet" in made) == RESULT["device"].startswith("CPU")
+
+
 def test_a_model_without_official_style_has_an_empty_cell_and_no_bar(tmp_path):
     made = [row for row in rows("flux-schnell-library") if row["variant"] != "official"]
     result = {**RESULT, "rows": made + rows("sd15")}
@@ -158,13 +167,12 @@ def test_what_is_counted_at_true_size():
         ),
     ],
 )
-def test_the_readmes_counts_are_counted(name):
+def test_the_counts_of_the_page_are_counted(name):
     from nag_core.bench import counts
     from nag_core.bench.models import CASES
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for line in report.counts_table({name: counts.counted(CASES[name])}).splitlines():
-        assert f"{line}\n" in readme
+        assert f"{line}\n" in BENCH
 
 
 def test_overheads_are_paired_by_round():

@@ -158,7 +158,7 @@ def test_the_official_rule_is_the_shared_one_where_the_pooled_vectors_are_equal(
 
 
 def test_with_other_pooled_vectors_the_two_rules_differ_by_a_part_of_nags_effect():
-    """The number README gives: random weights, in which the vector has as much say as the time."""
+    """The number of nag_core/README.md: random weights, in which the vector has as much say as the time."""
     network = models.build(models.FluxLike)
     x, timestep, context, y = inputs(1, 7)
     neg, other = entry(5, 5).context[None], normal(1, models.POOLED, seed=8)

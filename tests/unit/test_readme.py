@@ -1,12 +1,14 @@
-"""What the README says about settings and presets is what the code has, and a test executes each snippet."""
+"""What the pages say about settings and presets is what the code has, and a test executes each snippet."""
 
 import ast
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import nag_core
 from nag_core.bench import __main__ as bench
 from nag_core.bench import report
 from nag_core.evaluate import values
@@ -14,10 +16,23 @@ from nag_core.passes.report import PassReport
 from nag_core.settings import presets
 from nag_core.settings.parse import FIELD, FIELDS
 from tests.extras import needs_diffusers
-from tests.readme import README, prose, snippet, snippets
+from tests.readme import (
+    BENCH,
+    EVALUATE,
+    NAMES,
+    PAGES,
+    README,
+    TRANSLATED,
+    WEBUI,
+    prose,
+    rows,
+    run,
+    snippet,
+    snippets,
+)  # fmt: skip
 
 ROOT = Path(__file__).parents[2]
-# Which test executes the snippet below a marker, in the README's order.
+# Which test executes the snippet below a marker, in the order of the pages.
 EXECUTED = {
     "run-command": "live/test_readme_commands.py::test_the_run_command_serves_and_the_curl_example_draws",
     "test-command": "live/test_readme_commands.py::test_the_test_command_runs_the_tests",
@@ -26,19 +41,18 @@ EXECUTED = {
     "xyz-example": "live/test_readme.py::test_the_xyz_example_draws_a_grid",
     "xyz-json-example": "live/test_readme.py::test_the_plain_json_draws_a_grid",
     "library-example": "unit/test_diffusers_pipelines.py::test_the_library_example_draws_and_reports",
-    "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
-    "gpu-check-command": "unit/test_readme.py::test_the_gpu_check_is_one",
     "toy-command": "unit/test_readme.py::test_the_toy_command_is_one",
     "best-command": "unit/test_readme.py::test_the_best_command_is_one",
     "train-command": "unit/test_readme.py::test_the_train_command_makes_what_is_shipped",
     "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
+    "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
+    "gpu-check-command": "unit/test_readme.py::test_the_gpu_check_is_one",
+    "before-a-commit": "unit/test_readme.py::test_the_commands_before_a_commit_pass",
+    "index-entry": "unit/test_readme.py::test_the_entry_of_the_extension_index_is_one",
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
 }
-ROWS = {
-    cells[0]: cells[1:]
-    for cells in ([cell.strip() for cell in line.strip("| ").split("|")] for line in README.splitlines())
-    if len(cells) >= 4
-}
+ROWS = rows(WEBUI)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 @pytest.mark.parametrize(
@@ -61,22 +75,23 @@ def test_the_preset_values_and_their_sources_are_the_codes():
 
 
 def test_every_setting_of_the_dict_form_is_named():
-    keys = README.split("Keys: ")[1].split("\n\n")[0]
+    keys = WEBUI.split("Keys: ")[1].split("\n\n")[0]
     for field in FIELDS:
         assert f"`{field.name}`" in keys
 
 
 def test_the_cost_table_is_that_of_the_measured_numbers():
     result = json.loads((ROOT / ".github/assets/bench.json").read_text(encoding="utf-8"))
-    assert report.written(README, result) == README
-    assert "CPU" in result["device"] or "no gpu" not in README.lower()
+    assert report.written(BENCH, result) == BENCH
+    assert report.in_two_lines(README, result) == README
+    assert "CPU" in result["device"] or "no gpu" not in (README + BENCH).lower()
 
 
 @needs_diffusers
 @pytest.mark.parametrize("model", [pytest.param("sdxl", marks=pytest.mark.slow), "flux-schnell"])
 def test_the_memory_table_is_counted(model):
     for line in report.memory_table(bench.extra_memory([model])).splitlines():
-        assert f"{line}\n" in README
+        assert f"{line}\n" in BENCH
 
 
 def test_the_bench_command_is_one():
@@ -109,13 +124,16 @@ def test_the_best_command_is_one(best):
     program, arguments = snippet("best-command").strip().split(" -m nag_core.evaluate.toy.best ")
     options = best._parser().parse_args(arguments.split())
     assert program == ".venv/bin/python"
-    assert (str(options.json), str(options.readme)) == (".github/assets/best.json", "README.md")
+    assert (str(options.json), str(options.readme)) == (
+        ".github/assets/best.json",
+        "nag_core/evaluate/README.md",
+    )
 
 
 def test_who_was_ahead_is_what_was_counted(best):
     """The table, the sentences under it, and what the menu says of VSF."""
     result = json.loads((ROOT / ".github/assets/best.json").read_text(encoding="utf-8"))
-    assert best.written(README, result) == README
+    assert best.written(EVALUATE, result) == EVALUATE
     vsf = {(r["model"], r["steps"]): r["against_nag"] for r in result["rows"] if r["method"] == "vsf"}
     assert "VSF may be worth a try on UNets" in FIELD["method"].help
     assert all(found["high"] > 0 for (model, _), found in vsf.items() if model == "unet")
@@ -138,7 +156,7 @@ def test_the_train_command_makes_what_is_shipped():
     for kind in ("unet", "mmdit"):
         path = load.weights_file(kind)
         assert load.made_by(path) == f"python -m nag_core.sandbox.train --model {kind} --seed 0"
-        assert load.sha256(path) in README
+        assert load.sha256(path) in EVALUATE
 
 
 def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_weights():
@@ -149,7 +167,7 @@ def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_wei
         json.loads((assets / name).read_text(encoding="utf-8"))
         for name in ("evaluation.json", "evaluation-unet-seed-1.json")
     ]
-    assert evaluation.written(README, results) == README
+    assert evaluation.written(EVALUATE, results) == EVALUATE
     assert (assets / "evaluation.md").read_text(encoding="utf-8") == evaluation.markdown(results[0]) + "\n"
     for kind, digest in results[0]["weights"].items():
         assert digest == load.sha256(load.weights_file(kind))
@@ -168,11 +186,12 @@ def test_the_measured_numbers_reach_the_goal_on_both_trainings_of_the_unet(name)
 
 
 def test_every_block_of_code_has_a_marker_that_a_test_executes():
-    assert [marker for marker, _ in snippets()] == list(EXECUTED)
+    assert [marker for marker, _ in snippets(*NAMES)] == list(EXECUTED)
 
 
-def test_no_code_hides_in_another_kind_of_block():
-    for line in prose().splitlines():
+@pytest.mark.parametrize("name", PAGES)
+def test_no_code_hides_in_another_kind_of_block(name):
+    for line in prose(name).splitlines():
         assert not line.startswith(("    ", "\t")), f"an indented block cannot be marked: {line}"
         assert not line.lstrip(" >").startswith(("```", "~~~", "<pre")), f"not found as a snippet: {line}"
 
@@ -185,9 +204,97 @@ def test_the_test_of_a_snippet_takes_it_from_the_readme(marker):
     assert f"snippet('{marker}')" in [ast.unparse(node) for node in ast.walk(function)]
 
 
+@pytest.mark.slow
+def test_the_commands_before_a_commit_pass():
+    """With the Python that runs the tests, and one file of them."""
+    commands = snippet("before-a-commit").replace(".venv/bin/python", "python")
+    assert "passed" in run(commands, ROOT, PYTEST_ADDOPTS="-p no:cacheprovider tests/unit/test_schedule.py")
+
+
+def test_the_entry_of_the_extension_index_is_one():
+    entry = json.loads(snippet("index-entry"))
+    assert list(entry) == ["name", "url", "description", "tags"]
+    assert set(entry["tags"]) <= {"script", "tab", "dropdown", "UI related", "prompting", "manipulations"}
+
+
+def test_the_newest_version_of_the_changelog_is_this_one_with_its_date():
+    (newest, *_) = re.findall(r"^## (\S+) \((\d{4}-\d\d-\d\d)\)$", PAGES["CHANGELOG.md"], re.MULTILINE)
+    assert newest[0] == nag_core.__version__
+
+
+@pytest.mark.parametrize("form", ["bug.yml", "values.yml"])
+def test_the_forms_of_issues_ask_for_what_a_report_needs(form):
+    yaml = pytest.importorskip("yaml")
+    asked = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE" / form).read_text(encoding="utf-8"))["body"]
+    needed = {one["id"]: one["attributes"] for one in asked if one.get("validations", {}).get("required")}
+    assert {"host", "version", "model", "report"} <= set(needed)
+    assert "`NAG report`" in needed["report"]["description"]
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_a_page_in_another_language_has_the_readmes_commands_values_and_links(name):
+    page = PAGES[name]
+    assert len(page.splitlines()) <= 60
+    assert values.written(page) == page
+    assert snippets(name)
+    assert set(snippets(name)) <= set(snippets("README.md"))
+    inside = {reached(name, link) for link in LINK.findall(page) if "://" not in link}
+    own = {reached("README.md", link) for link in LINK.findall(README) if "://" not in link}
+    assert {target.partition("#")[0] for target in inside} <= {one.partition("#")[0] for one in own} | {
+        "README.md"
+    }
+    assert {link for link in LINK.findall(page) if "://" in link} <= set(LINK.findall(README))
+
+
 def test_the_report_reads_as_shown():
     report = PassReport(
         "first pass", layers=(("", 70),), guided_calls=4, total_calls=4, clipped_share=0.12,
         attention="attention_pytorch",
     )  # fmt: skip
     assert snippet("report-example") == f"NAG: {report.sentence()}\n"
+
+
+def test_the_readme_can_be_read_in_a_minute_and_ends_where_the_rest_is():
+    assert len(README.splitlines()) <= 160
+    linked = {link.partition("#")[0] for link in LINK.findall(README)}
+    assert {*NAMES[1:], *TRANSLATED} <= linked
+
+
+def test_what_the_readme_says_may_seem_wrong_stands_in_the_whole_table():
+    few = README.partition("## When something seems wrong\n")[2].partition("\n\n[All")[0]
+    found = [line for line in few.splitlines() if line.startswith("| ")]
+    assert len(found) == 1 + 6
+    assert set(found) <= set(WEBUI.splitlines())
+
+
+def reached(name, link):
+    """Where a link of the page leads, from the root."""
+    path, _, anchor = link.partition("#")
+    target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+    return target.relative_to(ROOT).as_posix() + (f"#{anchor}" if anchor else "")
+
+
+def anchors(page):
+    """What GitHub calls the page's headings in addresses."""
+    names = re.findall(r"^#+ (.+)$", re.sub(r"(?ms)^```.*?^```$", "", page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in names}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_inside_lead_somewhere(name):
+    for link in LINK.findall(prose(name)):
+        if "://" in link:
+            continue
+        target, _, anchor = reached(name, link).partition("#")
+        assert (ROOT / target).is_file(), link
+        if anchor:
+            assert anchor in anchors(PAGES[target]), link
+
+
+def test_no_page_is_forgotten_here():
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for folder in (".", "nag_core", "tests", ".github/readme")
+        for path in (ROOT / folder).glob("*.md" if folder == "." else "**/README*.md")
+    }
+    assert found == {*PAGES}

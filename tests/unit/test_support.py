@@ -1,4 +1,4 @@
-"""The support table of the README: made from result files, which are held to the code that they are about."""
+"""The support tables: made from result files, which are held to the code that they are about."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import pytest
 
 from nag_core import identity
 from tests.live import support
-from tests.readme import README
+from tests.readme import PAGES
 
 ONE = {
     "suite": "live", "host": "reForge", "note": "", "adapter": "ldm_patched", "version": "f1.2",
@@ -82,11 +82,22 @@ def test_what_does_not_count_is_refused(repository, changes, said):
         support.load(folder, root)
 
 
-def test_the_readmes_table_is_what_the_files_say():
+def test_the_short_table_has_a_row_a_host_with_its_checkpoints(repository):
+    folder, root, commit = repository
+    put(folder, commit=commit)
+    put(folder, commit=commit, suite="browser")
+    put(folder, commit=commit, family="SDXL", failed=2, code="bbb", tests="bbb")
+    made = support.short(support.load(folder, root), "aaa")
+    assert "\n| reForge | f1.2 | SD1.5, SDXL (**2 failed**)¹ |\n" in made
+    assert made.endswith("¹ Run on an earlier state of `nag_core/`.\n")
+
+
+@pytest.mark.parametrize("name", support.PLACES)
+def test_the_support_tables_are_what_the_files_say(name):
     """Red after a change of nag_core: `python -m tests.live.support --write` marks what to run again."""
     results = support.load()
     assert results, "no run is recorded"
-    assert support.written(README, support.table(results)) == README
+    assert support.written(PAGES[name], name, results) == PAGES[name]
 
 
 def test_the_digest_is_of_the_files_that_run_in_a_webui(tmp_path, monkeypatch):

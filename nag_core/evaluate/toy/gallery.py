@@ -1,4 +1,4 @@
-"""Draws the README's pictures through the sandbox's own API: the same seeds in each row, none picked out.
+"""Draws the pictures of the pages through the sandbox's own API: the same seeds in each row, none picked out.
 
 `python -m nag_core.evaluate.toy.gallery .github/assets` writes off-on.png, and a picture of each advanced
 control.

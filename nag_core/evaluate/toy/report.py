@@ -134,14 +134,14 @@ def _seed(made_by: str) -> str:
     return "" if seed == "0" else f" (trained with seed {seed})"
 
 
-def written(readme: str, results: list[dict[str, Any]]) -> str:
-    """The README with the short tables of one and four steps between its marks."""
+def written(page: str, results: list[dict[str, Any]]) -> str:
+    """The page with the short tables of one and four steps between its marks."""
     n = results[0]["n"]
     parts = [
         f"{steps} step{'s' * (steps > 1)}, in % of {n} pictures:\n\n{short(results, steps)}\n"
         for steps in (1, 4)
     ]
-    return tables.written(readme, "evaluation", "\n".join(parts))
+    return tables.written(page, "evaluation", "\n".join(parts))
 
 
 if __name__ == "__main__":
