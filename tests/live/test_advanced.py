@@ -51,6 +51,16 @@ def test_it_draws_something_else_and_is_recorded(webui, plain, control, recorded
     assert recorded in found.infotexts[0]
 
 
+@pytest.mark.parametrize("method", ["VSF", "Orthogonal", "NASA"])
+def test_another_rule_draws_something_else_and_is_named(webui, plain, method):
+    off, on = plain
+    found = webui.txt2img([{**ON, "method": method}])
+    assert found.pixels[0] not in (off.pixels[0], on.pixels[0])
+    assert "4/4 steps, " + method in found.report()
+    assert f"NAG method: {method}" in found.infotexts[0]
+    assert webui.txt2img([{**ON, "method": method, "scale": 0}]).pixels == off.pixels
+
+
 def test_a_curve_that_drops_to_zero_equals_that_end(webui):
     dropped = webui.txt2img([{**ON, "curve": "0:4 0.5:4 0.5:0"}])
     assert dropped.pixels == webui.txt2img([{**ON, "end": 0.5}]).pixels
