@@ -7,12 +7,20 @@
     const each = (run) => TABS.forEach((tab) => BOXES.forEach((name) => {
         const parts = [name, `${name}_counter`, `${name}_count`].map((part) => element(tab, part));
         if (parts.every(Boolean) && parts[0].querySelector("textarea")) {
-            run(...parts.map((part) => part.id));
+            run(parts.map((part) => part.id), ...parts);
         }
     }));
 
+    // The host puts a counter at the top of what holds the box, which may hold others before it.
+    const setUp = (ids, box, counter) => {
+        setupTokenCounting(...ids);
+        box.insertBefore(counter, box.firstChild);
+        box.style.position = "relative";
+        counter.style.top = "0";
+    };
+
     if (typeof setupTokenCounting === "function" && typeof toggleTokenCountingVisibility === "function") {
-        onUiLoaded(() => each(setupTokenCounting));
-        onOptionsChanged(() => each(toggleTokenCountingVisibility));
+        onUiLoaded(() => each(setUp));
+        onOptionsChanged(() => each((ids) => toggleTokenCountingVisibility(...ids)));
     }
 })();

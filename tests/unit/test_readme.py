@@ -52,7 +52,7 @@ EXECUTED = {
     "developer-commands": "live/test_readme.py::test_the_developer_commands_pass",
 }
 ROWS = rows(WEBUI)
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"""(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]""")
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,13 @@ def test_links_inside_lead_somewhere(name):
         assert (ROOT / target).is_file(), link
         if anchor:
             assert anchor in anchors(PAGES[target]), link
+
+
+def test_every_picture_of_the_accordion_is_shown():
+    shown = {reached(name, link) for name in PAGES for link in LINK.findall(PAGES[name]) if "://" not in link}
+    taken = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(".github/assets/accordion-*.png")}
+    assert len(taken) == 12
+    assert taken <= shown
 
 
 def test_no_page_is_forgotten_here():

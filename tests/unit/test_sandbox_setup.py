@@ -19,8 +19,8 @@ Installing collected packages: six, torch
 Successfully installed six-1.17.0 torch-2.13.0
 """
 OFFLINE = """\
-WARNING: Retrying (Retry(total=1)) after connection broken by 'Error('<pip>: Failed to establish \
-a new connection: [Errno -3] Temporary failure in name resolution')': /simple/setuptools/
+WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError('<pip>: Failed to \
+establish a new connection: [Errno -3] Temporary failure in name resolution')': /simple/setuptools/
 ERROR: Could not find a version that satisfies the requirement setuptools==80.9.0 (from versions: none)
 ERROR: No matching distribution found for setuptools==80.9.0
 """
