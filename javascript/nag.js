@@ -1,16 +1,10 @@
-/* Behind the accordion's label: what NAG is set to. Dims what changes nothing. No value depends on it. */
+/* Behind the accordion's label: what NAG is set to. No value depends on it. */
 (() => {
     const TABS = ["txt2img", "img2img"];
-    const STRENGTHS = ["scale", "tau", "alpha"]; /* ignored unless the preset is Custom */
-    const NUMBERS = [...STRENGTHS, "start", "end", "hires_scale", "hires_tau", "hires_alpha"];
-    const READERS = { /* the methods that read it */
-        tau: ["NAG", "No refinement"], hires_tau: ["NAG", "No refinement"],
-        alpha: ["NAG", "No normalisation"], hires_alpha: ["NAG", "No normalisation"],
-    };
-    const TEXTS = ["preset", "method", "hires", "curve"];
+    const NUMBERS = ["scale", "alpha", "start", "end"];
+    const READ_ALPHA = ["NAG", "No normalisation"]; /* the methods */
+    const TEXTS = ["preset", "method", "curve"];
     const MODELS = ["Auto", "Few-step"]; /* their φ is that of the model that is loaded by then */
-    const NEUTRAL = {start: 0, end: 1, method: "NAG", hires: "Both", hires_scale: 0, hires_tau: 0,
-                     hires_alpha: 0};
 
     const element = (tab, name) => gradioApp().getElementById(`script_${tab}_nag_${name}`);
     const number = (tab, name) => parseFloat(element(tab, name)?.querySelector("input[type=number]")?.value);
@@ -24,7 +18,7 @@
         if (preset === "Custom" && scale === 0 && !curve.includes(":")) { /* points replace the scale */
             return "scale is 0";
         }
-        if (preset === "Custom" && alpha === 0 && READERS.alpha.includes(method)) {
+        if (preset === "Custom" && alpha === 0 && READ_ALPHA.includes(method)) {
             return "alpha is 0";
         }
         return end <= start ? `the window ${start}–${end} is empty` : "";
@@ -41,24 +35,6 @@
         ].filter(Boolean).join(" · ");
     };
 
-    const dim = (block, opacity) => {
-        for (const part of block?.children ?? []) {
-            /* gradio's loading overlay lies over the block and stays as it is. */
-            if (part.style.position !== "absolute" && part.style.opacity !== opacity) {
-                part.style.opacity = opacity;
-            }
-        }
-    };
-
-    const markUnread = (block, methods, method) => {
-        if (block) {
-            block.title = methods.includes(method) || !method ? "" : `${method} does not read this`;
-            if (block.title) {
-                dim(block, "0.45");
-            }
-        }
-    };
-
     const refresh = (tab) => {
         const place = element(tab, "summary");
         if (!place) {
@@ -69,13 +45,6 @@
         const line = isOn ? summary(values) : "";
         if (place.textContent !== line) {
             place.textContent = line;
-        }
-        Object.keys(NEUTRAL).forEach((k) => dim(element(tab, k), values[k] === NEUTRAL[k] ? "0.7" : ""));
-        STRENGTHS.forEach((k) => dim(element(tab, k), values.preset !== "Custom" ? "0.45" : ""));
-        Object.keys(READERS).forEach((k) => markUnread(element(tab, k), READERS[k], values.method));
-        const offset = element(tab, "vsf_offset");
-        if (offset) {
-            offset.style.display = values.method === "VSF" ? "" : "none";
         }
     };
 

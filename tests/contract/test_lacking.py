@@ -66,6 +66,7 @@ AT_START = {
 }  # fmt: skip
 HOOKS = {f"Script.{name}" for name in spared.HOOKS}
 
+PADS = "for the padding that VSF leaves out only; tests/unit/test_padding.py has what is said"
 NOT_HERE = "the sandbox has no such thing"
 SAME = "something else serves as well, and the picture is the same"
 SLOWER = "the prompt's keys and values are made anew in every step"
@@ -91,6 +92,8 @@ UNSEEN = {
     "callbacks_cfg_denoiser": SLOWER,
     "attn2_patch": FOREIGN,
     "tiled_diffusion": FOREIGN,
+    "*.get_prompt_lengths_on_ui": PADS,
+    "ClassicTextProcessingEngine.process_texts": PADS,
     "*.lora_loader": "for a LoRA that changes within a pass only",
     "LoraLoader.loaded_hash": NOT_HERE,
     "n_heads": SAME,  # the layer knows it, too

@@ -50,6 +50,7 @@ def test_every_axis_is_offered_once_in_both_tabs(webui):
         choices = [label for label in script["args"][0]["choices"] if label.startswith("[NAG] ")]
         names = ["Enabled", "Preset", "Scale", "Tau", "Alpha", "Start", "End", "Method", "Hires", "Negative"]
         later = [field.name.replace("_", " ").capitalize() for field in FIELDS if field.axis]
+        later[later.index("Vsf offset")] = "VSF offset"
         assert choices == [f"[NAG] {name}" for name in (*names, "Negative S/R", "Override", *later)]
 
 
