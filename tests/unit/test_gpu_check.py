@@ -33,6 +33,7 @@ def read(files):
     return json.loads(files[0].read_text()), files[1].read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the command itself is the check")
 def test_every_part_runs_at_toy_size_and_says_that_nothing_is_proven(files, capsys):
     assert command.run(None, *map(str, files)) == 0

@@ -83,9 +83,9 @@ def _made(name: str, place: Place) -> Found:
 
 def _usable(place: Place) -> bool:
     """Frees what the part held. After an illegal access nothing works any more in this process."""
-    gc.collect()
     if place.device.type != "cuda":
         return True
+    gc.collect()
     try:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
