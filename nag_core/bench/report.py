@@ -184,7 +184,8 @@ def in_two_lines(page: str, result: dict[str, Any]) -> str:
     )
     text = (
         f"Time of a guided step beside one without guidance: {_percent(least)} ({cheap}) to "
-        f"{_percent(most)} ({dear}); with CFG {cfg}.\nMeasured on {where}.\n"
+        f"{_percent(most)} ({dear}); CFG in its place {cfg}.\n"
+        f"Below zero: with NAG the prompt's keys and values are kept over the steps. Measured on {where}.\n"
     )
     return tables.written(page, "cost", text)
 

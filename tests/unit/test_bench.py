@@ -126,7 +126,7 @@ def test_what_it_comes_to_is_said_in_two_lines():
     ours = next(row for row in result["rows"] if row["variant"] == "ours")
     ours["overhead"] = -0.01
     made = report.in_two_lines("<!-- cost -->\n<!-- /cost -->\n", result)
-    assert "-1.0 % (sd15) to -1.0 % (sd15); with CFG +100.0 % to +100.0 %.\n" in made
+    assert "-1.0 % (sd15) to -1.0 % (sd15); CFG in its place +100.0 % to +100.0 %.\n" in made
     assert ("no GPU has run it yet" in made) == RESULT["device"].startswith("CPU")
 
 

@@ -78,7 +78,10 @@ class ScriptRunner:
         self.setup_ui_for_section(None, self.selectable_scripts)
         groups = [script.group for script in self.selectable_scripts]
         dropdown.change(
-            lambda index: [gr.update(visible=number == (index or 0)) for number in range(1, len(groups) + 1)],
+            # By component: what is listed for a single one, gradio 4 would take for its value.
+            lambda index: {
+                group: gr.update(visible=number == (index or 0)) for number, group in enumerate(groups, 1)
+            },
             [dropdown],
             groups,
         )
