@@ -20,8 +20,8 @@ logger = logging.getLogger("nag")
 
 # CLIP's chunks of 75 tokens with one more at either end; one long encoder's tokens with an end token; both,
 # one behind the other. The others pad with zeros or not at all (hosts' engines and diffusers' pipelines).
-CLIP = ("SD1.5", "SD2", "SDXL", "SDXL refiner", "Playground")
-LONG = ("Flux", "Chroma", "Flux.2", "Wan2.1")
+CLIP = ("SD1.5", "SD2", "SDXL")
+LONG = ("Flux", "Chroma", "Flux.2 Klein", "Wan2.1")
 BOTH = ("SD3", "SD3.5")
 CHUNK, ENDS = 75, 2
 LEAST = (256, 512)  # what T5's texts are padded to behind CLIP's

@@ -8,6 +8,7 @@ import torch
 
 from nag_core.hosts import padding
 from nag_core.hosts.padding import Count, words
+from nag_core.settings.families import FAMILY
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from nag_core.hosts.padding import Count, words
         ("SD1.5", 154, Count(80), [range(77 + 7)]),
         ("SD1.5", 231, Count(3), [range(5)]),  # as long as its neighbour in the batch
         ("Flux", 256, Count(long=4), [range(5)]),
-        ("Flux.2", 512, Count(long=20), [range(21)]),
+        ("Flux.2 Klein", 512, Count(long=20), [range(21)]),
         ("SD3.5", 77 + 256, Count(3, 4), [range(5), range(77, 82)]),
         ("SD3.5", 154 + 256, Count(80, 90), [range(84), range(154, 245)]),
         ("SD3.5", 77 + 300, Count(75, 299), [range(77), range(77, 377)]),
@@ -42,6 +43,11 @@ def test_what_is_not_known_stays_whole_and_is_said(family, tokens, count):
     cut = padding.cutter(family, lambda _text: count, said.append)
     assert cut(context, "red") is context
     assert said == [padding.UNKNOWN]
+
+
+def test_the_families_go_by_the_names_that_reports_and_presets_know():
+    """Under another name a family's padding took part in VSF, and nothing was said."""
+    assert {*padding.CLIP, *padding.LONG, *padding.BOTH} <= FAMILY.keys()
 
 
 def test_zeros_at_the_end_are_padding_but_not_all_of_a_text():
