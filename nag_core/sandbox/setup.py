@@ -86,18 +86,7 @@ def _fill() -> None:
 
 
 def _install() -> list[str]:
-    return [
-        str(_python()),
-        "-m",
-        "pip",
-        "install",
-        "--progress-bar",
-        "off",
-        "--retries",
-        "2",
-        "-e",
-        ".[webui4]",
-    ]
+    return [str(_python()), *"-m pip install --progress-bar off -e .[webui4]".split()]
 
 
 def _told(line: str) -> str:
