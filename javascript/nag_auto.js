@@ -1,7 +1,7 @@
 /* Behind the header's summary: what Auto takes for the loaded model, and a preset that may fit better. */
 (() => {
     const TABS = ["txt2img", "img2img"];
-    const NAMES = ["preset", "start", "end"];
+    const NAMES = ["preset", "method", "start", "end"];
     const OF_PAGE = ["steps", "cfg_scale"];
     const PAUSE = 3000; /* ms until the same is asked again: the model may be another one by then */
 

@@ -8,6 +8,7 @@ from typing import Any
 from nag_core.hosts import model, which
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import presets, strength
+from nag_core.settings.fields import FIELD
 from nag_core.settings.hints import hint
 from nag_core.settings.parse import Settings
 from nag_core.settings.reading import number
@@ -16,11 +17,12 @@ UNKNOWN = "values known after the first picture"
 
 
 def answer(
-    preset: str = presets.AUTO, steps: str = "", cfg_scale: str = "", start: str = "", end: str = ""
-) -> dict[str, Any]:
+    preset: str = presets.AUTO, steps: str = "", cfg_scale: str = "", start: str = "", end: str = "",
+    method: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """The values that a preset takes from the model that is loaded (none is for this), the same as a line to
-    show, and a hint. steps, cfg_scale: of the page. start, end: NAG's; where they are set, the row's End is
-    not taken.
+    show, and a hint. steps, cfg_scale: of the page. start, end, method: NAG's; where the first two are set,
+    the row's End is not taken.
     """
     try:
         sd_model, host = model.loaded(), which.detect()
@@ -32,7 +34,9 @@ def answer(
     family, mechanism = model.family(sd_model), model.mechanism(sd_model, host)
     found = {"family": family, "row": None, "strength": None, "line": ""}
     if presets.asks_model(preset):
-        found |= _values(preset, family, mechanism, _number(start, 0.0), _number(end, 1.0))
+        method = method if method in strength.READS else FIELD["method"].default
+        asked = Settings(preset=preset, method=method, start=_number(start, 0.0), end=_number(end, 1.0))
+        found |= _values(asked, family, mechanism)
     name = model.checkpoint(sd_model)
     return {
         **found,
@@ -40,13 +44,16 @@ def answer(
     }
 
 
-def _values(preset: str, family: str, mechanism: str, start: float, end: float) -> dict[str, Any]:
+def _values(asked: Settings, family: str, mechanism: str) -> dict[str, Any]:
     row = presets.auto(family, mechanism)
-    asked = Settings(preset=preset, start=start, end=end)
     used, ended = strength.of(asked, family, mechanism), strength.ended(asked, family, mechanism)
     values = {"scale": used.phi, "tau": used.tau, "alpha": used.alpha, "end": ended.end}
     whose = row if row == family or row in presets.COMMUNITY else f"{row}'s, none for {family}"
-    parts = [f"{whose}: φ {used.phi:g} τ {used.tau:g} α {used.alpha:g}"]
+    whose = "a toy's" if strength.borrowed(asked, family) else whose
+    named = zip(presets.STRENGTHS, "φτα", strict=True)
+    read = [f"{letter} {values[name]:g}" for name, letter in named if name in strength.READS[asked.method]]
+    read += [f"offset {used.offset:g}"] if asked.method == "VSF" else []
+    parts = [f"{whose}: {' '.join(read)}"]
     parts += [f"{ended.start:g}–{ended.end:g}"] if ended != asked else []
     return {"row": row, "strength": values, "line": " · ".join(parts)}
 

@@ -427,6 +427,11 @@ def test_auto_tells_what_it_takes_for_the_model_that_is_loaded(routes, job):
         ("Anima", {"end": "0.3"}, "Anima Turbo (community): φ 2 τ 2.5 α 0.5"),
         ("Krea 2", {"preset": "Few-step", "end": "0.25"}, "Krea 2 (community): φ 0.5 τ 3.5 α 0.5"),
         ("Krea 2", {"start": "x", "end": ""}, "Krea 2 (community): φ 0.5 τ 3.5 α 0.5"),
+        ("SDXL", {"method": "No refinement"}, "SDXL: φ 2 τ 2.5"),
+        ("SDXL", {"method": "VSF"}, "a toy's: φ 1 offset 1"),
+        ("SDXL", {"method": "Orthogonal"}, "a toy's: φ 1"),
+        ("SD3.5", {"method": "VSF"}, "SD3.5: φ 3.5 offset 0.1"),
+        ("SDXL", {"method": "x"}, "SDXL: φ 2 τ 2.5 α 0.5"),
     ],
 )
 def test_auto_names_whose_values_they_are(routes, job, monkeypatch, family, query, line):
