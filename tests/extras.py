@@ -1,4 +1,4 @@
-"""What some tests need beyond the host's packages: one condition, one reason."""
+"""What some tests need beyond the host's packages, and which of their cases run by default."""
 
 import importlib.metadata
 
@@ -24,3 +24,13 @@ needs_pipelines = pytest.mark.skipif(
     "none" in (_installed("diffusers"), _installed("transformers")),
     reason="needs diffusers and transformers (the webui4 extra)",
 )
+
+
+def often(cases, *kept):
+    """All cases of a test: `kept` by default, the others, which vary the same path, in the slow tier."""
+
+    def slow(case):
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, marks=pytest.mark.slow)
+
+    return [case if case in kept else slow(case) for case in cases]

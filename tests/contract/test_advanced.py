@@ -384,6 +384,7 @@ def test_a_preset_keeps_them_but_for_texts_of_this_job(tmp_path):
 # What it does to pictures
 
 
+@pytest.mark.slow
 def test_the_mask_suppresses_the_attribute_inside_and_not_outside(job):
     """The colour of the shape, which stands in the middle, by the exact decoder.
 

@@ -158,6 +158,7 @@ def resident():
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="reads the process's memory as Linux shows it"
 )
+@pytest.mark.slow  # tests/live/test_faults.py has them by default, over HTTP
 def test_two_hundred_jobs_on_and_off_leave_no_hook_and_no_memory(host, job, network, script):
     settled = 0.0
     for index in range(JOBS):

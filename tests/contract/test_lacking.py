@@ -138,7 +138,9 @@ def cases(wanted):
             where = entry.files[0].rpartition("/")[2]
             yield pytest.param(entry, None, id=f"{where} {entry.name} gone")
             if isinstance(entry, Function):
-                yield pytest.param(entry, changed, id=f"{where} {entry.name} changed")
+                # A page is built for each thing that a start needs.
+                marks = pytest.mark.slow if entry.name in AT_START else ()
+                yield pytest.param(entry, changed, id=f"{where} {entry.name} changed", marks=marks)
 
 
 @pytest.fixture

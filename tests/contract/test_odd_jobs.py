@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from hypothesis import Phase, given, settings
 from PIL import Image
 
+from tests.extras import often
 from tests.literal import unsaid
 from tests.odd_arguments import JOBS, patient
 
@@ -32,7 +33,7 @@ def payload(nag=None, **more):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("count", [250, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", often([100, 2000], 100))
 def test_odd_argument_lists(client, host, script, count):
     """No server error, nothing left changed, and nothing that was not taken as it is written is unsaid."""
     before = state(client, host, script)

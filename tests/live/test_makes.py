@@ -6,6 +6,7 @@ Forge Neo had dropped one, and NAG applied to no job there. The first make is th
 import pytest
 
 from nag_core.sandbox.makes import FORGE, MAKES, NEO, WRAPPED
+from tests.extras import often
 from tests.live import test_xyz
 from tests.live.client import WebUI
 from tests.live.serving import ROOT, sandbox
@@ -14,7 +15,7 @@ PLOT_ARGUMENTS = {FORGE: 18, NEO: 19, WRAPPED: 21}
 HIRES = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7}
 
 
-@pytest.fixture(scope="module", params=MAKES[1:])
+@pytest.fixture(scope="module", params=often(MAKES[1:], NEO))
 def made(request, tmp_path_factory):
     """(make, WebUI)"""
     if request.config.getoption("--webui-url"):

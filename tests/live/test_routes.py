@@ -148,7 +148,7 @@ def guarded_sandboxes(tmp_path_factory):
         yield start
 
 
-@pytest.fixture(params=[[], ["--nowebui"]], ids=["page", "nowebui"])
+@pytest.fixture(params=[[], pytest.param(["--nowebui"], marks=pytest.mark.slow)], ids=["page", "nowebui"])
 def guarded(request, guarded_sandboxes):
     """A WebUI behind --api-auth: its URL, and who may come in."""
     live, auth = map(request.config.getoption, ("--webui-url", "--api-auth"))
@@ -161,19 +161,26 @@ def guarded(request, guarded_sandboxes):
     return guarded_sandboxes(*request.param), KNOWN
 
 
+@pytest.fixture(scope="module")
+def http():
+    """One client for all: each makes a TLS context of its own."""
+    with httpx.Client(timeout=60) as client:
+        yield client
+
+
 @pytest.mark.parametrize("path", [*(f"nag/v1/{name}" for name in ROUTES), "sdapi/v1/options"])
-def test_our_routes_are_as_guarded_as_the_hosts(guarded, path, request):
+def test_our_routes_are_as_guarded_as_the_hosts(guarded, http, path, request):
     root, known = guarded
     url, (user, password) = f"{root}/{path}", known[0]
     for wrong in (None, (user, "two"), (user, ""), ("eve", password), ("", "")):
-        answer = httpx.get(url, auth=wrong, timeout=60)
-        host = httpx.get(f"{root}/sdapi/v1/options", auth=wrong, timeout=60)
+        answer = http.get(url, auth=wrong)
+        host = http.get(f"{root}/sdapi/v1/options", auth=wrong)
         assert answer.status_code == host.status_code == 401, wrong
         header = "www-authenticate"  # reForge sends none, from its own routes as well
         assert answer.headers.get(header) == host.headers.get(header)
         assert request.config.getoption("--webui-url") or answer.headers[header] == "Basic"
     for right in known:
-        assert httpx.get(url, auth=right, timeout=60).status_code == 200
+        assert http.get(url, auth=right).status_code == 200
 
 
 def test_the_status_is_null_before_the_first_job(guarded, request):

@@ -9,7 +9,7 @@ from nag_core.bench import measure, report
 from nag_core.bench.published import published_nag
 from nag_core.bench.rows import Effort
 from tests import reference
-from tests.extras import needs_diffusers
+from tests.extras import needs_diffusers, often
 from tests.readme import BENCH
 
 
@@ -38,8 +38,11 @@ def pictures(case):
 @needs_diffusers
 @pytest.mark.parametrize(
     "name",
-    ["flux-schnell", "flux-dev", "chroma", "sd35-large", "sana", "pixart", "wan",
-     "sana-library", "pixart-library", "wan-library", "sd15", "sdxl", "sdxl-library"],
+    often(
+        ["flux-schnell", "flux-dev", "chroma", "sd35-large", "sana", "pixart", "wan",
+         "sana-library", "pixart-library", "wan-library", "sd15", "sdxl", "sdxl-library"],
+        "flux-schnell", "wan", "pixart-library",
+    ),
 )  # fmt: skip
 def test_ours_gives_what_official_style_gives(name):
     """In the bench both prompts share the pooled vector, so the two rules are one: a variant that is fast
@@ -56,7 +59,9 @@ def test_ours_gives_what_official_style_gives(name):
 
 
 @needs_diffusers
-@pytest.mark.parametrize("name", ["flux-schnell-library", "sd35-large-library"])
+@pytest.mark.parametrize(
+    "name", often(["flux-schnell-library", "sd35-large-library"], "flux-schnell-library")
+)
 def test_ours_through_the_hooks_of_a_joint_model_steers_away_from_the_negative_alone(name):
     """There is no official-style variant to compare with: away from the prompt itself it goes nowhere."""
     case = case_of(name)
@@ -137,6 +142,7 @@ def test_a_model_without_official_style_has_an_empty_cell_and_no_bar(tmp_path):
     report.plot(result, tmp_path / "plot.png")
 
 
+@pytest.mark.slow
 def test_what_is_counted_at_true_size():
     """SD1.5's 16 layers: with a fused kernel each makes one launch and an attention more, and two projections
     less; without, 13 launches beyond that. A kernel moves 6 bytes of each element, the operations 44.
@@ -159,13 +165,9 @@ def test_what_is_counted_at_true_size():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "sana",
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in ("sd15", "sdxl", "flux-schnell", "flux-dev", "chroma", "sd35-large", "pixart", "wan")
-        ),
-    ],
+    often(
+        ["sd15", "sdxl", "flux-schnell", "flux-dev", "chroma", "sd35-large", "sana", "pixart", "wan"], "sana"
+    ),
 )
 def test_the_counts_of_the_page_are_counted(name):
     from nag_core.bench import counts
@@ -239,6 +241,7 @@ def test_the_table_shows_noise_target_and_paper_beside_ours(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 @needs_diffusers
 def test_the_command_writes_what_it_says(tmp_path, monkeypatch, capsys):
     from nag_core.bench import __main__ as bench

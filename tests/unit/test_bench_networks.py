@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nag_core.bench.models import CASES, GPU, Place
-from tests.extras import needs_any_diffusers
+from tests.extras import needs_any_diffusers, often
 
 pytestmark = needs_any_diffusers
 
@@ -99,9 +99,7 @@ def operations(step):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "sdxl" else ()) for name in THEIRS]
-)
+@pytest.mark.parametrize("name", often(THEIRS, "flux-schnell", "sd35-large", "sana", "wan"))
 def test_weights_and_operations_are_those_of_the_real_network(name):
     with torch.device("meta"):
         theirs, call = THEIRS[name]()

@@ -12,7 +12,7 @@ from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings.blocks import listing
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
-from tests.extras import needs_pipelines
+from tests.extras import needs_pipelines, often
 from tests.readme import snippet
 
 pytestmark = needs_pipelines
@@ -32,7 +32,11 @@ def pipe(request):
 
 
 def on(*names):
-    return pytest.mark.parametrize(("name", "pipe"), [(n, n) for n in names or NAMES], indirect=["pipe"])
+    """On each of these, or on all, of which SDXL (like SD1.5) and Chroma (like Flux) are in the slow tier."""
+    cases = [(name, name) for name in names or NAMES]
+    rare = [] if names else [("sdxl", "sdxl"), ("chroma", "chroma")]
+    kept = [case for case in cases if case not in rare]
+    return pytest.mark.parametrize(("name", "pipe"), often(cases, *kept), indirect=["pipe"])
 
 
 def apart(one, other):

@@ -184,6 +184,7 @@ def test_the_yardstick_is_the_reference(dtype):
     assert count == clipped
 
 
+@pytest.mark.slow
 def test_every_implementation_is_beside_the_rule_as_it_is_written(monkeypatch):
     triton = pytest.importorskip("nag_core.method.triton_kernels", reason="Triton is not installed")
     monkeypatch.setattr(kernels, "modules", lambda *_: {"Triton": triton, "few": lean, "none": "not here"})

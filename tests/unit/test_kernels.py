@@ -15,6 +15,7 @@ from nag_core.method.cuda_source import source
 from nag_core.method.guidance import Method, guide
 from nag_core.method.merge import Part
 from tests import cuda_on_cpu, reference
+from tests.extras import often
 
 # What needs the two outputs alone.
 PLAIN = [Method.NAG, Method.NASA, Method.NO_NORMALISATION, Method.NO_REFINEMENT]
@@ -262,13 +263,17 @@ LAYOUTS = pytest.mark.parametrize("layout", [Layout(False), Layout(True)], ids=[
 @LAYOUTS
 @pytest.mark.parametrize(
     ("heads", "width", "dtype"),
-    [
-        *product([3], [24], DTYPES),
-        (2, 64, torch.bfloat16),
-        (1, 5, torch.float32),
+    often(
+        [
+            *product([3], [24], DTYPES),
+            (2, 64, torch.bfloat16),
+            (1, 5, torch.float32),
+            (5, 3, torch.float32),
+            (38, 64, torch.float32),
+        ],
+        (3, 24, torch.bfloat16),
         (5, 3, torch.float32),
-        (38, 64, torch.float32),
-    ],
+    ),
     ids=str,
 )
 def test_merge_and_guide_agree_with_both_apart(fused, device, dtype, heads, width, layout):
@@ -288,7 +293,7 @@ def test_merge_and_guide_agree_with_both_apart(fused, device, dtype, heads, widt
 
 
 @LAYOUTS
-@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.value)
+@pytest.mark.parametrize("method", often(PLAIN, Method.NASA), ids=lambda method: method.value)
 def test_every_method_from_parts_is_the_one_on_their_merge(fused, device, method, layout):
     taken = parts(layout, 7, 2, 16, torch.float32, device)
     found = torch.zeros(2, layout.total, 32, device=device)
@@ -400,7 +405,7 @@ def test_orthogonal_of_zeros_limits_and_denormals_stays_finite(own, device, dtyp
 
 
 @LAYOUTS
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", often(DTYPES, torch.bfloat16), ids=str)
 @pytest.mark.parametrize("method", fallback.APART, ids=lambda method: method.value)
 def test_both_from_parts_are_the_rule_on_their_merge(own, device, dtype, method, layout):
     taken = parts(layout, 5, 3, 24, dtype, device)

@@ -16,6 +16,7 @@ from nag_core.sandbox.model.sampling import obedience
 from nag_core.sandbox.model.trainer import Trainer
 from nag_core.sandbox.model.world import sample
 from nag_core.sandbox.train import train
+from tests.extras import often
 
 
 def drawn(n=48, seed=0):
@@ -85,7 +86,7 @@ def test_shipped_weights_load_and_are_small(kind):
 
 # Without guidance, at 1 and 4 steps. These 128 captions gave valid 75 and 98 % (unet), 79 and 94 % (mmdit),
 # shapes 98 and 89 %, captions obeyed 98 and 91 %.
-@pytest.mark.parametrize(("steps", "valid"), [(1, 0.66), (4, 0.9)])
+@pytest.mark.parametrize(("steps", "valid"), often([(1, 0.66), (4, 0.9)], (1, 0.66)))
 @pytest.mark.parametrize("kind", KINDS)
 def test_shipped_models_draw_what_random_captions_ask_for(kind, steps, valid):
     found = obedience(load(kind), steps, 128)
@@ -131,7 +132,7 @@ def short(monkeypatch):
     monkeypatch.setattr(type(seen.attributes), "honour_each", lambda self, prompts: seen.valid)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", often(KINDS, "mmdit"))
 def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeypatch, short, kind):
     train(kind, 3, tmp_path / "state", tmp_path / "whole")
     descend = Trainer.descend

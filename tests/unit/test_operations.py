@@ -152,7 +152,7 @@ def test_sd35(size, text, extra, monkeypatch):
 
 
 @needs_diffusers
-@pytest.mark.parametrize(("name", "extra"), [("pixart", 0.19), ("sana", 0.15), ("wan", 0.04)])
+@pytest.mark.parametrize(("name", "extra"), [slow("pixart", 0.19), slow("sana", 0.15), ("wan", 0.04)])
 def test_cross_attention_models_in_the_library(name, extra):
     """Through the library's own processors, negatives of 24 tokens among the pads, keys and values kept:
     PixArt and SANA whole, Wan (480 x 832, 81 frames) with a tenth of its blocks, which are all alike.
@@ -267,7 +267,8 @@ def test_merging_and_guiding_take_23_operations_and_78_bytes_an_element():
 EXTRA = {"flux-schnell": 4550 - 3049, "sdxl": 3120 - 1853}
 
 
-@pytest.mark.parametrize("name", ["flux-schnell", pytest.param("sdxl", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flux-schnell", "sdxl"])
 def test_a_step_without_fused_kernels(name):
     place = models.Place(torch.device("meta"), torch.bfloat16, models.FULL)
     with torch.inference_mode():
