@@ -36,15 +36,15 @@ def silent(_total: int) -> Callable[[], None]:
 def rows(
     name: str, case: Case, device: torch.device, effort: Effort, ticked: Ticked = silent
 ) -> list[dict[str, Any]]:
-    """One row a variant. ticked: given the most steps to come, what to call after each."""
+    """One row a variant. ticked: given the steps to come, what to call after each."""
     with torch.inference_mode():
         steps = case.steps()
         seconds = measure.clock(device)
-        round_seconds = measure.warmed(steps.values(), seconds, 3 if device.type == "cuda" else 1)
-        most = max(effort.least, min(effort.most, int(effort.seconds / max(round_seconds, 1e-9))))
-        times = _timed(steps, seconds, effort.least, most, ticked(most * len(steps)))
-        # Of a pass that begins: what it keeps for its other steps counts.
-        peaks = {variant: measure.peak_bytes(step) for variant, step in case.steps().items()}
+        # The first run warms a CPU up, and is of a pass that begins: what it keeps for its other steps counts.
+        peaks = {variant: measure.peak_bytes(step) for variant, step in steps.items()}
+        if device.type == "cuda":
+            measure.warmed(steps.values(), seconds, 3)
+        times = _timed(steps, seconds, effort, ticked)
     made = []
     for variant in steps:
         if variant == "baseline again":
@@ -66,12 +66,14 @@ def _overhead(times: dict[str, list[float]], variant: str) -> tuple[str, Overhea
 
 
 def _timed(
-    steps: dict[str, Step], seconds: Callable[[Step], float], least: int, most: int, tick: Callable[[], None]
+    steps: dict[str, Step], seconds: Callable[[Step], float], effort: Effort, ticked: Ticked
 ) -> dict[str, list[float]]:
-    """Rounds until it is known what ours costs, or the most there are to be."""
-    times = measure.interleaved(steps, seconds, least, tick)
-    while (left := most - len(times["baseline"])) > 0 and not _known(times):
-        times = measure.interleaved(steps, seconds, min(least, left), tick, times)
+    """Rounds until it is known what ours costs, or the effort is spent."""
+    times = measure.interleaved(steps, seconds, effort.least, ticked(effort.least * len(steps)))
+    round_seconds = sum(map(sum, times.values())) / effort.least
+    most = min(effort.most, int(effort.seconds / max(round_seconds, 1e-9)))
+    while (left := min(effort.least, most - len(times["baseline"]))) > 0 and not _known(times):
+        times = measure.interleaved(steps, seconds, left, ticked(left * len(steps)), times)
     return times
 
 

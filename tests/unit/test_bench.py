@@ -99,7 +99,7 @@ def timed(costs, noise, least=3, most=20):
         turns[name] += 1
         return clocks[name][turns[name] % len(clocks[name])]
 
-    times = rows._timed({name: name for name in clocks}, seconds, least, most, lambda: None)
+    times = rows._timed({name: name for name in clocks}, seconds, Effort(least, most, 1000.0), rows.silent)
     assert len({len(one) for one in times.values()}) == 1
     return len(times["ours"])
 
