@@ -53,7 +53,8 @@ def counting(new_page, request):
     if not request.config.getoption("--webui-url"):
         page.raw.add_init_script(COUNTERS)
     page.open()
-    page.raw.wait_for_timeout(2500)
+    # A busy host takes its time: what was looked at after a fixed one stood where gradio had put it.
+    page.raw.wait_for_selector("#script_txt2img_nag_negative_counter.token-counter-visible", state="attached")
     page.open_accordion()
     return page
 
