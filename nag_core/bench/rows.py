@@ -40,7 +40,7 @@ def rows(
     with torch.inference_mode():
         steps = case.steps()
         seconds = measure.clock(device)
-        # The first run warms a CPU up, and is of a pass that begins: what it keeps for its other steps counts.
+        # The first run warms a CPU up; of a pass that begins, as it is: what it keeps for later steps counts.
         peaks = {variant: measure.peak_bytes(step) for variant, step in steps.items()}
         if device.type == "cuda":
             measure.warmed(steps.values(), seconds, 3)
