@@ -21,6 +21,7 @@ from nag_core.webui import (
     options,
     panel,
     routes,
+    sender,
     spared,
     xyz,
 )
@@ -66,6 +67,10 @@ class NagScript(scripts.Script):
         except Exception as error:
             return spared.no_section(error)
         return components
+
+    @spared.spared("presets and the default negative of this machine are not known to others")
+    def setup(self, p, *args) -> None:
+        sender.taken_along(p, self.args_from, self.args_to, PRESETS.load())
 
     @spared.hook(spared.NOT_APPLIED)
     def process(self, p, *args) -> None:

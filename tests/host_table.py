@@ -217,7 +217,9 @@ PAGE: tuple[Entry, ...] = (
     Function(_CALLBACKS, "on_cfg_denoiser", 1, (), WEBUIS),
     *(
         Name(_SCRIPTS, f"Script.{name}")
-        for name in ("title", "show", "ui", "process", "process_batch", "postprocess_batch", "postprocess")
+        for name in (
+            "title", "show", "ui", "setup", "process", "process_batch", "postprocess_batch", "postprocess",
+        )
     ),
     Name(_SCRIPTS, "Script.process_before_every_sampling", WEBUIS),
     Name(_SCRIPTS, "Script.postprocess_image"),

@@ -292,7 +292,7 @@ def test_a_method_that_the_host_does_not_call_any_more(host, drawn, plain, start
     if name == "process_before_every_sampling":
         assert report.startswith("not applied: this WebUI never announced a sampling pass; ")
         assert report.endswith(TO_REPORT)
-    assert (report == on[1]) == (name in ("process_batch", "postprocess_image", "postprocess"))
+    assert (report == on[1]) == (name in ("setup", "process_batch", "postprocess_image", "postprocess"))
     # What no job can say is said at the start.
     monkeypatch.delattr(host.scripts.Script, name)
     reason = f"this version of the WebUI calls no {name}() of a script, which NAG needs"
