@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -208,3 +209,85 @@ def test_off_is_off_and_no_argument_is_touched(host, script, shared, saved, opti
     defaults[script.args_from : script.args_from + len(nag)] = nag
     assert list(p.script_args)[1:] == defaults[1:]
     assert sent == defaults[script.args_from : script.args_to]
+
+
+@pytest.mark.parametrize("has_nag", [True, False])
+@pytest.mark.parametrize("n_iter", [1, 2])
+def test_p4_what_is_written_into_another_machines_picture_is_not_our_report(shared, has_nag, n_iter):
+    """The text that the picture is saved with; the one beside it is replaced by the other machine's."""
+    p, drawn, _ = shared([ON], has_nag=has_nag, n_iter=n_iter)
+    ours, theirs = drawn.images[: 2 * n_iter], drawn.images[2 * n_iter :]
+    assert len(theirs) == 2 * n_iter
+    for one in ours:
+        assert 'NAG report: "7 layers' in one.info["parameters"]
+        assert "NAG applied: fully" in one.info["parameters"]
+    for one in theirs:
+        assert "another WebUI" in one.info["parameters"]
+        assert "7 layers" not in one.info["parameters"]
+        assert "NAG applied: unknown" in one.info["parameters"]
+    assert [LABEL in text for text in drawn.infotexts] == [False] * 2 * n_iter + [True] * 2 * n_iter
+    own = [text.count('NAG report: "7 layers') for text in drawn.infotexts]
+    assert own == [1] * 2 * n_iter + [int(has_nag)] * 2 * n_iter
+
+
+def test_p4_the_grid_and_a_plain_job_keep_our_report(shared, alone):
+    p, drawn, _ = shared([ON], do_not_save_grid=False)
+    grid = drawn.images[0].info["parameters"]
+    assert drawn.index_of_first_image == 1
+    assert "7 layers" in grid
+    assert "another WebUI" not in grid
+    assert all("another WebUI" not in text for text in alone([ON]).infotexts)
+
+
+def test_p4_another_machines_picture_has_no_negative_of_ours(shared, alone, wildcards, capsys):
+    """Drawn wildcards are recorded as a list by image, and that has no entry for it."""
+    nag = [{**ON, "negative": "__colour__"}]
+    _, drawn, _ = shared(nag, extra=wildcards)
+    assert "Error" not in capsys.readouterr().err
+    inside = [one.info["parameters"] for one in drawn.images]
+    assert ["NAG negative: " in text for text in inside] == [True, True, False, False]
+    assert ["NAG negative: " in text for text in drawn.infotexts] == [True] * 4
+
+
+@pytest.fixture
+def wildcards(host):
+    """A script that draws `__colour__` by the picture's seed."""
+
+    class Wildcards(host.scripts.Script):
+        args_from = args_to = 0
+        filename, name, alwayson = "wildcards.py", "wildcards", True
+
+        def title(self):
+            return "Wildcards"
+
+        def replace_wildcard(self, text, seed):
+            return text.replace("__colour__", ("red", "blue")[seed % 2])
+
+        def process(self, p):
+            texts = zip(p.all_negative_prompts, p.all_seeds, strict=True)
+            p.all_negative_prompts = [self.replace_wildcard(*one) for one in texts]
+
+    return Wildcards()
+
+
+@pytest.mark.parametrize("has_nag", [True, False])
+def test_p5_heat_maps_are_labelled_and_saved_with_their_own_picture(shared, monkeypatch, host, has_nag):
+    folder = Path(host.paths.data_path, "outputs")
+    for file in folder.glob("*-nag-heat.png"):
+        file.unlink()
+    nag = {**ON, "heat_map": True}
+    monkeypatch.setattr(host.processing.StableDiffusionProcessing, "save_samples", lambda p: True)
+    p, drawn, _ = shared([nag], has_nag=has_nag, n_iter=2)
+    maps = drawn.extra_images
+    assert [seed(one.info["parameters"]) for one in maps] == [1, 2, 3, 4]
+    assert all("NAG heat map of: " in one.info["parameters"] for one in maps)
+    files = sorted(folder.glob("*-nag-heat.png"))
+    for file in files:
+        with Image.open(file) as picture:
+            assert f"-{seed(picture.info['parameters'])}-" in file.name
+        file.unlink()
+    assert len(files) == (8 if has_nag else 4), "the other machine saves its own"
+
+
+def seed(text):
+    return int(text.rpartition("Seed: ")[2].partition(",")[0])
