@@ -291,3 +291,19 @@ def test_p5_heat_maps_are_labelled_and_saved_with_their_own_picture(shared, monk
 
 def seed(text):
     return int(text.rpartition("Seed: ")[2].partition(",")[0])
+
+
+@pytest.mark.parametrize(
+    "slot",
+    [
+        '{"sender": 5}',
+        '{"sender": {"presets": [1], "default_negative": 3}}',
+        {"sender": {"presets": {"Mine": 2}}},
+    ],
+    ids=str,
+)
+def test_a_sender_that_means_nothing_costs_nothing(job, slot):
+    nag = [True, "Custom", 4.0, *(field.default for field in FIELDS[3:OVERRIDES_SLOT])]
+    plain, odd = job([*nag, ""])[1], job([*nag, slot])[1]
+    assert pixels(odd) == pixels(plain)
+    assert odd.infotexts == plain.infotexts
