@@ -21,6 +21,7 @@ from nag_core.webui import (
     options,
     panel,
     routes,
+    sender,
     spared,
     xyz,
 )
@@ -67,6 +68,10 @@ class NagScript(scripts.Script):
             return spared.no_section(error)
         return components
 
+    @spared.spared("presets and the default negative of this machine are not known to others")
+    def setup(self, p, *args) -> None:
+        sender.taken_along(p, self.args_from, self.args_to, PRESETS.load())
+
     @spared.hook(spared.NOT_APPLIED)
     def process(self, p, *args) -> None:
         shares = self.jobs.inside_another(p)
@@ -107,11 +112,11 @@ class NagScript(scripts.Script):
         job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
 
     @spared.hook("the report is not complete")
-    def postprocess_batch(self, p, *args, **kwargs) -> None:
+    def postprocess_batch(self, p, *args, images=None, **kwargs) -> None:
         job = self.jobs.of(p)
         if job is None:
             return
-        sentence = job.end_batch()
+        sentence = job.end_batch(None if images is None else len(images))
         if any(heat is not None for heat in job.heats) and not nested(p) and heat_picture.taken_by_script(p):
             sentence = f"{sentence}; {heat_picture.BESIDE}"
         self._say(p, sentence, job.reports)
@@ -126,11 +131,11 @@ class NagScript(scripts.Script):
                 p.comment(f"NAG: {sentence}")
         logger.info("NAG: %s", sentence)
 
-    @spared.hook("no heat map")
+    @spared.hook("no heat map, and no word on whose picture this is")
     def postprocess_image(self, p, pp, *args) -> None:
         job = self.jobs.of(p)
-        if job is not None and job.heats and not nested(p):
-            job.draw_heat(pp.image, p.batch_index, p.iteration * p.batch_size + p.batch_index)
+        if job is not None and not nested(p):
+            job.finish(p, pp.image)
 
     @spared.hook("no heat map")
     def postprocess(self, p, processed, *args) -> None:

@@ -217,7 +217,9 @@ PAGE: tuple[Entry, ...] = (
     Function(_CALLBACKS, "on_cfg_denoiser", 1, (), WEBUIS),
     *(
         Name(_SCRIPTS, f"Script.{name}")
-        for name in ("title", "show", "ui", "process", "process_batch", "postprocess_batch", "postprocess")
+        for name in (
+            "title", "show", "ui", "setup", "process", "process_batch", "postprocess_batch", "postprocess",
+        )
     ),
     Name(_SCRIPTS, "Script.process_before_every_sampling", WEBUIS),
     Name(_SCRIPTS, "Script.postprocess_image"),
@@ -259,9 +261,10 @@ PAGE: tuple[Entry, ...] = (
         Name(_PROCESSING, f"{_JOB}.{name}")
         for name in (
             "extra_generation_params", "script_args", "scripts", "batch_size", "styles", "all_prompts",
-            "all_negative_prompts", "all_seeds", "iteration", "prompts", "outpath_samples",
+            "all_negative_prompts", "all_seeds", "iteration", "prompts", "seeds", "outpath_samples",
         )
     ),
+    Word(_PROCESSING, "batch_index"),
     # Heat maps stand beside the results there, elsewhere behind them.
     Name(_PROCESSING, f"{_JOB}.extra_result_images", PATCHED),
     Name(_SCRIPTS, "ScriptRunner.selectable_scripts"),

@@ -23,6 +23,8 @@ class Worker:
     label: str = ""
     has_nag: bool = True
     steps: int | None = None
+    scale: int = 2
+    model: str = "tiny"
 
 
 @dataclass
@@ -49,11 +51,13 @@ class StandIn:
         steps = worker.steps or job["steps"]
         text = f"{job['prompt']}\nNegative prompt: {job['negative_prompt']}\nSteps: {steps}, Sampler: Euler, "
         text += (
-            f"CFG scale: {job['cfg_scale']}, Seed: {seed}, Size: {job['width']}x{job['height']}, Model: tiny"
+            f"CFG scale: {job['cfg_scale']}, Seed: {seed}, Size: {job['width']}x{job['height']}, "
+            f"Model: {worker.model}"
         )
         args = job["alwayson_scripts"]["NAG"]["args"][0]
         if args["enabled"] and nag:
-            text += f', NAG scale: 2, NAG negative: "red, Seed: 99", NAG report: {json.dumps(self.report)}'
+            text += f', NAG scale: {worker.scale}, NAG negative: "red, Seed: 99"'
+            text += f", NAG report: {json.dumps(self.report)}"
         return text
 
     def draw(self, job, seed, nag=True):

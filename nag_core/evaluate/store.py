@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nag_core.evaluate import files
+from nag_core.evaluate.alike import odd_ones
 from nag_core.evaluate.answer import REPORT, Picture, parameters
 from nag_core.evaluate.errors import BAD_USE, EvaluationError
 from nag_core.evaluate.pairs import Pair
@@ -98,8 +99,13 @@ class Store:
         files.write_json(self._file(spot, "json"), record)
 
     def records(self, plan: Plan) -> dict[Spot, Record]:
-        """The finished pictures of `plan`; one whose file was changed or lost since is not finished."""
-        return {spot: record for spot in plan.spots() for record in self._record(spot)}
+        """The finished pictures of `plan`; one whose file was changed or lost since is not finished. What was
+        not drawn as the others were has a problem, too.
+        """
+        found = {spot: record for spot in plan.spots() for record in self._record(spot)}
+        for spot, odd in odd_ones({spot: record.parameters for spot, record in found.items()}).items():
+            found[spot] = replace(found[spot], problems=(*found[spot].problems, *odd))
+        return found
 
     def _file(self, spot: Spot, ending: str) -> Path:
         return self.folder / f"pictures/{spot.name}.{ending}"

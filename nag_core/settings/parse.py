@@ -25,10 +25,12 @@ from nag_core.settings.schedule import Curve, Window, parse_curve
 
 __all__ = [
     "ALIASES", "FIELD", "FIELDS", "HIRES_BOTH", "HIRES_FIRST", "HIRES_ONLY", "MASK_INSIDE", "MASK_OFF",
-    "MASK_OUTSIDE", "METHODS", "OVERRIDES_SLOT", "Field", "Problem", "Request", "Settings", "named",
+    "MASK_OUTSIDE", "METHODS", "OVERRIDES_SLOT", "SENDER", "Field", "Problem", "Request", "Settings", "named",
     "parse",
 ]  # fmt: skip
 
+# The overrides slot brings along what another machine has saved under this name (webui/sender.py).
+SENDER = "sender"
 # Other names of a setting, and what is added to a number under them; nag_scale counts 1 as off.
 ALIASES = {
     "phi": ("scale", 0.0),
@@ -218,7 +220,7 @@ def _overrides(slot: Any, problems: list[Problem]) -> Mapping[Any, Any]:
     if found is None:
         problems.append(Problem(f"overrides {quoted(slot)} is not a JSON object, ignored"))
         return {}
-    return found
+    return {key: value for key, value in found.items() if key != SENDER}
 
 
 def _notes(

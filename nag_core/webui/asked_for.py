@@ -8,17 +8,22 @@ from typing import Any
 
 from nag_core.settings.parse import Request, Settings, parse
 from nag_core.settings.presets import Strength
-from nag_core.webui import mask_image, negative_text, options
+from nag_core.webui import mask_image, negative_text, options, sender
 from nag_core.webui.job import Job
 
 
 def request(p: Any, args: Sequence[Any], user_presets: Mapping[str, Mapping[str, Any]]) -> Request:
-    """The settings of job `p` as they will be used and recorded, and what there is to say about them."""
+    """The settings of job `p` as they will be used and recorded, and what there is to say about them.
+
+    user_presets: those of this machine, for a job that was started on it.
+    """
 
     def of_model(settings: Settings) -> Strength:
         return Job.of(Request(settings)).build.strength(p.sd_model)
 
-    found = mask_image.compacted(options.with_default_negative(parse(args, user_presets, of_model), p))
+    own = sender.of(args, user_presets)
+    parsed = parse(args, own.presets, of_model)
+    found = mask_image.compacted(options.with_default_negative(parsed, p, own.default_negative))
     if not found.settings.enabled:
         return found
     found = replace(found, settings=Job.of(found).build.ended(p.sd_model))

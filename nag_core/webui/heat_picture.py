@@ -20,11 +20,15 @@ _PICTURE_SHARE = 0.35
 
 
 class HeatPicture(NamedTuple):
-    """One drawn map. index: of its picture in the job. largest: relative change of the hottest token."""
+    """One drawn map. index, seed, prompt: its picture's, by number in the job. largest: relative change of
+    the hottest token.
+    """
 
     picture: Any
     index: int
     largest: float
+    seed: int
+    prompt: str
 
 
 def drawn(picture: Any, heat: Tensor) -> Any:
@@ -93,7 +97,7 @@ def _save(p: Any, one: HeatPicture, text: str, always: bool) -> None:
         from modules.shared import opts
 
         saved = images.save_image(
-            one.picture, p.outpath_samples, "", p.all_seeds[one.index], p.all_prompts[one.index],
+            one.picture, p.outpath_samples, "", one.seed, one.prompt,
             opts.samples_format, info=text, p=p, suffix=SUFFIX,
         )  # fmt: skip
         if always:

@@ -19,6 +19,11 @@ from nag_core.settings.parse import FIELD, FIELDS, Field, Settings, named
 from nag_core.webui import negative_text
 
 REPORT, APPLIED = "NAG report", "NAG applied"
+# Of a picture that was not drawn here: what distributed workers have drawn joins the last batch's own.
+OF_ANOTHER = (
+    "unknown: another WebUI drew this picture, or a script added it; its own report is not in this text"
+)
+UNKNOWN = "unknown"
 # Whose tables Auto and the presets took their values from. For people: pictures are redrawn by the values.
 MADE_BY = "NAG version"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
@@ -66,6 +71,18 @@ def forget_report(parameters: dict[str, Any]) -> None:
     """Removes what the batch before has recorded."""
     for key in (REPORT, APPLIED):
         parameters.pop(key, None)
+
+
+def write_of_another(parameters: dict[str, Any], drawn: int, image: int) -> None:
+    """Records that the batch's image number `image` is none of the `drawn` ones that were drawn here: it has
+    none of our reports, and nothing of what is recorded by image. The lists are those that hosts read so.
+    """
+    for key, of_another in ((REPORT, OF_ANOTHER), (APPLIED, UNKNOWN), (FIELD["negative"].infotext, None)):
+        value = parameters.get(key)
+        if of_another is not None and not isinstance(value, list):
+            value = [value] * drawn
+        if isinstance(value, list):
+            parameters[key] = [*value, *[of_another] * (image + 1 - len(value))]
 
 
 def _writable(value: Any, key: str) -> Any:

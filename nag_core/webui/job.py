@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from nag_core.hosts import asked, which
+from nag_core.hosts.base import Host
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.passes import report
 from nag_core.passes.plan import FIRST, HIRES
 from nag_core.settings.parse import Request
 from nag_core.settings.presets import Strength
-from nag_core.webui import heat_picture
+from nag_core.webui import heat_picture, infotext
 from nag_core.webui.heat_picture import HeatPicture
 from nag_core.webui.passes import Pass, Passes, stood_aside
 
@@ -33,6 +34,8 @@ class Job:
     stop_waiting: Callable[[], None] | None = None
     heats: list[Tensor | None] = field(default_factory=list)
     heat_pictures: list[HeatPicture] = field(default_factory=list)
+    drawn: int | None = None  # pictures of the running batch; None where the host does not say how many
+    finished: int = 0  # pictures of all batches, also of those that others have drawn
 
     @classmethod
     def of(cls, request: Request) -> Job:
@@ -92,8 +95,9 @@ class Job:
                 message = f"{type(error).__name__}: {str(error)[:120]}"
                 session.problem(f"could not be installed ({message})", error)
 
-    def end_batch(self) -> str:
-        """Ends the batch's passes; the sentence for log, comment and infotext."""
+    def end_batch(self, drawn: int | None) -> str:
+        """Ends the batch's passes; the sentence for log, comment and infotext. drawn: its pictures."""
+        self.drawn = drawn
         self._close_passes()
         ended = self.passes.values()
         self.heats = _heats(ended)
@@ -109,12 +113,23 @@ class Job:
         notes = dict.fromkeys([*self.build.notes, *([asked.to_report()] if unknown else [])])
         return "; ".join([report.summary(reports, self.recorded), *notes])
 
-    def draw_heat(self, picture: Any, image: int, index: int) -> None:
-        """Draws the map of the batch's image number `image` over it; `index`: its number in the job."""
+    def finish(self, p: Any, picture: Any) -> None:
+        """The batch's next picture is about to be recorded: what belongs to it and to no other.
+
+        Its number in the job is counted: `p.batch_size` is another one as soon as pictures of distributed
+        workers have joined the last batch.
+        """
+        image, index = p.batch_index, self.finished
+        self.finished += 1
+        if self.drawn is not None and image >= self.drawn:
+            if (self.build.host or Host).records_by_image:
+                infotext.write_of_another(p.extra_generation_params, self.drawn, image)
+            return
         heat = self.heats[image] if image < len(self.heats) else None
         if heat is not None:
             made = heat_picture.drawn(picture, heat)
-            self.heat_pictures.append(HeatPicture(made, index, float(heat.max())))
+            found = HeatPicture(made, index, float(heat.max()), p.seeds[image], p.prompts[image])
+            self.heat_pictures.append(found)
 
     def close(self) -> None:
         """Lets go of everything, in whatever state an interrupt or an exception left the job."""

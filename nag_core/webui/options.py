@@ -67,9 +67,9 @@ def register() -> None:
         shared.opts.add_option(option.name, info)
 
 
-def with_default_negative(request: Request, p: Any) -> Request:
+def with_default_negative(request: Request, p: Any, default: str) -> Request:
     """The job's request, with the default negative where NAG is on and every other negative is empty."""
-    text = read(NEGATIVE).strip()
+    text = default.strip()
     asked = request.settings
     if (
         not text

@@ -19,7 +19,15 @@ logger = logging.getLogger("nag")
 
 NOT_APPLIED = "not applied"
 SAMPLING = "process_before_every_sampling"
-HOOKS = ("process", "process_batch", SAMPLING, "postprocess_batch", "postprocess_image", "postprocess")
+HOOKS = (
+    "setup",
+    "process",
+    "process_batch",
+    SAMPLING,
+    "postprocess_batch",
+    "postprocess_image",
+    "postprocess",
+)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

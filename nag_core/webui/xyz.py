@@ -16,10 +16,10 @@ from nag_core.hosts import asked, which
 from nag_core.passes.report import OF_AN_UNKNOWN_HOST
 from nag_core.settings import presets
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
-from nag_core.settings.parse import ALIASES, FIELD, FIELDS, OVERRIDES_SLOT, Field, parse
+from nag_core.settings.parse import ALIASES, FIELD, FIELDS, OVERRIDES_SLOT, SENDER, Field, parse
 from nag_core.settings.presets import STRENGTHS
 from nag_core.settings.reading import json_object
-from nag_core.webui import spared
+from nag_core.webui import sender, spared
 
 logger = logging.getLogger("nag")
 
@@ -63,7 +63,7 @@ def tell_if_off(p: Any, args: Sequence[Any]) -> None:
     `p.comments`). An axis that turned NAG off is no reason.
     """
     slot = args[OVERRIDES_SLOT] if len(args) > OVERRIDES_SLOT else None
-    overrides = json_object(slot)
+    overrides = {*(json_object(slot) or ())} - {SENDER}
     if not overrides or "enabled" in overrides or NO_EFFECT in (getattr(p, "comments", None) or ()):
         return
     p.comment(NO_EFFECT)
@@ -85,7 +85,7 @@ def _axes(option: type, load: UserPresets) -> list[Any]:
     override = [_apply_settings(settings, load), _format_override(settings), _confirm(settings)]
     return [
         *(made[name] for name in _AXES),
-        option("[NAG] Negative S/R", str, _apply_search, _format_plain),
+        option("[NAG] Negative S/R", str, _apply_search(load), _format_plain),
         # Where a host splits the text at every comma all the same, a cell with one is quoted as a whole.
         asked.call(option, "[NAG] Override", str, *override, where_taken={"prepare": cells}),
         *(made[name] for name in _LATER_AXES),
@@ -158,24 +158,30 @@ def _format_plain(p: Any, opt: Any, x: str) -> str:
     return x
 
 
-def _apply_search(p: Any, x: str, xs: list[str]) -> None:
+def _apply_search(load: UserPresets) -> Apply:
     """Search and replace in the job's several negatives, else in its NAG negative. Where both are empty, in
     the main negative, whose text then becomes the NAG negative (the main one stays what it is: it is CFG's).
     """
-    args, start = _arguments(p)
-    settings = parse(args[start : start + len(FIELDS) + 1]).settings
-    name = "negatives" if settings.negatives.strip() else "negative"
-    text = getattr(settings, name)
-    if not text.strip():
-        text = p.negative_prompt if isinstance(p.negative_prompt, str) else ""
-    if not xs[0] or xs[0] not in text:
-        raise RuntimeError(f"[NAG] Negative S/R did not find {xs[0]} in the NAG negative prompt: {text!r}")
-    replaced = text.replace(xs[0], x)
-    if not replaced.strip():
-        raise RuntimeError(
-            f"[NAG] Negative S/R: {x!r} leaves nothing of {text!r}, and empty means the main negative"
-        )
-    _override(p, {name: replaced})
+
+    def apply(p: Any, x: str, xs: list[str]) -> None:
+        args, start = _arguments(p)
+        settings = parse(args[start : start + len(FIELDS) + 1]).settings
+        name = "negatives" if settings.negatives.strip() else "negative"
+        text = getattr(settings, name)
+        if not text.strip():
+            text = p.negative_prompt if isinstance(p.negative_prompt, str) else ""
+        if not xs[0] or xs[0] not in text:
+            raise RuntimeError(
+                f"[NAG] Negative S/R did not find {xs[0]} in the NAG negative prompt: {text!r}"
+            )
+        replaced = text.replace(xs[0], x)
+        if not replaced.strip():
+            raise RuntimeError(
+                f"[NAG] Negative S/R: {x!r} leaves nothing of {text!r}, and empty means the main negative"
+            )
+        _override(p, {name: replaced}, load)
+
+    return apply
 
 
 def _settings(load: UserPresets, cell: str) -> dict[str, Any]:
@@ -232,7 +238,7 @@ def _script(p: Any) -> Any:
 
 
 @spared.hook("an axis of the plot has no effect", place=0, spares=OF_AN_UNKNOWN_HOST)
-def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
+def _override(p: Any, values: dict[str, Any], load: UserPresets) -> None:
     """Merges `values` into the overrides of this cell. What holds the arguments is replaced: all cells share
     it.
     """
@@ -248,6 +254,7 @@ def _override(p: Any, values: dict[str, Any], load: UserPresets = dict) -> None:
     # The new values last: an older one under another name (phi for scale) must not be read after them.
     kept = {key: value for key, value in (json_object(args[slot]) or {}).items() if key not in values}
     args[slot] = json.dumps({**kept, **values})
+    sender.note(args, start, start + len(FIELDS) + 1, load())
     if _by_title(p) is not None:
         p.per_script_args = {**p.per_script_args, TITLE: args}
     else:

@@ -117,10 +117,12 @@ UNSEEN = {
     "update_token_counter": "called by the one for negative prompts",
     "read": NOT_HERE,
     "create_binary_mask": NOT_HERE,
-    "StableDiffusionProcessing.all_prompts": SAVED,
-    "StableDiffusionProcessing.all_seeds": SAVED,
+    "StableDiffusionProcessing.all_prompts": FOREIGN,
+    "StableDiffusionProcessing.all_seeds": "for the styles of SD.Next only",
+    "StableDiffusionProcessing.batch_size": FOREIGN,
+    "batch_index": "the host's loop sets it itself",
+    "StableDiffusionProcessing.iteration": FOREIGN,
     "StableDiffusionProcessing.outpath_samples": SAVED,
-    "StableDiffusionProcessing.prompts": FOREIGN,
     "StableDiffusionProcessing.all_negative_prompts": FOREIGN,
     "ScriptRunner.selectable_scripts": FOREIGN,
     "Processed.images": "where the host has no place beside the results for a heat map",
@@ -294,7 +296,7 @@ def test_a_method_that_the_host_does_not_call_any_more(host, drawn, plain, start
     if name == "process_before_every_sampling":
         assert report.startswith("not applied: this WebUI never announced a sampling pass; ")
         assert report.endswith(TO_REPORT)
-    assert (report == on[1]) == (name in ("process_batch", "postprocess_image", "postprocess"))
+    assert (report == on[1]) == (name in ("setup", "process_batch", "postprocess_image", "postprocess"))
     # What no job can say is said at the start.
     monkeypatch.delattr(host.scripts.Script, name)
     reason = f"this version of the WebUI calls no {name}() of a script, which NAG needs"

@@ -162,6 +162,21 @@ def files_of_their_own(report, host, monkeypatch, job, prepared, **_):
         return p.extra_generation_params["NAG report"]
 
 
+def of_another(host, job, monkeypatch, **_):
+    class Adding(host.scripts.Script):
+        args_from = args_to = 0
+
+        def postprocess_batch_list(self, p, pp, *args, **kwargs):
+            for every in (pp.images, p.prompts, p.negative_prompts, p.seeds, p.subseeds):
+                every.append(every[0])
+
+    runner = host.scripts.scripts_txt2img
+    monkeypatch.setattr(runner, "alwayson_scripts", [*runner.alwayson_scripts, Adding()])
+    own, added = job([ON])[1].infotexts
+    assert "unknown" not in own
+    return added
+
+
 def not_found(app, **_):
     job = {"prompt": "a circle", "alwayson_scripts": {"NAG": {"args": []}, "NAGG": {"args": []}}}
     answer = TestClient(app).post("/sdapi/v1/txt2img", json=job)
@@ -215,6 +230,7 @@ MADE_BY = {
     "`prompt and negative gave the same conditioning`": alike,
     "`… please report this line to the author of this extension (WebUI …, NAG …)`": host_changed,
     "`the heat maps are files of their own`": files_of_their_own,
+    "`unknown: another WebUI drew this picture, or a script added it`": of_another,
     "422 `Script 'NAG' not found`": not_found,
 }
 MADE_BY_PIPELINES = {

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nag_core.hosts.diffusers import sdnext
-from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT, parse
+from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT, SENDER, parse
 from nag_core.settings.user_presets import FILE_NAME, Store
 from nag_core.webui import xyz
 from nag_core.webui.xyz import register
@@ -82,7 +82,9 @@ def cell(script):
 
 
 def overrides(p, script):
-    return json.loads(p.script_args[script.args_from + OVERRIDES_SLOT])
+    """What axes have written; the sender beside it is of tests/contract/test_distributed.py."""
+    written = json.loads(p.script_args[script.args_from + OVERRIDES_SLOT])
+    return {name: value for name, value in written.items() if name != SENDER}
 
 
 def test_off_and_on_side_by_side(plot, single):

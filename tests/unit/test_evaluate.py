@@ -351,6 +351,33 @@ def test_a_worker_that_draws_with_fewer_steps_does_not_count(run, webui, tmp_pat
     assert problem == "drawn with Steps 2 instead of 4 (worker attic)"
 
 
+def test_p3_a_worker_with_other_values_or_another_model_does_not_count(run, webui, tmp_path, capsys):
+    """Auto's values, where a preset is not known there; NAG was applied all the same."""
+    webui.workers = [Worker(1), Worker(1, "attic", scale=9), Worker(1, "cellar", model="large")]
+    assert run("--batch-size", "3", "--no-cfg", n=3) == 3
+    problems = {one["picture"]: one["problems"] for one in results(tmp_path)["flagged"]}
+    other_model = ["drawn with model large instead of tiny (worker cellar)"]
+    assert problems == {
+        "pictures/nag/00-2.png": ["drawn with NAG scale 9 instead of 2 (worker attic)"],
+        "pictures/nag/01-2.png": ["drawn with NAG scale 9 instead of 2 (worker attic)"],
+        **{f"pictures/{arm}/0{pair}-3.png": other_model for arm in ("off", "nag") for pair in (0, 1)},
+    }
+    assert (results(tmp_path)["arms"]["nag"]["n"], results(tmp_path)["arms"]["off"]["n"]) == (2, 4)
+    assert "NAG was applied to 2 of 6 NAG pictures" in capsys.readouterr().out
+    # Drawn by machines that agree, they count.
+    webui.jobs.clear()
+    webui.workers = []
+    assert run("--batch-size", "3", "--no-cfg", "--again", n=3) == 0
+    assert sorted((job["seed"], job["batch_size"]) for job in webui.jobs) == [(2, 2)] * 2 + [(3, 1)] * 2
+
+
+def test_p3_where_workers_draw_everything_they_are_held_to_what_most_say(run, webui, tmp_path):
+    webui.workers = [Worker(1, "attic", scale=9), Worker(2, "cellar")]
+    assert run("--batch-size", "3", "--no-cfg", n=3) == 3
+    found = {one["picture"] for one in results(tmp_path)["flagged"]}
+    assert found == {"pictures/nag/00-1.png", "pictures/nag/01-1.png"}
+
+
 # NAG that was not.
 
 

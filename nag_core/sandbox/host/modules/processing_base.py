@@ -45,8 +45,9 @@ class StableDiffusionProcessing:
     sampler_index: Any = None
     disable_extra_networks: bool = False
 
-    scripts: Any = field(default=None, init=False)  # the runner of the tab, or None
-    script_args: Any = field(default=None, init=False)  # the flat values of all scripts' controls
+    scripts_value: Any = field(default=None, init=False)
+    script_args_value: Any = field(default=None, init=False)
+    scripts_setup_complete: bool = field(default=False, init=False)
     comments: dict[str, int] | None = None
     sampler: Any = field(default=None, init=False)
     is_hr_pass: bool = field(default=False, init=False)
@@ -83,6 +84,32 @@ class StableDiffusionProcessing:
         self.override_settings = self.override_settings or {}
         self.cached_uc = StableDiffusionProcessing.cached_uc
         self.cached_c = StableDiffusionProcessing.cached_c
+
+    @property
+    def scripts(self) -> Any:
+        """The runner of the tab, or None."""
+        return self.scripts_value
+
+    @scripts.setter
+    def scripts(self, value: Any) -> None:
+        self.scripts_value = value
+        self._set_up_scripts()
+
+    @property
+    def script_args(self) -> Any:
+        """The flat values of all scripts' controls."""
+        return self.script_args_value
+
+    @script_args.setter
+    def script_args(self, value: Any) -> None:
+        self.script_args_value = value
+        self._set_up_scripts()
+
+    def _set_up_scripts(self) -> None:
+        """Once, as soon as both are there; not for copies of the job."""
+        if self.scripts_value and self.script_args_value and not self.scripts_setup_complete:
+            self.scripts_setup_complete = True
+            self.scripts_value.setup_scrips(self)
 
     def comment(self, text: str) -> None:
         """Show a line under the pictures."""

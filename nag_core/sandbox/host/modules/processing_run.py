@@ -156,11 +156,11 @@ def _finish_batch(
 ) -> None:
     if p.scripts is not None:
         p.scripts.postprocess_batch(p, pictures, batch_number=number)
+        rows = slice(number * p.batch_size, (number + 1) * p.batch_size)
+        p.prompts, p.negative_prompts = p.all_prompts[rows], p.all_negative_prompts[rows]
         args = scripts.PostprocessBatchListArgs(list(pictures))
         p.scripts.postprocess_batch_list(p, args, batch_number=number)
         pictures = args.images
-        rows = slice(number * p.batch_size, (number + 1) * p.batch_size)
-        p.prompts, p.negative_prompts = p.all_prompts[rows], p.all_negative_prompts[rows]
     for i, picture in enumerate(pictures):
         p.batch_index = i
         image = _finish_picture(p, i, to_pil(picture))

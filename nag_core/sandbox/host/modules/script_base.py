@@ -68,6 +68,9 @@ class Script:
     def run(self, p: Any, *args: Any) -> Any:
         """A selected script does the whole job and returns Processed."""
 
+    def setup(self, p: Any, *args: Any) -> None:
+        """The job has got its scripts and their arguments; no script has begun yet."""
+
     def before_process(self, p: Any, *args: Any) -> None:
         """Before anything, the model included."""
 

@@ -154,6 +154,10 @@ class ScriptRunner:
             except Exception:
                 errors.report(f"Error running {hook}: {script.filename}", exc_info=True)
 
+    def setup_scrips(self, p: Any) -> None:
+        """Call the hook `setup`. Spelled as on the hosts."""
+        self._call("setup", p)
+
     def before_process(self, p: Any) -> None:
         """Call the hook of this name."""
         self._call("before_process", p)
