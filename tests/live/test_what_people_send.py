@@ -77,7 +77,8 @@ def drawn_again(webui, result, index=0, **more):
     nag = {field: found[key] for key, field in keys.items() if key in found}
     return webui.txt2img(
         [{"enabled": True, "preset": "Custom", **nag}], prompt=found["Prompt"],
-        negative_prompt=found["Negative prompt"], seed=int(found["Seed"]), **more,
+        negative_prompt=found["Negative prompt"], seed=int(found["Seed"]),
+        styles=found.get("Styles array", []), **more,  # the host takes a style's words out of the prompts
     )  # fmt: skip
 
 
