@@ -50,6 +50,7 @@ class Session:
     last_guided: int = 0
     layers: dict[Hashable, str] = field(default_factory=dict)  # guided at least once; the kind of each
     tokens: int = 0
+    picture: tuple[int, int] = (0, 0)  # image tokens of the picture itself, of all: the rest are references
     counters: dict[torch.device, Tensor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     complete: bool = True  # nothing that was to be guided was left out so far
