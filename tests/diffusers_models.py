@@ -4,6 +4,8 @@ diffusers.
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 
 BATCH = 4  # two rows of other texts in front, two of prompts
@@ -17,12 +19,14 @@ def _normal(*shape, seed):
 class Case:
     """One family. `text`: width of the text the model gets; `pos`, `neg`: tokens of prompt and negative.
 
-    `masked`: the model takes the text's mask; `call` runs it on rows of text with it.
+    `image`: image tokens of a joint model. `masked`: the model takes the text's mask; `call` runs it on rows
+    of text with it.
     """
 
     text, pos, neg = 24, 9, 6
     masked = False
     joint, image, image_first = False, 20, False
+    target = None  # how many of the image tokens are the picture's, which come first; all unless said
 
     def model(self, dtype):
         torch.manual_seed(5)
@@ -222,25 +226,53 @@ class SD3(Flux):
         ]
 
 
+class Kontext(Flux):
+    """Flux with a reference image of another size behind the picture."""
+
+    image, target = 32, 20
+
+    def call(self, model, rows, context, mask=None):
+        grids = [torch.cartesian_prod(torch.arange(4.0), torch.arange(n)) for n in (5.0, 3.0)]
+        ids = torch.cat([torch.nn.functional.pad(one, (1, 0), value=n) for n, one in enumerate(grids)])
+        return model(
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), 0.5).to(context), img_ids=ids.to(context),
+            txt_ids=torch.zeros(context.shape[1], 3).to(context),
+            pooled_projections=self.per_image(rows, 10, 2, context),
+        )[0]  # fmt: skip
+
+
 class Qwen(Flux):
+    shapes, more = ((1, 4, 5),), {}
+
     def build(self):
         from diffusers import QwenImageTransformer2DModel
 
         return QwenImageTransformer2DModel(
             in_channels=4, out_channels=1, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=self.text, axes_dims_rope=(8, 4, 4),
+            joint_attention_dim=self.text, axes_dims_rope=(8, 4, 4), **self.more,
         )  # fmt: skip
 
     def call(self, model, rows, context, mask=None):
-        lengths = {"txt_seq_lens": [context.shape[1]] * rows}
+        more = {}
+        if "txt_seq_lens" in inspect.signature(type(model).forward).parameters:  # until diffusers 0.38
+            more["txt_seq_lens"] = [context.shape[1]] * rows
         return model(
-            self.per_image(rows, (20, 4), 1, context), context, timestep=torch.full((rows,), 0.5).to(context),
-            img_shapes=[[(1, 4, 5)]] * rows, **lengths,
-            encoder_hidden_states_mask=torch.ones(rows, context.shape[1]).long(),
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), 0.5).to(context), img_shapes=[list(self.shapes)] * rows,
+            encoder_hidden_states_mask=torch.ones(rows, context.shape[1]).long(), **more,
         )[0]  # fmt: skip
+
+
+class QwenEdit(Qwen):
+    """With two reference images, as Edit-Plus has them."""
+
+    image, target = 38, 20
+    shapes = ((1, 4, 5), (1, 3, 4), (1, 2, 3))
 
 
 CASES = {
     "sd15": SD15(), "sdxl": SDXL(), "pixart": PixArt(), "sana": Sana(), "wan": Wan(), "wan-i2v": WanI2V(),
     "flux": Flux(), "chroma": Chroma(), "sd3": SD3(), "qwen-image": Qwen(),
+    "kontext": Kontext(), "qwen-edit": QwenEdit(),
 }  # fmt: skip

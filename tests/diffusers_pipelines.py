@@ -4,33 +4,14 @@ VAE.
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from tests import diffusers_vision as vision
 from tests.diffusers_models import CASES
+from tests.diffusers_words import size, tokenizer
 
-WORDS = ("a red blue green circle square of the on in with photo painting dog cat small large bright dark "
-         "one two blurry ugly low quality").split()  # fmt: skip
 SIZE = 32
-
-
-def tokenizer(length):
-    """Words by whitespace; eos has the highest number, by which CLIP finds it."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<bos>", *WORDS, "<eos>"])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    ends = [("<bos>", vocabulary["<bos>"]), ("<eos>", vocabulary["<eos>"])]
-    inner.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, model_max_length=length, pad_token="<pad>", unk_token="<unk>",
-        bos_token="<bos>", eos_token="<eos>",
-    )  # fmt: skip
-
-
-def size():
-    return len(WORDS) + 4
 
 
 def clip(width, projected=False):
@@ -168,23 +149,66 @@ def wan():
     return WanPipeline(tokenizer(512), encoder, vae, scheduler, transformer=wan_model)
 
 
+def kontext():
+    from diffusers import FluxKontextPipeline
+
+    return FluxKontextPipeline(**flux().components)
+
+
+def qwen_image():
+    from diffusers import QwenImagePipeline
+
+    return QwenImagePipeline(**qwen_parts())
+
+
+def qwen_edit():
+    from diffusers import QwenImageEditPipeline
+
+    return QwenImageEditPipeline(**qwen_parts(), processor=vision.Processor())
+
+
+def qwen_edit_plus():
+    from diffusers import QwenImageEditPlusPipeline
+
+    return QwenImageEditPlusPipeline(**qwen_parts(), processor=vision.Processor())
+
+
+def qwen_parts():
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
+
+    vae = AutoencoderKLQwenImage(
+        base_dim=3, z_dim=1, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True],
+        latents_mean=[0.0], latents_std=[1.0],
+    )  # fmt: skip
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(), "vae": vae, "text_encoder": vision.encoder(24),
+        "tokenizer": vision.vision_tokenizer(), "transformer": model("qwen-image", 24),
+    }  # fmt: skip
+
+
 BUILD = {
     "sd15": sd15, "sdxl": sdxl, "flux": flux, "chroma": chroma, "sd3": sd3, "pixart": pixart, "sana": sana,
-    "wan": wan,
+    "wan": wan, "qwen-image": qwen_image,
 }  # fmt: skip
+# They take reference images.
+EDITING = {"kontext": kontext, "qwen-edit": qwen_edit, "qwen-edit-plus": qwen_edit_plus}
 # What a call needs beside prompt, steps, size and generator.
 CALL = {
     "pixart": {"use_resolution_binning": False, "clean_caption": False},
     "sana": {"use_resolution_binning": False, "complex_human_instruction": None},
     "wan": {"num_frames": 5},
 }
-# The argument that sets CFG, and its value with CFG off and on; Flux needs a negative prompt for it, too.
-CFG = {"flux": ("true_cfg_scale", 1.0, 3.0), "chroma": ("guidance_scale", 1.0, 3.0)}
+# The argument that sets CFG, and its value with CFG off and on; some need a negative prompt for it, too.
+TRUE_CFG = ("flux", "qwen-image", *EDITING)
+CFG = dict.fromkeys(TRUE_CFG, ("true_cfg_scale", 1.0, 3.0)) | {"chroma": ("guidance_scale", 1.0, 3.0)}
 
 
 def pipeline(family):
     torch.manual_seed(0)
-    pipe = BUILD[family]()
+    try:
+        pipe = (BUILD | EDITING)[family]()
+    except ImportError as error:
+        pytest.skip(f"this diffusers has no such pipeline: {error}")
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.eval()
@@ -200,12 +224,12 @@ def draw(name, pipe, prompt="a red circle", cfg=False, seed=3, images=1, steps=2
     key, off, on = CFG.get(name, ("guidance_scale", 1.0, 3.0))
     more = {**CALL.get(name, {}), key: on if cfg else off, **more}
     more["num_videos_per_prompt" if name == "wan" else "num_images_per_prompt"] = images
-    if cfg and name == "flux":
+    if cfg and name in TRUE_CFG:
         more.setdefault("negative_prompt", "dark" if isinstance(prompt, str) else ["dark"] * len(prompt))
     side = 16 if name == "wan" else SIZE
     generator = torch.Generator().manual_seed(seed)
     out = pipe(
-        prompt, num_inference_steps=steps, height=side, width=side,
+        prompt=prompt, num_inference_steps=steps, height=side, width=side,
         **{"generator": generator, "output_type": "latent", **more},
     )  # fmt: skip
     return out.frames if name == "wan" else out.images

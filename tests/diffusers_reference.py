@@ -80,7 +80,8 @@ class Cross:
 @dataclass
 class Joint:
     """`lengths`: real text tokens of every row; `groups`: (row of the prompt, [(row of a negative, its
-    weight), ...]).
+    weight), ...]). `target`: so many of the image's tokens, the first, are the picture's; the others stay
+    z+ of the prompt's row.
     """
 
     lengths: list
@@ -88,6 +89,7 @@ class Joint:
     strength: tuple
     image: int
     image_first: bool = False
+    target: int | None = None
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, image_rotary_emb=None,
@@ -144,10 +146,14 @@ class Joint:
         for row, length in enumerate(self.lengths):
             first = self.image if self.image_first else 0
             hidden[row, ..., first + length : first + width] = -math.inf
+        if mask is not None and not mask.dtype.is_floating_point:
+            mask = None  # of real tokens, which `lengths` has
         out = softmax_attention(q, k, v, hidden if mask is None else hidden + mask)
         for pos, negatives in self.groups:
             neg = mean([(out[row : row + 1, place], weight) for row, weight in negatives])
-            z = guided(out[pos : pos + 1, place].clone(), neg, self.strength)
+            z = out[pos : pos + 1, place].clone()
+            own = slice(0, self.target)
+            z[:, own] = guided(z[:, own].clone(), neg[:, own], self.strength)
             for row in (pos, *(row for row, _ in negatives)):
                 out[row, place] = z[0]
         return out

@@ -39,6 +39,9 @@ class Session:
     heat: HeatMap | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
     batches: dict[Hashable, Batch] = field(default_factory=dict)  # arrangements seen, by what they hold for
+    places: dict[Hashable, tuple[int, int]] = field(
+        default_factory=dict
+    )  # reference images' tokens before and behind the picture's, by model call
     at_close: list[Callable[[], None]] = field(default_factory=list)  # free what a host keeps for the pass
     counts: Counts = field(default_factory=Counts)  # of the negative's images
     phi: float = 0.0  # of the running call

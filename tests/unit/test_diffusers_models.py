@@ -113,7 +113,7 @@ def literal(case, model, dtype, negatives=None, chosen=None):
     for _, module in named:
         # A picture's rows have one image stream, guided or not.
         strength = STRENGTH if chosen is None or module in chosen else (0.0, *STRENGTH[1:])
-        module.processor = Joint(lengths, groups, strength, case.image, case.image_first)
+        module.processor = Joint(lengths, groups, strength, case.image, case.image_first, case.target)
     return case.call(model, len(rows), rows, masks)[:BATCH]
 
 
@@ -480,3 +480,27 @@ def test_only_the_text_is_guided_beside_an_image_prompt():
     plain = call(1.0)
     assert (with_both - plain)[2:].norm() > 1e-3 * plain.norm()
     assert torch.equal(with_both[:2], plain[:2])
+
+
+@pytest.mark.parametrize("of_keys", [True, False], ids=["(rows, keys)", "(rows, 1, 1, keys)"])
+def test_a_mask_of_the_keys_may_have_two_dimensions(of_keys):
+    """As Qwen-Image's has in diffusers 0.36 to 0.38, where it ran unguided."""
+    case = CASES["qwen-image"]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    wanted = guided(case, model, Given(entries_of(model, negative, neg_mask)), context, mask)
+    source = Given(entries_of(model, negative, neg_mask))
+    network = Network(model, source)
+    attend = network.swaps.attend
+
+    def handed_a_mask(attention, q, k, v, _mask):
+        seen = torch.ones(len(q), k.shape[1], dtype=torch.bool)
+        return attend(attention, q, k, v, seen if of_keys else seen[:, None, None])
+
+    network.swaps.attend = handed_a_mask
+    try:
+        found = case.call(model, BATCH, context, mask)
+    finally:
+        network.remove()
+    assert source.failures == source.session.problems == []
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12)

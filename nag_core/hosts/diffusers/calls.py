@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Arrived(NamedTuple):
 class Source(Protocol):
     """Whoever knows which text is whose."""
 
-    def arrived(self, context: Tensor | None) -> Arrived | None:
+    def arrived(self, context: Tensor | Sequence[Tensor] | None) -> Arrived | None:
         """What to do with a model call over this text; None to leave it alone."""
 
     def failed(self, reason: str, error: BaseException | None = None) -> None:

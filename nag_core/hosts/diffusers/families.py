@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nag_core.hosts.diffusers.places import Place, by_ids, by_shapes, whole
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import families
 from nag_core.settings.blocks import Block
@@ -24,6 +25,7 @@ class Family(NamedTuple):
         that mask are left out of the negative (the model hides them, or the pipeline adds them in a batch
         only); else the mask goes to the model.
     positioned: text tokens have positions; the model's `pos_embed` returns the image's and the text's.
+    place: where among the image tokens the picture's are, from the model, its arguments and their number.
     """
 
     mechanism: str
@@ -34,6 +36,7 @@ class Family(NamedTuple):
     mask_at: int | None = None
     crops: bool = False
     positioned: bool = False
+    place: Callable[[nn.Module, dict[str, Any], int], Place] = whole
 
     def layers(self, model: nn.Module) -> dict[nn.Module, tuple[str, int]]:
         """The attention modules over text, each with (kind, running number within its kind)."""
@@ -126,13 +129,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "SanaTransformer2DModel": Family(CROSS, _TEXT, _caption, mask_at=1, crops=True),
     "WanTransformer3DModel": Family(CROSS, (("blocks.", ".attn2", ""),), _wan_text),
-    "FluxTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE)),
+    "FluxTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), place=by_ids),
     "ChromaTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), mask_at=2),
     "SD3Transformer2DModel": Family(
         JOINT, (_JOINT,), tokens=_patches, image_first=True
     ),
     "QwenImageTransformer2DModel": Family(
-        JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True
+        JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True, place=by_shapes
     ),
 }  # fmt: skip
 

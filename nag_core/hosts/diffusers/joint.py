@@ -73,6 +73,8 @@ class WidenedCall:
             return attention.merged(attention.plain(*(attention.swapped(x) for x in (q, k, v)), mask))
 
         swapped = [attention.swapped(x) for x in (q, k, v)]
+        if mask is not None and mask.dim() == 2:  # of keys (B, N), as some versions hand it over
+            mask = mask[:, None, None]
         out = self.joint.attention(*swapped, plain, attention.is_sdpa, attention.name, mask)
         return attention.split(out, swapped[0].shape[1])
 
@@ -123,5 +125,8 @@ def opened(network: Hooked, arrived: Arrived, given: dict[str, Any]) -> WidenedC
         return None
     family = network.family
     image = family.tokens(network.model, latent)
-    layout = Layout(slot_width(rows), context.shape[1], image, family.image_first)
+    key = id(network.model), latent.shape
+    if key not in session.places:  # once in a pass, as reading it may wait for the device
+        session.places[key] = family.place(network.model, given, image)
+    layout = Layout(slot_width(rows), context.shape[1], image, family.image_first, 1, *session.places[key])
     return WidenedCall(network, session, joint_call(session, rows, layout, context.device))

@@ -15,6 +15,7 @@ from nag_core.hosts.diffusers.calls import Arrived, ModelCall, Source
 from nag_core.hosts.diffusers.families import CROSS, Family, family_of
 from nag_core.hosts.diffusers.processors import Attention, Swaps, door
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.joint import NotGuided
 
 
 class Network:
@@ -70,6 +71,10 @@ class Network:
                 self.source.failed(f"the attention processor {foreign} is none that NAG can reach into")
                 return None
             arguments = call.arguments(given)
+        except NotGuided as reason:
+            self.swaps.leave()
+            self.source.failed(str(reason))
+            return None
         except Exception as error:  # a failure of ours must cost the guidance, not the picture
             self.swaps.leave()
             self.source.failed(f"{type(error).__name__}: {str(error)[:120]}", error)
