@@ -26,6 +26,7 @@ class Case:
     text, pos, neg = 24, 9, 6
     masked = False
     joint, image, image_first = False, 20, False
+    listed = False  # the texts, and not in one tensor
     target = None  # how many of the image tokens are the picture's, which come first; all unless said
 
     def model(self, dtype):
@@ -242,6 +243,34 @@ class Kontext(Flux):
         )[0]  # fmt: skip
 
 
+class Klein(Flux):
+    """Text tokens are numbered along the last of four axes; there is no pooled vector. With a reference."""
+
+    image, target, neg = 32, 20, 12
+
+    def build(self):
+        from diffusers import Flux2Transformer2DModel
+
+        return Flux2Transformer2DModel(
+            in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=self.text, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        )  # fmt: skip
+
+    def call(self, model, rows, context, mask=None):
+        grids = [
+            torch.cartesian_prod(*(torch.arange(n) for n in size)) for size in ((1, 4, 5, 1), (1, 4, 3, 1))
+        ]
+        grids[1][:, 0] = 10
+        words = torch.zeros(context.shape[1], 4)
+        words[:, 3] = torch.arange(context.shape[1])
+        return model(
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), 0.5).to(context), img_ids=torch.cat(grids).to(context)[None],
+            txt_ids=words.to(context)[None],
+        )[0]  # fmt: skip
+
+
 class Qwen(Flux):
     shapes, more = ((1, 4, 5),), {}
 
@@ -271,8 +300,37 @@ class QwenEdit(Qwen):
     shapes = ((1, 4, 5), (1, 3, 4), (1, 2, 3))
 
 
+class ZImage(Flux):
+    """Texts come as a list, each with its own length; the model pads text and image to multiples of 32."""
+
+    listed, image = True, 32
+
+    def build(self):
+        from diffusers import ZImageTransformer2DModel
+
+        return ZImageTransformer2DModel(
+            in_channels=4, dim=32, n_layers=2, n_refiner_layers=2, n_heads=2, n_kv_heads=2,
+            cap_feat_dim=self.text, axes_dims=[8, 4, 4], axes_lens=[1024, 16, 16],
+        )  # fmt: skip
+
+    def call(self, model, rows, context, mask=None):
+        latents = self.per_image(rows, (4, 1, 8, 10), 1, context[0])
+        times = torch.full((rows,), 0.5).to(context[0])
+        return torch.stack(model(list(latents), times, list(context), return_dict=False)[0])
+
+
+class ZImageLong(ZImage):
+    """Of texts that take one multiple and two."""
+
+    neg = 37
+
+    def context(self, rows, tokens, seed):
+        return [one[: 40 - 31 * (row % 2)] for row, one in enumerate(super().context(rows, 40, seed))]
+
+
 CASES = {
     "sd15": SD15(), "sdxl": SDXL(), "pixart": PixArt(), "sana": Sana(), "wan": Wan(), "wan-i2v": WanI2V(),
     "flux": Flux(), "chroma": Chroma(), "sd3": SD3(), "qwen-image": Qwen(),
-    "kontext": Kontext(), "qwen-edit": QwenEdit(),
+    "kontext": Kontext(), "qwen-edit": QwenEdit(), "z-image": ZImage(), "z-image-long": ZImageLong(),
+    "klein": Klein(),
 }  # fmt: skip

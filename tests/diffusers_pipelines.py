@@ -9,7 +9,7 @@ import torch
 
 from tests import diffusers_vision as vision
 from tests.diffusers_models import CASES
-from tests.diffusers_words import size, tokenizer
+from tests.diffusers_words import chat_tokenizer, size, tokenizer
 
 SIZE = 32
 
@@ -149,6 +149,35 @@ def wan():
     return WanPipeline(tokenizer(512), encoder, vae, scheduler, transformer=wan_model)
 
 
+def qwen3(width, layers):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=size(), hidden_size=width, intermediate_size=32, num_hidden_layers=layers, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
+    ))  # fmt: skip
+
+
+def z_image():
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+
+    vae = kl(shift_factor=0.0, use_quant_conv=False, use_post_quant_conv=False)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return ZImagePipeline(scheduler, vae, qwen3(24, 2), chat_tokenizer(512), model("z-image", 24))
+
+
+def klein(kind="Flux2KleinPipeline"):
+    import diffusers
+
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(4, 8), norm_num_groups=4, latent_channels=1, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = scheduler, vae, qwen3(8, 3), chat_tokenizer(64), model("klein", 24)
+    return getattr(diffusers, kind)(*parts)
+
+
 def kontext():
     from diffusers import FluxKontextPipeline
 
@@ -188,26 +217,30 @@ def qwen_parts():
 
 BUILD = {
     "sd15": sd15, "sdxl": sdxl, "flux": flux, "chroma": chroma, "sd3": sd3, "pixart": pixart, "sana": sana,
-    "wan": wan, "qwen-image": qwen_image,
+    "wan": wan, "qwen-image": qwen_image, "z-image": z_image, "klein": klein,
 }  # fmt: skip
 # They take reference images.
-EDITING = {"kontext": kontext, "qwen-edit": qwen_edit, "qwen-edit-plus": qwen_edit_plus}
+EDITING = {
+    "kontext": kontext, "qwen-edit": qwen_edit, "qwen-edit-plus": qwen_edit_plus, "klein-edit": klein,
+}  # fmt: skip
 # What a call needs beside prompt, steps, size and generator.
 CALL = {
     "pixart": {"use_resolution_binning": False, "clean_caption": False},
     "sana": {"use_resolution_binning": False, "complex_human_instruction": None},
     "wan": {"num_frames": 5},
+    "klein": {"text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 16},
+    "klein-edit": {"text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 16},
 }
 # The argument that sets CFG, and its value with CFG off and on; some need a negative prompt for it, too.
-TRUE_CFG = ("flux", "qwen-image", *EDITING)
-CFG = dict.fromkeys(TRUE_CFG, ("true_cfg_scale", 1.0, 3.0)) | {"chroma": ("guidance_scale", 1.0, 3.0)}
+TRUE_CFG = ("flux", "qwen-image", "kontext", "qwen-edit", "qwen-edit-plus")
+CFG = dict.fromkeys(TRUE_CFG, ("true_cfg_scale", 1.0, 3.0)) | {"z-image": ("guidance_scale", 0.0, 3.0)}
 
 
 def pipeline(family):
     torch.manual_seed(0)
     try:
         pipe = (BUILD | EDITING)[family]()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         pytest.skip(f"this diffusers has no such pipeline: {error}")
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
@@ -229,7 +262,8 @@ def draw(name, pipe, prompt="a red circle", cfg=False, seed=3, images=1, steps=2
     side = 16 if name == "wan" else SIZE
     generator = torch.Generator().manual_seed(seed)
     out = pipe(
-        prompt=prompt, num_inference_steps=steps, height=side, width=side,
+        prompt=list(prompt) if isinstance(prompt, list) else prompt,  # Z-Image's pipeline writes into it
+        num_inference_steps=steps, height=side, width=side,
         **{"generator": generator, "output_type": "latent", **more},
     )  # fmt: skip
     return out.frames if name == "wan" else out.images

@@ -24,3 +24,10 @@ def tokenizer(length):
 
 def size():
     return len(WORDS) + 4
+
+
+def chat_tokenizer(length):
+    """With a template of one turn around a text."""
+    made = tokenizer(length)
+    made.chat_template = "{% for message in messages %}one {{ message['content'] }} the{% endfor %}"
+    return made

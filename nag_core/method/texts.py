@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nag_core.method.joint import Plain
 from nag_core.method.layout import Layout
+from nag_core.method.masks import between, of_rows
 from nag_core.method.rows import Arrangement
 
 
@@ -23,12 +24,14 @@ def text_attention(
     """Attention of the texts of `layout`, (B, N, H*D): each sees itself, as it would in a call of its own.
 
     q, k, v: (B, H, N, D) of prompt and negatives. What no negative fills attends to nothing, and nobody
-    attends to it (zeros). mask: of the prompt's tokens among themselves, (B, 1, 1, prompt).
+    attends to it (zeros). mask: additive or boolean, broadcastable to (B, H, N, N).
     """
     layout = replace(layout, image=0, before=0, behind=0)
     out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
-    out[:, layout.pos_part] = plain(*(x[:, :, layout.pos_part] for x in (q, k, v)), mask)
+    pos = layout.pos_part
+    out[:, pos] = plain(*(x[:, :, pos] for x in (q, k, v)), between(mask, (pos,), (pos,)))
     for group in rows.groups:
         for neg in layout.neg_parts(group):
-            out[group.index, neg] = plain(*(x[group.index][:, :, neg] for x in (q, k, v)), None)
+            seen = between(of_rows(mask, group.index), (neg,), (neg,))
+            out[group.index, neg] = plain(*(x[group.index][:, :, neg] for x in (q, k, v)), seen)
     return out

@@ -22,7 +22,7 @@ from nag_core.passes.plan import Progress
 from nag_core.settings.blocks import listing
 from tests import sessions
 from tests.diffusers_models import BATCH, CASES
-from tests.diffusers_reference import Cross, Joint
+from tests.diffusers_reference import Cross, Joint, Listed, Parallel, image_positions_of_the_prompts
 from tests.extras import needs_any_diffusers
 
 pytestmark = needs_any_diffusers
@@ -60,8 +60,10 @@ class Given:
 
 def texts(case, dtype):
     """Prompts (all rows), their mask, negatives of the last two rows, and their mask."""
-    context = case.context(BATCH, case.pos, 11).to(dtype)
-    negative = case.context(2, case.neg, 12).to(dtype)
+    context, negative = case.context(BATCH, case.pos, 11), case.context(2, case.neg, 12)
+    if case.listed:
+        return [one.to(dtype) for one in context], None, [one.to(dtype) for one in negative], None
+    context, negative = context.to(dtype), negative.to(dtype)
     if not case.masked:
         return context, None, negative, None
     return context, case.mask(BATCH, case.pos).to(dtype), negative, case.mask(2, case.neg).to(dtype)
@@ -100,6 +102,8 @@ def literal(case, model, dtype, negatives=None, chosen=None):
             if name.endswith(".attn2") and (chosen is None or module in chosen):
                 module.processor = Cross(each, 2, STRENGTH)
         return case.call(model, BATCH, context, mask)
+    if case.listed:
+        return literal_of_lists(case, model, context, negatives, chosen)
     width = max(case.pos, *(one.shape[1] for one, _, _ in negatives))
 
     def padded(x):
@@ -113,8 +117,20 @@ def literal(case, model, dtype, negatives=None, chosen=None):
     for _, module in named:
         # A picture's rows have one image stream, guided or not.
         strength = STRENGTH if chosen is None or module in chosen else (0.0, *STRENGTH[1:])
-        module.processor = Joint(lengths, groups, strength, case.image, case.image_first, case.target)
+        kind = Parallel if hasattr(module, "to_qkv_mlp_proj") else Joint
+        module.processor = kind(lengths, groups, strength, case.image, case.image_first, case.target)
     return case.call(model, len(rows), rows, masks)[:BATCH]
+
+
+def literal_of_lists(case, model, context, negatives, chosen):
+    rows = [*context, *(one for both, _, _ in negatives for one in both)]
+    places = [(BATCH + 2 * number, weight) for number, (_, _, weight) in enumerate(negatives)]
+    groups = [(2 + image, [(row + image, weight) for row, weight in places]) for image in range(2)]
+    for module in family_of(model).layers(model):
+        strength = STRENGTH if chosen is None or module in chosen else (0.0, *STRENGTH[1:])
+        module.processor = Listed([], groups, strength, case.image)
+    image_positions_of_the_prompts(model, groups)
+    return case.call(model, len(rows), rows)[:BATCH]
 
 
 def state(model):
@@ -166,7 +182,8 @@ def test_several_negatives_of_different_lengths_are_the_literal_reference(name, 
     context, mask, negative, neg_mask = texts(case, dtype)
     # Wan's texts are always padded to one length.
     tokens = case.neg if name.startswith("wan") else case.neg - 2
-    other = case.context(1, tokens, 13).to(dtype)
+    other = case.context(1, tokens, 13)
+    other = [one.to(dtype) for one in other] if case.listed else other.to(dtype)
     other_mask = case.mask(1, tokens).to(dtype) if case.masked else None
     given = [(negative[:1], None if neg_mask is None else neg_mask[:1], 1.0), (other, other_mask, 3.0)]
     single = [
@@ -179,7 +196,12 @@ def test_several_negatives_of_different_lengths_are_the_literal_reference(name, 
     found = guided(case, model, source, context, mask)
     assert source.failures == source.session.problems == []
     both = [
-        (one.repeat(2, 1, 1), None if its is None else its.repeat(2, 1), weight) for one, its, weight in given
+        (
+            [*one, *one] if case.listed else one.repeat(2, 1, 1),
+            None if its is None else its.repeat(2, 1),
+            weight,
+        )
+        for one, its, weight in given
     ]
     compared(found, literal(case, model, dtype, both), plain, dtype)
 
@@ -328,7 +350,8 @@ def test_a_text_that_cannot_be_widened_costs_the_guidance_not_the_picture(name, 
     model = case.model(torch.float32)
     context, mask, negative, neg_mask = texts(case, torch.float32)
     plain, before = case.call(model, BATCH, context, mask), state(model)
-    monkeypatch.setattr("nag_core.hosts.diffusers.joint.with_negative", lambda *_: 1 / 0)
+    place = "zimage.slot_width" if case.listed else "joint.with_negative"
+    monkeypatch.setattr(f"nag_core.hosts.diffusers.{place}", lambda *_: 1 / 0)
     source = Given(entries_of(model, negative, neg_mask))
     assert torch.equal(guided(case, model, source, context, mask), plain)
     assert source.failures == ["ZeroDivisionError: division by zero"]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import nag_core
+from nag_core.hosts.diffusers.network import Network
 from nag_core.hosts.diffusers.places import by_ids, by_shapes
 from nag_core.method.joint import NotGuided
 from tests import diffusers_pipelines as pipelines
@@ -48,12 +49,15 @@ def on(*names):
     return pytest.mark.parametrize(("name", "pipe"), [(n, n) for n in names or EDITING], indirect=["pipe"])
 
 
-# References are half as large as the picture.
-SHARE = {"kontext": 67, "qwen-edit": 67, "qwen-edit-plus": 50}
+# References are half as large as the picture; those of Klein, which takes no small ones, four times.
+SHARE = {"kontext": 67, "qwen-edit": 67, "qwen-edit-plus": 50, "klein-edit": 11}
+TWO_IMAGES = ("qwen-edit-plus", "klein-edit")
 
 
 def edited(name, pipe, seed=1, **more):
-    images = [photo(seed, 32, 16)] * (2 if name == "qwen-edit-plus" else 1)
+    images = [photo(seed, *((64, 64) if name == "klein-edit" else (32, 16)))] * (
+        2 if name in TWO_IMAGES else 1
+    )
     if name == "kontext":
         more |= {"max_area": pipelines.SIZE**2, "_auto_resize": False}
     return draw(name, pipe, image=images if len(images) > 1 else images[0], **more)
@@ -170,3 +174,78 @@ def test_the_references_own_answers_depend_on_the_negative_by_the_picture_alone(
     plain, found = seen
     assert torch.equal(found[:, case.target :], plain[:, case.target :])
     assert apart(found[2:, : case.target], plain[2:, : case.target]) > 1e-3
+
+
+def test_a_pipeline_that_keeps_the_references_keys_is_left_alone_and_named():
+    """Flux2KleinKVPipeline attends to references in another way in its first step."""
+    import diffusers
+
+    if not hasattr(diffusers, "Flux2KleinKVPipeline"):
+        pytest.skip(f"diffusers {diffusers.__version__} has no Flux2KleinKVPipeline")
+    pipe = pipelines.klein("Flux2KleinKVPipeline")
+
+    def drawn():
+        return pipe(
+            prompt="a red circle", image=photo(1, 64, 64), height=32, width=32, num_inference_steps=2,
+            generator=torch.Generator().manual_seed(3), output_type="latent", **pipelines.CALL["klein"],
+        ).images  # fmt: skip
+
+    plain = drawn()
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        found = drawn()
+    assert torch.equal(found, plain)
+    assert nag.report.startswith("not applied: ")
+    assert nag.report.endswith(
+        "keys of the reference images are kept over the steps, which NAG cannot take part in"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("controlnet_block_samples", "a ControlNet adds to text and image alike"),
+        ("siglip_feats", "in a way that NAG does not know"),
+    ],
+)
+def test_what_would_not_fit_z_images_longer_sequence_leaves_it_alone(argument, reason):
+    case = CASES["z-image"]
+    model = case.model(torch.float32)
+    if argument not in inspect.signature(type(model).forward).parameters:
+        pytest.skip(f"this diffusers has no {argument}")
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    plain = case.call(model, BATCH, context, mask)
+    original = model.forward
+
+    def forward(x, t, cap_feats, **more):
+        return original(x, t, cap_feats, **{name: one for name, one in more.items() if name != argument})
+
+    model.forward = forward
+    handle = model.register_forward_pre_hook(
+        lambda _module, args, kwargs: (args, {**kwargs, argument: {}}), with_kwargs=True, prepend=True
+    )
+    source = Given(entries_of(model, negative, neg_mask))
+    assert torch.equal(guided(case, model, source, context, mask), plain)
+    handle.remove()
+    (said,) = source.failures
+    assert reason in said
+
+
+def test_images_of_different_sizes_leave_z_image_alone():
+    case = CASES["z-image"]
+    model = case.model(torch.float32)
+    context, _, negative, _ = texts(case, torch.float32)
+    images = [
+        torch.randn(4, 1, 8, side, generator=torch.Generator().manual_seed(1)) for side in (8, 8, 8, 24)
+    ]
+
+    def call():
+        return model(images, torch.full((BATCH,), 0.5), context, return_dict=False)[0]
+
+    plain = call()
+    source = Given(entries_of(model, negative, None))
+    network = Network(model, source)
+    found = call()
+    network.remove()
+    assert all(map(torch.equal, found, plain))
+    (said,) = source.failures
+    assert said == "the image tokens are arranged in a way that NAG does not know"

@@ -16,13 +16,14 @@ from nag_core.settings.blocks import Block
 
 class Hooked(Protocol):
     """A hooked model. layers, blocks: of each attention over text, its key in counts and caches, and the
-    block it is in.
+    block it is in. among_texts: attention modules among the text's tokens alone.
     """
 
     model: nn.Module
     family: Family
     layers: dict[nn.Module, Hashable]
     blocks: dict[nn.Module, Block]
+    among_texts: frozenset[nn.Module]
 
 
 class Arrived(NamedTuple):

@@ -26,6 +26,8 @@ class Family(NamedTuple):
         only); else the mask goes to the model.
     positioned: text tokens have positions; the model's `pos_embed` returns the image's and the text's.
     place: where among the image tokens the picture's are, from the model, its arguments and their number.
+    text: the argument with the text. lays_out: the model's method that makes one sequence of text and image,
+    where no argument does; refiner: the attention among the text's tokens before that, as `attentions`.
     """
 
     mechanism: str
@@ -37,6 +39,9 @@ class Family(NamedTuple):
     crops: bool = False
     positioned: bool = False
     place: Callable[[nn.Module, dict[str, Any], int], Place] = whole
+    text: str = "encoder_hidden_states"
+    lays_out: str = ""
+    refiner: tuple[str, str] = ("", "")
 
     def layers(self, model: nn.Module) -> dict[nn.Module, tuple[str, int]]:
         """The attention modules over text, each with (kind, running number within its kind)."""
@@ -48,6 +53,15 @@ class Family(NamedTuple):
                     numbers[kind] = numbers.get(kind, -1) + 1
                     found[module] = (kind, numbers[kind])
         return found
+
+    def among_texts(self, model: nn.Module) -> frozenset[nn.Module]:
+        """The attention modules of the text's refiner."""
+        start, end = self.refiner
+        return frozenset(
+            module
+            for name, module in model.named_modules()
+            if start and name.startswith(start) and name.endswith(end)
+        )
 
     def preset(self, model: nn.Module) -> str:
         """The name by which presets know the model."""
@@ -130,12 +144,17 @@ FAMILIES: dict[str, Family] = {
     "SanaTransformer2DModel": Family(CROSS, _TEXT, _caption, mask_at=1, crops=True),
     "WanTransformer3DModel": Family(CROSS, (("blocks.", ".attn2", ""),), _wan_text),
     "FluxTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), place=by_ids),
+    "Flux2Transformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), place=by_ids),
     "ChromaTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), mask_at=2),
     "SD3Transformer2DModel": Family(
         JOINT, (_JOINT,), tokens=_patches, image_first=True
     ),
     "QwenImageTransformer2DModel": Family(
         JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True, place=by_shapes
+    ),
+    "ZImageTransformer2DModel": Family(
+        JOINT, (("layers.", ".attention", "joint"),), text="cap_feats", lays_out="patchify_and_embed",
+        refiner=("context_refiner.", ".attention"),
     ),
 }  # fmt: skip
 
