@@ -202,6 +202,16 @@ def qwen_edit_plus():
     return QwenImageEditPlusPipeline(**qwen_parts(), processor=vision.Processor())
 
 
+def qwen_image_21():
+    """With Qwen-Image's VAE, which takes no part: the latents are looked at."""
+    from diffusers import QwenImage21Pipeline
+
+    parts = {name: part for name, part in qwen_parts().items() if name != "tokenizer"}
+    return QwenImage21Pipeline(
+        **parts | {"transformer": model("qwen-image-2.1", 24)}, processor=vision.Processor()
+    )
+
+
 def qwen_parts():
     from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
 
@@ -218,6 +228,7 @@ def qwen_parts():
 BUILD = {
     "sd15": sd15, "sdxl": sdxl, "flux": flux, "chroma": chroma, "sd3": sd3, "pixart": pixart, "sana": sana,
     "wan": wan, "qwen-image": qwen_image, "z-image": z_image, "klein": klein,
+    "qwen-image-2.1": qwen_image_21,
 }  # fmt: skip
 # They take reference images.
 EDITING = {
@@ -232,7 +243,7 @@ CALL = {
     "klein-edit": {"text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 16},
 }
 # The argument that sets CFG, and its value with CFG off and on; some need a negative prompt for it, too.
-TRUE_CFG = ("flux", "qwen-image", "kontext", "qwen-edit", "qwen-edit-plus")
+TRUE_CFG = ("flux", "qwen-image", "qwen-image-2.1", "kontext", "qwen-edit", "qwen-edit-plus")
 CFG = dict.fromkeys(TRUE_CFG, ("true_cfg_scale", 1.0, 3.0)) | {"z-image": ("guidance_scale", 0.0, 3.0)}
 
 

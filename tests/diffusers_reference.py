@@ -180,6 +180,30 @@ class Parallel(Joint):
 
 
 @dataclass
+class Prefix(Joint):
+    """For a text that sees what stands before it in the text, and an image that sees all."""
+
+    def __call__(self, attn, hidden_states, rotary_emb=None, segments=None, **kwargs):
+        from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+        q, k, v = (heads_of(one(hidden_states), attn) for one in (attn.to_q, attn.to_k, attn.to_v))
+        q, k = (
+            apply_rotary_emb_qwen(x.transpose(1, 2), rotary_emb, use_real=False).transpose(1, 2)
+            for x in (attn.norm_q(q), attn.norm_k(k))
+        )
+        tokens = hidden_states.shape[1]
+        text = tokens - self.image
+        later = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        later[text:, text:] = False
+        hidden = torch.zeros(len(q), 1, tokens, tokens, dtype=q.dtype).masked_fill(later, -math.inf)
+        for row, length in enumerate(self.lengths):
+            hidden[row, :, text:, length:text] = -math.inf
+        out = softmax_attention(q, k, v, hidden)
+        self.guide(out, slice(text, None))
+        return attn.to_out[0](out)
+
+
+@dataclass
 class Listed(Joint):
     """For [image, text] in one stream, where the model's mask knows each row's length."""
 

@@ -45,13 +45,18 @@ class Processor:
     def __init__(self):
         self.tokenizer = vision_tokenizer()
 
-    def __call__(self, text, images=None, padding=True, return_tensors="pt"):
+    def apply_chat_template(self, messages, tokenize=True, return_dict=False):
+        """Of Qwen-Image 2.1's system message, for how many tokens it takes."""
+        (part,) = messages[0]["content"]
+        return [self.tokenizer(f"<|im_start|>system\n{part['text']}<|im_end|>\n")["input_ids"]]
+
+    def __call__(self, text, images=None, **options):
         from transformers import BatchFeature
 
         images = [] if images is None else images if isinstance(images, (list, tuple)) else [images]
         if sum(one.count("<|image_pad|>") for one in text) != len(images):
             raise ValueError("as many places as pictures")  # as the library's
-        made = dict(self.tokenizer(text, padding=padding, return_tensors=return_tensors))
+        made = dict(self.tokenizer(text, **options))
         if images:
             made["pixel_values"] = torch.cat([self.patches(one) for one in images])
             made["image_grid_thw"] = torch.tensor([[1, 2, 2]] * len(images))

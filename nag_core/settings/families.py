@@ -31,6 +31,7 @@ FAMILIES = (
     Family("Chroma", JOINT, "Flux", ("Chroma", "ChromaTransformer2DModel")),
     Family("Flux.2 Klein", JOINT, "Flux.2 Klein (community)", ("Flux2", "Flux2Transformer2DModel")),
     Family("Qwen-Image", JOINT, "Flux", ("QwenImage", "QwenImageTransformer2DModel")),
+    Family("Qwen-Image 2.1", JOINT, "Flux", ("QwenImage21Transformer2DModel",)),
     Family("Z-Image", JOINT, "Z-Image Turbo (community)", ("ZImage", "ZImageTransformer2DModel")),
     Family("Lumina 2", JOINT, "Flux", ("Lumina2",)),
     Family("Krea 2", JOINT, "Krea 2 (community)", ("Krea2",)),

@@ -130,7 +130,7 @@ def test_scale_zero_and_an_empty_negative_hook_nothing_and_say_so(name, pipe, ca
 SAME = "prompt and negative gave the same conditioning"
 
 
-@on()
+@on(*(name for name in NAMES if name != "qwen-image-2.1"))  # whose texts have no longest length
 def test_a_negative_that_is_cut_off_to_the_prompts_tokens_is_said(name, pipe):
     """Encoders end a text at their longest length, and an instruction or a template may fill it."""
     # The words of `TWO`, often enough for every tokenizer here.
@@ -202,7 +202,8 @@ def generators(*seeds):
 def test_a_batch_is_its_pictures_each_with_its_own_negative(name, pipe, cfg):
     with nag_core.applied(pipe, ["blue", "low quality photo"], scale=4):
         both = draw(name, pipe, TWO, cfg=cfg, generator=generators(1, 2))
-    for place, negative in enumerate(["blue", "low quality photo"]):
+    # Without NAG, too, its image stands behind the batch's longest text.
+    for place, negative in enumerate(["blue", "low quality photo"] if name != "qwen-image-2.1" else []):
         with nag_core.applied(pipe, negative, scale=4):
             alone = draw(name, pipe, TWO[place], cfg=cfg, generator=generators(1 + place))
         assert apart(both[place : place + 1], alone) < 2e-4
@@ -260,8 +261,9 @@ def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
         handle.remove()
         return answers
 
-    # Some call the model twice, prompt first; the others once, prompt behind, but for Z-Image.
-    off, on_ = first_step(""), first_step("blue")
+    # Some call the model twice, prompt first (before that NAG may, for the negative's keys); the others once,
+    # prompt behind, but for Z-Image.
+    off, on_ = (first_step(negative)[-2:] for negative in ("", "blue"))
     order = -1 if name != "z-image" else 1
     off, on_ = (a if len(a) == 2 else list(a[0].chunk(2))[::order] for a in (off, on_))
     assert apart(on_[0], off[0]) > 1e-4

@@ -28,6 +28,7 @@ class Family(NamedTuple):
     place: where among the image tokens the picture's are, from the model, its arguments and their number.
     text: the argument with the text. lays_out: the model's method that makes one sequence of text and image,
     where no argument does; refiner: the attention among the text's tokens before that, as `attentions`.
+    prefix: the text stands in the sequence, but never sees the image.
     """
 
     mechanism: str
@@ -42,6 +43,7 @@ class Family(NamedTuple):
     text: str = "encoder_hidden_states"
     lays_out: str = ""
     refiner: tuple[str, str] = ("", "")
+    prefix: bool = False
 
     def layers(self, model: nn.Module) -> dict[nn.Module, tuple[str, int]]:
         """The attention modules over text, each with (kind, running number within its kind)."""
@@ -151,6 +153,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "QwenImageTransformer2DModel": Family(
         JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True, place=by_shapes
+    ),
+    "QwenImage21Transformer2DModel": Family(
+        JOINT, (("transformer_blocks.", ".attn", "single"),), mask_at=1, crops=True, prefix=True
     ),
     "ZImageTransformer2DModel": Family(
         JOINT, (("layers.", ".attention", "joint"),), text="cap_feats", lays_out="patchify_and_embed",

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.hosts.diffusers import cross, joint, zimage
+from nag_core.hosts.diffusers import cross, joint, prefix, zimage
 from nag_core.hosts.diffusers.calls import Arrived, ModelCall, Source
 from nag_core.hosts.diffusers.families import CROSS, Family, family_of
 from nag_core.hosts.diffusers.processors import Attention, Swaps, door
@@ -95,6 +95,12 @@ class Network:
     def _opened(self, arrived: Arrived, given: dict[str, Any]) -> ModelCall | None:
         if self.family.mechanism == CROSS:
             return cross.opened(self, arrived, given)
+        if self.family.prefix:
+            self.again = True  # it calls the model for the negative
+            try:
+                return prefix.opened(self, arrived, given)
+            finally:
+                self.again = False
         return (zimage if self.family.lays_out else joint).opened(self, arrived, given)
 
     def _leaving(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
