@@ -382,7 +382,17 @@ def test_a_prompt_may_come_encoded(name, pipe):
         pytest.skip("the pipeline repeats embeddings of 226 tokens only, here they are made with others")
     with nag_core.applied(pipe, "blue", scale=4):
         found = draw(name, pipe, None, **more)
-    assert torch.equal(found, wanted)
+    assert apart(found, wanted) < 1e-5, "but for rounding, as without NAG"
+
+
+@on("z-image")
+def test_a_prompt_that_comes_encoded_to_a_pipeline_that_encodes_nothing_then_is_said(name, pipe):
+    prompt, _ = pipe.encode_prompt("a red circle", do_classifier_free_guidance=False)
+    plain = draw(name, pipe, None, prompt_embeds=prompt)
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        assert torch.equal(draw(name, pipe, None, prompt_embeds=prompt), plain)
+    said = "the prompt came encoded, and the pipeline encoded none; give it the text"
+    assert nag.report == f"not applied: {said}"
 
 
 @on("sd15")

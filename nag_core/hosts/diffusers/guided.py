@@ -43,6 +43,7 @@ logger = logging.getLogger("nag")
 
 CHANGED = "the text reached the model other than encode_prompt had made it"
 NOT_SAMPLED = "no step was sampled"
+NOT_ENCODED = "the prompt came encoded, and the pipeline encoded none; give it the text"
 
 
 class Guiding:
@@ -227,6 +228,8 @@ class Guiding:
             self.ended.append(report.aside(self.pass_name, reason))
         elif why and not self.ended:
             self.ended.append(report.aside(self.pass_name, f"{why}, before a prompt was encoded"))
+        elif self.called and not self.ended:
+            self.ended.append(report.aside(self.pass_name, NOT_ENCODED))
         self.waiting.clear()
         self.steps.end()
         self.called = False
