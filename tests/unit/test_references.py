@@ -98,6 +98,21 @@ def test_a_fused_merge_counts_the_targets_tokens_alone(place, name, monkeypatch)
     assert counted[0] == counted[1] > 0
 
 
+@pytest.mark.parametrize("method", [Method.VSF, Method.ORTHOGONAL], ids=lambda method: method.value)
+@pytest.mark.parametrize("place", PLACES)
+def test_the_other_rules_leave_references_alone_by_either_path(place, method):
+    tensors, layout, rows = given(place)
+    other = Rule(2.0, 1.0, 1.0, method, torch.zeros((), dtype=torch.int64), offset=0.5)
+    merged = joint_attention(*tensors, layout, rows, plain, lse_kernel(tensors[0]), other)
+    called = joint_attention(*tensors, layout, rows, plain, None, other)
+    off = joint_attention(*tensors, layout, rows, plain, None, other, focus=NOWHERE)
+    assert error(merged, called) <= 1e-12
+    for part in layout.reference_parts:
+        assert torch.equal(called[:, part], off[:, part])
+    target = layout.target_part
+    assert error(called[1:, target], off[1:, target]) > 1e-3
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_references_have_the_bits_of_an_attention_without_nag(place):
     tensors, layout, rows = given(place, dtype=torch.float32)
