@@ -4,6 +4,9 @@ diffusers.
 
 from __future__ import annotations
 
+import inspect
+
+import pytest
 import torch
 
 BATCH = 4  # two rows of other texts in front, two of prompts
@@ -17,16 +20,22 @@ def _normal(*shape, seed):
 class Case:
     """One family. `text`: width of the text the model gets; `pos`, `neg`: tokens of prompt and negative.
 
-    `masked`: the model takes the text's mask; `call` runs it on rows of text with it.
+    `image`: image tokens of a joint model. `masked`: the model takes the text's mask; `call` runs it on rows
+    of text with it.
     """
 
     text, pos, neg = 24, 9, 6
     masked = False
     joint, image, image_first = False, 20, False
+    listed = False  # the texts, and not in one tensor
+    target = None  # how many of the image tokens are the picture's, which come first; all unless said
 
     def model(self, dtype):
         torch.manual_seed(5)
-        model = self.build().to(torch.float64)
+        try:
+            model = self.build().to(torch.float64)
+        except ImportError as error:
+            pytest.skip(f"this diffusers has no such model: {error}")
         generator = torch.Generator().manual_seed(6)
         for parameter in model.parameters():  # some begin as zeros: nothing of the text would be seen
             scale = 1.0 if parameter.dim() < 2 else 1.6 / parameter.flatten(1).shape[1] ** 0.5
@@ -222,25 +231,130 @@ class SD3(Flux):
         ]
 
 
+class Kontext(Flux):
+    """Flux with a reference image of another size behind the picture."""
+
+    image, target = 32, 20
+
+    def call(self, model, rows, context, mask=None):
+        grids = [torch.cartesian_prod(torch.arange(4.0), torch.arange(n)) for n in (5.0, 3.0)]
+        ids = torch.cat([torch.nn.functional.pad(one, (1, 0), value=n) for n, one in enumerate(grids)])
+        return model(
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), 0.5).to(context), img_ids=ids.to(context),
+            txt_ids=torch.zeros(context.shape[1], 3).to(context),
+            pooled_projections=self.per_image(rows, 10, 2, context),
+        )[0]  # fmt: skip
+
+
+class Klein(Flux):
+    """Text tokens are numbered along the last of four axes; there is no pooled vector. With a reference."""
+
+    image, target, neg = 32, 20, 12
+
+    def build(self):
+        from diffusers import Flux2Transformer2DModel
+
+        return Flux2Transformer2DModel(
+            in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=self.text, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        )  # fmt: skip
+
+    def call(self, model, rows, context, mask=None):
+        grids = [
+            torch.cartesian_prod(*(torch.arange(n) for n in size)) for size in ((1, 4, 5, 1), (1, 4, 3, 1))
+        ]
+        grids[1][:, 0] = 10
+        words = torch.zeros(context.shape[1], 4)
+        words[:, 3] = torch.arange(context.shape[1])
+        return model(
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), 0.5).to(context), img_ids=torch.cat(grids).to(context)[None],
+            txt_ids=words.to(context)[None],
+        )[0]  # fmt: skip
+
+
 class Qwen(Flux):
+    shapes, more = ((1, 4, 5),), {}
+
     def build(self):
         from diffusers import QwenImageTransformer2DModel
 
         return QwenImageTransformer2DModel(
             in_channels=4, out_channels=1, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=self.text, axes_dims_rope=(8, 4, 4),
+            joint_attention_dim=self.text, axes_dims_rope=(8, 4, 4), **self.more,
         )  # fmt: skip
 
     def call(self, model, rows, context, mask=None):
-        lengths = {"txt_seq_lens": [context.shape[1]] * rows}
+        more = {}
+        if "txt_seq_lens" in inspect.signature(type(model).forward).parameters:  # until diffusers 0.38
+            more["txt_seq_lens"] = [context.shape[1]] * rows
         return model(
-            self.per_image(rows, (20, 4), 1, context), context, timestep=torch.full((rows,), 0.5).to(context),
-            img_shapes=[[(1, 4, 5)]] * rows, **lengths,
-            encoder_hidden_states_mask=torch.ones(rows, context.shape[1]).long(),
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), 0.5).to(context), img_shapes=[list(self.shapes)] * rows,
+            encoder_hidden_states_mask=torch.ones(rows, context.shape[1]).long(), **more,
         )[0]  # fmt: skip
+
+
+class QwenEdit(Qwen):
+    """With two reference images, as Edit-Plus has them."""
+
+    image, target = 38, 20
+    shapes = ((1, 4, 5), (1, 3, 4), (1, 2, 3))
+
+
+class Qwen21(Flux):
+    """Text that never sees the image. In the reference all texts are as long as the prompt."""
+
+    def build(self):
+        from diffusers import QwenImage21Transformer2DModel
+
+        return QwenImage21Transformer2DModel(
+            in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+            context_in_dim=self.text, axes_dims_rope=(8, 4, 4),
+        )  # fmt: skip
+
+    def call(self, model, rows, context, mask=None, time=0.5, **more):
+        tokens = context.shape[1] + self.image // 4
+        return model(
+            self.per_image(rows, (self.image, 4), 1, context), context,
+            timestep=torch.full((rows,), time).to(context), img_shapes=[[(1, 4, 5)]] * rows,
+            img_mask=(torch.arange(tokens) >= context.shape[1]).expand(rows, -1), **more,
+        )[0][:, -self.image :]  # fmt: skip
+
+
+class ZImage(Flux):
+    """Texts come as a list, each with its own length; the model pads text and image to multiples of 32."""
+
+    listed, image = True, 32
+
+    def build(self):
+        from diffusers import ZImageTransformer2DModel
+
+        return ZImageTransformer2DModel(
+            in_channels=4, dim=32, n_layers=2, n_refiner_layers=2, n_heads=2, n_kv_heads=2,
+            cap_feat_dim=self.text, axes_dims=[8, 4, 4], axes_lens=[1024, 16, 16],
+        )  # fmt: skip
+
+    def call(self, model, rows, context, mask=None):
+        latents = self.per_image(rows, (4, 1, 8, 10), 1, context[0])
+        times = torch.full((rows,), 0.5).to(context[0])
+        return torch.stack(model(list(latents), times, list(context), return_dict=False)[0])
+
+
+class ZImageLong(ZImage):
+    """Of texts that take one multiple and two."""
+
+    neg = 37
+
+    def context(self, rows, tokens, seed):
+        return [one[: 40 - 31 * (row % 2)] for row, one in enumerate(super().context(rows, 40, seed))]
 
 
 CASES = {
     "sd15": SD15(), "sdxl": SDXL(), "pixart": PixArt(), "sana": Sana(), "wan": Wan(), "wan-i2v": WanI2V(),
     "flux": Flux(), "chroma": Chroma(), "sd3": SD3(), "qwen-image": Qwen(),
+    "kontext": Kontext(), "qwen-edit": QwenEdit(), "z-image": ZImage(), "z-image-long": ZImageLong(),
+    "klein": Klein(), "qwen-image-2.1": Qwen21(),
 }  # fmt: skip

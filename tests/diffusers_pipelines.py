@@ -4,33 +4,14 @@ VAE.
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from tests import diffusers_vision as vision
 from tests.diffusers_models import CASES
+from tests.diffusers_words import chat_tokenizer, size, tokenizer
 
-WORDS = ("a red blue green circle square of the on in with photo painting dog cat small large bright dark "
-         "one two blurry ugly low quality").split()  # fmt: skip
 SIZE = 32
-
-
-def tokenizer(length):
-    """Words by whitespace; eos has the highest number, by which CLIP finds it."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<bos>", *WORDS, "<eos>"])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    ends = [("<bos>", vocabulary["<bos>"]), ("<eos>", vocabulary["<eos>"])]
-    inner.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, model_max_length=length, pad_token="<pad>", unk_token="<unk>",
-        bos_token="<bos>", eos_token="<eos>",
-    )  # fmt: skip
-
-
-def size():
-    return len(WORDS) + 4
 
 
 def clip(width, projected=False):
@@ -168,23 +149,110 @@ def wan():
     return WanPipeline(tokenizer(512), encoder, vae, scheduler, transformer=wan_model)
 
 
+def qwen3(width, layers):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config(
+        vocab_size=size(), hidden_size=width, intermediate_size=32, num_hidden_layers=layers, head_dim=8,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=512,
+    ))  # fmt: skip
+
+
+def z_image():
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+
+    vae = kl(shift_factor=0.0, use_quant_conv=False, use_post_quant_conv=False)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return ZImagePipeline(scheduler, vae, qwen3(24, 2), chat_tokenizer(512), model("z-image", 24))
+
+
+def klein(kind="Flux2KleinPipeline"):
+    import diffusers
+
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(4, 8), norm_num_groups=4, latent_channels=1, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = scheduler, vae, qwen3(8, 3), chat_tokenizer(64), model("klein", 24)
+    return getattr(diffusers, kind)(*parts)
+
+
+def kontext():
+    from diffusers import FluxKontextPipeline
+
+    return FluxKontextPipeline(**flux().components)
+
+
+def qwen_image():
+    from diffusers import QwenImagePipeline
+
+    return QwenImagePipeline(**qwen_parts())
+
+
+def qwen_edit():
+    from diffusers import QwenImageEditPipeline
+
+    return QwenImageEditPipeline(**qwen_parts(), processor=vision.Processor())
+
+
+def qwen_edit_plus():
+    from diffusers import QwenImageEditPlusPipeline
+
+    return QwenImageEditPlusPipeline(**qwen_parts(), processor=vision.Processor())
+
+
+def qwen_image_21():
+    """With Qwen-Image's VAE, which takes no part: the latents are looked at."""
+    from diffusers import QwenImage21Pipeline
+
+    parts = {name: part for name, part in qwen_parts().items() if name != "tokenizer"}
+    return QwenImage21Pipeline(
+        **parts | {"transformer": model("qwen-image-2.1", 24)}, processor=vision.Processor()
+    )
+
+
+def qwen_parts():
+    from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
+
+    vae = AutoencoderKLQwenImage(
+        base_dim=3, z_dim=1, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True],
+        latents_mean=[0.0], latents_std=[1.0],
+    )  # fmt: skip
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(), "vae": vae, "text_encoder": vision.encoder(24),
+        "tokenizer": vision.vision_tokenizer(), "transformer": model("qwen-image", 24),
+    }  # fmt: skip
+
+
 BUILD = {
     "sd15": sd15, "sdxl": sdxl, "flux": flux, "chroma": chroma, "sd3": sd3, "pixart": pixart, "sana": sana,
-    "wan": wan,
+    "wan": wan, "qwen-image": qwen_image, "z-image": z_image, "klein": klein,
+    "qwen-image-2.1": qwen_image_21,
+}  # fmt: skip
+# They take reference images.
+EDITING = {
+    "kontext": kontext, "qwen-edit": qwen_edit, "qwen-edit-plus": qwen_edit_plus, "klein-edit": klein,
 }  # fmt: skip
 # What a call needs beside prompt, steps, size and generator.
 CALL = {
     "pixart": {"use_resolution_binning": False, "clean_caption": False},
     "sana": {"use_resolution_binning": False, "complex_human_instruction": None},
     "wan": {"num_frames": 5},
+    "klein": {"text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 16},
+    "klein-edit": {"text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 16},
 }
-# The argument that sets CFG, and its value with CFG off and on; Flux needs a negative prompt for it, too.
-CFG = {"flux": ("true_cfg_scale", 1.0, 3.0), "chroma": ("guidance_scale", 1.0, 3.0)}
+# The argument that sets CFG, and its value with CFG off and on; some need a negative prompt for it, too.
+TRUE_CFG = ("flux", "qwen-image", "qwen-image-2.1", "kontext", "qwen-edit", "qwen-edit-plus")
+CFG = dict.fromkeys(TRUE_CFG, ("true_cfg_scale", 1.0, 3.0)) | {"z-image": ("guidance_scale", 0.0, 3.0)}
 
 
 def pipeline(family):
     torch.manual_seed(0)
-    pipe = BUILD[family]()
+    try:
+        pipe = (BUILD | EDITING)[family]()
+    except (ImportError, AttributeError) as error:
+        pytest.skip(f"this diffusers has no such pipeline: {error}")
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.eval()
@@ -200,12 +268,13 @@ def draw(name, pipe, prompt="a red circle", cfg=False, seed=3, images=1, steps=2
     key, off, on = CFG.get(name, ("guidance_scale", 1.0, 3.0))
     more = {**CALL.get(name, {}), key: on if cfg else off, **more}
     more["num_videos_per_prompt" if name == "wan" else "num_images_per_prompt"] = images
-    if cfg and name == "flux":
+    if cfg and name in TRUE_CFG:
         more.setdefault("negative_prompt", "dark" if isinstance(prompt, str) else ["dark"] * len(prompt))
     side = 16 if name == "wan" else SIZE
     generator = torch.Generator().manual_seed(seed)
     out = pipe(
-        prompt, num_inference_steps=steps, height=side, width=side,
+        prompt=list(prompt) if isinstance(prompt, list) else prompt,  # Z-Image's pipeline writes into it
+        num_inference_steps=steps, height=side, width=side,
         **{"generator": generator, "output_type": "latent", **more},
     )  # fmt: skip
     return out.frames if name == "wan" else out.images

@@ -80,7 +80,8 @@ class Cross:
 @dataclass
 class Joint:
     """`lengths`: real text tokens of every row; `groups`: (row of the prompt, [(row of a negative, its
-    weight), ...]).
+    weight), ...]). `target`: so many of the image's tokens, the first, are the picture's; the others stay
+    z+ of the prompt's row.
     """
 
     lengths: list
@@ -88,6 +89,7 @@ class Joint:
     strength: tuple
     image: int
     image_first: bool = False
+    target: int | None = None
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, image_rotary_emb=None,
@@ -112,7 +114,9 @@ class Joint:
             return out if getattr(attn, "to_out", None) is None else attn.to_out[0](out)
         image, text = (out[:, : self.image], out[:, self.image :]) if self.image_first else (
             out[:, -self.image :], out[:, : -self.image])  # fmt: skip
-        return attn.to_out[0](image), text if attn.context_pre_only else attn.to_add_out(text)
+        return attn.to_out[0](image), text if getattr(attn, "context_pre_only", False) else attn.to_add_out(
+            text
+        )
 
     def rotated(self, q, k, tq, tk, angles):
         if angles[0].is_complex():
@@ -144,10 +148,91 @@ class Joint:
         for row, length in enumerate(self.lengths):
             first = self.image if self.image_first else 0
             hidden[row, ..., first + length : first + width] = -math.inf
+        if mask is not None and not mask.dtype.is_floating_point:
+            mask = None  # of real tokens, which `lengths` has
         out = softmax_attention(q, k, v, hidden if mask is None else hidden + mask)
+        self.guide(out, place)
+        return out
+
+    def guide(self, out, place):
+        """The image tokens `place` of all rows of a picture get one result."""
         for pos, negatives in self.groups:
             neg = mean([(out[row : row + 1, place], weight) for row, weight in negatives])
-            z = guided(out[pos : pos + 1, place].clone(), neg, self.strength)
+            z = out[pos : pos + 1, place].clone()
+            own = slice(0, self.target)
+            z[:, own] = guided(z[:, own].clone(), neg[:, own], self.strength)
             for row in (pos, *(row for row, _ in negatives)):
                 out[row, place] = z[0]
-        return out
+
+
+@dataclass
+class Parallel(Joint):
+    """For Flux.2's single blocks, whose one projection makes q, k, v and the MLP's input."""
+
+    def __call__(self, attn, hidden_states, attention_mask=None, image_rotary_emb=None, **kwargs):
+        width = attn.inner_dim
+        projected = attn.to_qkv_mlp_proj(hidden_states)
+        q, k, v = (heads_of(projected[..., i * width : (i + 1) * width], attn) for i in range(3))
+        q, k, _, _ = self.rotated(attn.norm_q(q), attn.norm_k(k), None, None, image_rotary_emb)
+        gate, value = projected[..., 3 * width :].chunk(2, dim=-1)
+        mlp = torch.nn.functional.silu(gate) * value
+        return attn.to_out(torch.cat([self.attended(q, k, v, attention_mask), mlp], dim=-1))
+
+
+@dataclass
+class Prefix(Joint):
+    """For a text that sees what stands before it in the text, and an image that sees all."""
+
+    def __call__(self, attn, hidden_states, rotary_emb=None, segments=None, **kwargs):
+        from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+        q, k, v = (heads_of(one(hidden_states), attn) for one in (attn.to_q, attn.to_k, attn.to_v))
+        q, k = (
+            apply_rotary_emb_qwen(x.transpose(1, 2), rotary_emb, use_real=False).transpose(1, 2)
+            for x in (attn.norm_q(q), attn.norm_k(k))
+        )
+        tokens = hidden_states.shape[1]
+        text = tokens - self.image
+        later = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        later[text:, text:] = False
+        hidden = torch.zeros(len(q), 1, tokens, tokens, dtype=q.dtype).masked_fill(later, -math.inf)
+        for row, length in enumerate(self.lengths):
+            hidden[row, :, text:, length:text] = -math.inf
+        out = softmax_attention(q, k, v, hidden)
+        self.guide(out, slice(text, None))
+        return attn.to_out[0](out)
+
+
+@dataclass
+class Listed(Joint):
+    """For [image, text] in one stream, where the model's mask knows each row's length."""
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, freqs_cis=None):
+        q, k, v = (heads_of(one(hidden_states), attn) for one in (attn.to_q, attn.to_k, attn.to_v))
+        q, k = (self.turned(x, freqs_cis) for x in (attn.norm_q(q), attn.norm_k(k)))
+        bias = None
+        if attention_mask is not None:
+            bias = torch.zeros(attention_mask.shape, dtype=q.dtype).masked_fill(~attention_mask, -math.inf)
+            bias = bias.reshape(len(q), 1, 1, -1)
+        out = softmax_attention(q, k, v, bias)
+        self.guide(out, slice(0, self.image))
+        return attn.to_out[0](out)
+
+    @staticmethod
+    def turned(x, freqs):
+        pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * freqs[:, None]).flatten(3).to(x.dtype)
+
+
+def image_positions_of_the_prompts(model, groups):
+    """Gives each negative's row the image positions of its prompt's: there is one image stream."""
+    original = model.patchify_and_embed
+
+    def laid_out(*args):
+        made = list(original(*args))
+        for pos, negatives in groups:
+            for row, _ in negatives:
+                made[3][row] = made[3][pos]
+        return tuple(made)
+
+    model.patchify_and_embed = laid_out

@@ -13,8 +13,8 @@ def _installed(package):
 
 
 needs_diffusers = pytest.mark.skipif(
-    not _installed("diffusers").startswith("0.35."),
-    reason=f"written for the webui4 extra's diffusers 0.35, here is {_installed('diffusers')}",
+    not _installed("diffusers").startswith("0.39."),
+    reason=f"written for the webui4 extra's diffusers 0.39, here is {_installed('diffusers')}",
 )
 # The diffusers host looks at what it finds, whatever the version.
 needs_any_diffusers = pytest.mark.skipif(

@@ -6,6 +6,7 @@ difference:
 
     text+ queries see [text+, image]      text- queries see [text-, image]
     image queries: z+ over [text+, image], z- over [text-, image], guided to one result
+    queries of reference images, which are keys as all the image's: z+ alone
 
 The image keys, nearly all of the work, are attended to once for both where a kernel returns its log-sum-exp.
 Of several negatives each has its own keys and its own z-, and the image's part is shared by all of them;
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nag_core.method.fallback import Chain
 from nag_core.method.focus import EVERYWHERE, NOWHERE, Focus
 from nag_core.method.guidance import chunk
 from nag_core.method.heat import HeatMap
@@ -136,20 +138,6 @@ def joint_attention(
     return out
 
 
-def text_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, rows: Arrangement, plain: Plain
-) -> Tensor:
-    """Attention among the text tokens [neg | pos] alone, (B, N, H*D): each text sees itself, as it would in a
-    call of its own. What no negative fills attends to nothing, and nobody attends to it (zeros).
-    """
-    out = q.new_zeros(q.shape[0], q.shape[2], q.shape[1] * q.shape[3])
-    out[:, layout.pos_part] = plain(*(x[:, :, layout.pos_part] for x in (q, k, v)), None)
-    for group in rows.groups:
-        for neg in layout.neg_parts(group):
-            out[group.index, neg] = plain(*(x[group.index][:, :, neg] for x in (q, k, v)), None)
-    return out
-
-
 @dataclass(frozen=True, slots=True)
 class _Guided:
     """One group's rows of a call; the result is written to `out` (B, N, H*D)."""
@@ -188,8 +176,8 @@ class _Guided:
 
         alone: over the negatives' keys without padding, for a rule that needs log-sum-exps.
         """
-        rule, own, pos = self.rule, self.layout.unguided_part, self.layout.pos_part
-        image, negs = self.layout.image_part, self.layout.neg_parts(self.group)
+        rule, layout, own = self.rule, self.layout, self.layout.unguided_part
+        pos, negs, references = layout.pos_part, layout.neg_parts(self.group), layout.reference_parts
 
         def z_pos(part: slice) -> Part:
             return _merged(to_image, part, to_pos, _within(part, own), rule.needs_lse)
@@ -200,29 +188,44 @@ class _Guided:
             else:
                 yield from (_merged(to_image, part, to_neg, part) for to_neg in to_negs)
 
+        for part in references:
+            self.out[:, part] = z_pos(part).out
         fused = rule.fused(self.out) if len(negs) == 1 and alone is None and not rule.inert else None
-        if fused is None:
-            self.out[:, pos] = z_pos(pos).out
-            for neg, to_neg in zip(negs, to_negs, strict=True):
-                self.out[:, neg] = _merged(to_image, neg, to_neg, neg).out
-            self.finish(z_pos, z_negs, size=max(1, chunk(self.out.device) // self.out[:, 0].numel()))
+        if fused is not None:
+            self._merge_fused(fused, to_image, to_pos, to_negs[0])
+            if self.focus.note is not None:
+                target = layout.target_part
+                self.focus.note(self.group, z_pos(target).out, self.out[:, target])
             return
-        spans = (pos.start, pos.stop, negs[0].start, negs[0].stop, own.start, own.stop)
+        self.out[:, pos] = z_pos(pos).out
+        for neg, to_neg in zip(negs, to_negs, strict=True):
+            self.out[:, neg] = _merged(to_image, neg, to_neg, neg).out
+        self.finish(z_pos, z_negs, size=max(1, chunk(self.out.device) // self.out[:, 0].numel()))
+
+    def _merge_fused(self, fused: Chain, to_image: Part, to_pos: Part, to_neg: Part) -> None:
+        """By a kernel that knows no reference images: those behind the picture are kept from it, those in
+        front of it are more of the prompt's queries to it.
+        """
+        rule, layout, own, pos = self.rule, self.layout, self.layout.unguided_part, self.layout.pos_part
+        shown = slice(0, layout.total - layout.behind)
+        to_image, to_neg = (Part(out[:, :, shown], lse[:, :, shown]) for out, lse in (to_image, to_neg))
+        (neg,) = layout.neg_parts(self.group)
+        spans = (
+            pos.start, pos.stop + layout.before, neg.start, neg.stop, own.start, own.stop - layout.behind,
+        )  # fmt: skip
         fused.merge_and_guide(
-            to_image, to_pos, to_negs[0], self.out, spans, rule.strength, rule.method, rule.counter
+            to_image, to_pos, to_neg, self.out[:, shown], spans, rule.strength, rule.method, rule.counter
         )
-        if self.focus.note is not None:
-            self.focus.note(self.group, z_pos(image).out, self.out[:, image])
 
     def by_calls(self, plain: Plain, mask: Tensor | None) -> None:
         """The same by the host's attention alone: once over prompt and image, once over each negative and
         image, for no more of the image's queries than are guided.
         """
-        own, image, focus = self.layout.unguided_part, self.layout.image_part, self.focus
+        own, target, focus = self.layout.unguided_part, self.layout.target_part, self.focus
         self.out[:, own] = plain(
             *(x[:, :, own] for x in (self.q, self.k, self.v)), between(mask, (own,), (own,))
         )
-        image_q = focus.queries(self.q[:, :, image], 2) if focus.guided else self.q[:, :, :0]
+        image_q = focus.queries(self.q[:, :, target], 2) if focus.guided else self.q[:, :, :0]
         negs = self.layout.neg_parts(self.group)
         if not focus.guided or self.rule.needs_lse:
             for neg in negs:
@@ -246,9 +249,9 @@ class _Guided:
 
     def _call_over(self, neg: slice, image_q: Tensor, plain: Plain, mask: Tensor | None) -> Part:
         """One negative's tokens written to `out`, and z- of the image's queries, over negative and image."""
-        image, tokens = self.layout.image_part, neg.stop - neg.start
+        image, target, tokens = self.layout.image_part, self.layout.target_part, neg.stop - neg.start
         keys = [torch.cat((x[:, :, neg], x[:, :, image]), dim=2) for x in (self.k, self.v)]
-        seen = between(mask, (neg, image), (neg, image))
+        seen = between(mask, (neg, target), (neg, image))
         seen = asked(seen, tokens, self.focus if image_q.shape[2] else None)
         z = plain(torch.cat((self.q[:, :, neg], image_q), dim=2), *keys, seen)
         self.out[:, neg] = z[:, :tokens]
@@ -257,7 +260,7 @@ class _Guided:
     def _alone(self, neg: slice, image_q: Tensor, plain: Plain, mask: Tensor | None) -> Part:
         """z- of the image's queries over one negative's tokens alone."""
         k, v = (x[:, :, neg] for x in (self.k, self.v))
-        seen = asked(between(mask, (self.layout.image_part,), (neg,)), 0, self.focus)
+        seen = asked(between(mask, (self.layout.target_part,), (neg,)), 0, self.focus)
         return Part(plain(image_q, k, v, seen), log_sum_exp(image_q, k, seen))
 
     def finish(
@@ -267,16 +270,16 @@ class _Guided:
         size: int = 0,
         in_place: bool = False,
     ) -> None:
-        """The image's tokens of `out`: z+ guided away from z-.
+        """The picture's tokens of `out`: z+ guided away from z-.
 
         size: so many of them at a time, to bound temporaries; 0 for all at once, as a heat map takes them.
         in_place: z+ stands there already.
         """
-        image, focus = self.layout.image_part, self.focus
+        target, focus = self.layout.target_part, self.focus
         weights = [weight for _, weight in self.group.entries[0].spans]
-        step = size if size and focus.note is None else image.stop - image.start
-        for first in range(image.start, image.stop, step):
-            part = slice(first, min(first + step, image.stop))
+        step = size if size and focus.note is None else target.stop - target.start
+        for first in range(target.start, target.stop, step):
+            part = slice(first, min(first + step, target.stop))
             pos, neg = z_pos(part), together(z_negs(part), weights)
             focus.write(pos.out if in_place else self.out[:, part], pos, neg, self.rule, self.group)
 

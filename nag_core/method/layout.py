@@ -20,7 +20,8 @@ class Layout:
 
     Either way the prompt's tokens lie beside the image's, so that [pos, image] is one view of the sequence.
     `neg` is the width of the slot: a row with a shorter negative uses the first tokens of it. `pad`: the
-    multiple that the model pads each text to.
+    multiple that the model pads each text to. before, behind: how many of the image's tokens are reference
+    images, in front of the picture's and behind them; they attend as without NAG.
     """
 
     neg: int
@@ -28,6 +29,32 @@ class Layout:
     image: int
     image_first: bool = False
     pad: int = 1
+    before: int = 0
+    behind: int = 0
+
+    def __post_init__(self) -> None:
+        if self.image_first and self.target < self.image:
+            raise ValueError("no model is known that has reference images and the image before the text")
+
+    @property
+    def target(self) -> int:
+        """Image tokens of the picture itself, which are guided."""
+        return self.image - self.before - self.behind
+
+    @property
+    def target_part(self) -> slice:
+        image = self.image_part
+        return slice(image.start + self.before, image.stop - self.behind)
+
+    @property
+    def reference_parts(self) -> list[slice]:
+        """Where reference images stand, in front of the picture and behind it; none of them is empty."""
+        image, target = self.image_part, self.target_part
+        return [
+            part
+            for part in (slice(image.start, target.start), slice(target.stop, image.stop))
+            if part.start < part.stop
+        ]
 
     @property
     def total(self) -> int:

@@ -80,7 +80,7 @@ def joint_call(
     tokens: of the picture, where the model pads them in the sequence.
     """
     heat = None if session.heat is None else HeatMap()
-    focus = _focus(session, tokens or layout.image, size, device, tiled, heat)
+    focus = _focus(session, tokens or layout.target, size, device, tiled, heat)
     if not focus.guided:
         return None
     rule = session.rule(device, torch.zeros((), dtype=torch.int64, device=device))
@@ -90,7 +90,8 @@ def joint_call(
 def joined(session: Session, call: JointCall) -> None:
     """Takes over the counts of a joint call that has ended; `NotGuided` where its answer is worthless."""
     call.check()
-    tokens = _guided_tokens(call.rows, call.focus, call.layout.image)
+    tokens = _guided_tokens(call.rows, call.focus, call.layout.target)
+    session.picture = (call.layout.target, call.layout.image)
     for block in filter(session.chosen, call.entered):
         session.count(block, tokens, kind=block[0])
     session.took(call)

@@ -27,7 +27,8 @@ class PassReport:
     that were combined, and their tokens. `rule`: what guided in place of NAG. `images`: how many of how many
     had a negative to steer away from; `alike`: of how many it gave what the prompt gave. `bypassed`: NAG was
     installed for calls, and none of them came to it. `unknown`: something of the host was not as NAG knows
-    it.
+    it. `picture`: how many of how many image tokens are the picture's; the rest are reference images, which
+    are not guided.
     """
 
     pass_name: str
@@ -48,6 +49,7 @@ class PassReport:
     problems: tuple[str, ...] = ()
     bypassed: bool = False
     unknown: bool = False
+    picture: tuple[int, int] = (0, 0)
 
     @property
     def applied(self) -> bool:
@@ -74,6 +76,9 @@ class PassReport:
             parts.append(f"φ {self.strength.phi:g} τ {self.strength.tau:g} α {self.strength.alpha:g}")
         if self.negatives[0] > 1:
             parts.append(f"{self.negatives[0]} negatives of {self.negatives[1]} tokens together")
+        target, tokens = self.picture
+        if target < tokens:
+            parts.append(f"{_percent(target / tokens)} of the image tokens (the rest are reference images)")
         guided, total = self.images
         if guided < total:
             parts.append(f"{guided} of {total} images ({left_out(total - guided - self.alike, self.alike)})")
@@ -109,6 +114,7 @@ def of(session: Any, clipped: int) -> PassReport:
         problems=tuple(session.problems),
         bypassed=session.armed > 0 and not session.layers,
         unknown=session.unknown,
+        picture=session.picture,
     )
 
 

@@ -39,6 +39,9 @@ class Session:
     heat: HeatMap | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
     batches: dict[Hashable, Batch] = field(default_factory=dict)  # arrangements seen, by what they hold for
+    places: dict[Hashable, tuple[int, int]] = field(
+        default_factory=dict
+    )  # reference images' tokens before and behind the picture's, by model call
     at_close: list[Callable[[], None]] = field(default_factory=list)  # free what a host keeps for the pass
     counts: Counts = field(default_factory=Counts)  # of the negative's images
     phi: float = 0.0  # of the running call
@@ -50,6 +53,7 @@ class Session:
     last_guided: int = 0
     layers: dict[Hashable, str] = field(default_factory=dict)  # guided at least once; the kind of each
     tokens: int = 0
+    picture: tuple[int, int] = (0, 0)  # image tokens of the picture itself, of all: the rest are references
     counters: dict[torch.device, Tensor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     complete: bool = True  # nothing that was to be guided was left out so far

@@ -216,6 +216,16 @@ def prompt_changed(**_):
     return library(call={"callback_on_step_end": change, **names})
 
 
+def unknown_arrangement(**_):
+    pipe = pipelines.pipeline("flux")
+    pipe.transformer.register_forward_pre_hook(
+        lambda _module, _args, kwargs: ((), {**kwargs, "img_ids": kwargs["img_ids"] + 1}), with_kwargs=True
+    )
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw("flux", pipe)
+    return nag.report
+
+
 MADE_BY = {
     "`not applied: the negative prompt is empty`": empty,
     "`not applied: … has no attention over text that NAG knows`": no_attention,
@@ -237,6 +247,7 @@ MADE_BY_PIPELINES = {
     "`… the attention processor … is none that NAG can reach into`": processor,
     "`ended early, after 3 of 99 steps`": ended_early,
     "`only 1 of the call's 3 steps were over this prompt`": prompt_changed,
+    "`… the image tokens are arranged in a way that NAG does not know`": unknown_arrangement,
 }
 
 

@@ -22,7 +22,7 @@ from nag_core.passes.plan import Progress
 from nag_core.settings.blocks import listing
 from tests import sessions
 from tests.diffusers_models import BATCH, CASES
-from tests.diffusers_reference import Cross, Joint
+from tests.diffusers_reference import Cross, Joint, Listed, Parallel, Prefix, image_positions_of_the_prompts
 from tests.extras import needs_any_diffusers
 
 pytestmark = needs_any_diffusers
@@ -60,8 +60,10 @@ class Given:
 
 def texts(case, dtype):
     """Prompts (all rows), their mask, negatives of the last two rows, and their mask."""
-    context = case.context(BATCH, case.pos, 11).to(dtype)
-    negative = case.context(2, case.neg, 12).to(dtype)
+    context, negative = case.context(BATCH, case.pos, 11), case.context(2, case.neg, 12)
+    if case.listed:
+        return [one.to(dtype) for one in context], None, [one.to(dtype) for one in negative], None
+    context, negative = context.to(dtype), negative.to(dtype)
     if not case.masked:
         return context, None, negative, None
     return context, case.mask(BATCH, case.pos).to(dtype), negative, case.mask(2, case.neg).to(dtype)
@@ -100,6 +102,8 @@ def literal(case, model, dtype, negatives=None, chosen=None):
             if name.endswith(".attn2") and (chosen is None or module in chosen):
                 module.processor = Cross(each, 2, STRENGTH)
         return case.call(model, BATCH, context, mask)
+    if case.listed:
+        return literal_of_lists(case, model, context, negatives, chosen)
     width = max(case.pos, *(one.shape[1] for one, _, _ in negatives))
 
     def padded(x):
@@ -113,8 +117,21 @@ def literal(case, model, dtype, negatives=None, chosen=None):
     for _, module in named:
         # A picture's rows have one image stream, guided or not.
         strength = STRENGTH if chosen is None or module in chosen else (0.0, *STRENGTH[1:])
-        module.processor = Joint(lengths, groups, strength, case.image, case.image_first)
+        kind = Parallel if hasattr(module, "to_qkv_mlp_proj") else Joint
+        kind = Prefix if family_of(model).prefix else kind
+        module.processor = kind(lengths, groups, strength, case.image, case.image_first, case.target)
     return case.call(model, len(rows), rows, masks)[:BATCH]
+
+
+def literal_of_lists(case, model, context, negatives, chosen):
+    rows = [*context, *(one for both, _, _ in negatives for one in both)]
+    places = [(BATCH + 2 * number, weight) for number, (_, _, weight) in enumerate(negatives)]
+    groups = [(2 + image, [(row + image, weight) for row, weight in places]) for image in range(2)]
+    for module in family_of(model).layers(model):
+        strength = STRENGTH if chosen is None or module in chosen else (0.0, *STRENGTH[1:])
+        module.processor = Listed([], groups, strength, case.image)
+    image_positions_of_the_prompts(model, groups)
+    return case.call(model, len(rows), rows)[:BATCH]
 
 
 def state(model):
@@ -166,7 +183,8 @@ def test_several_negatives_of_different_lengths_are_the_literal_reference(name, 
     context, mask, negative, neg_mask = texts(case, dtype)
     # Wan's texts are always padded to one length.
     tokens = case.neg if name.startswith("wan") else case.neg - 2
-    other = case.context(1, tokens, 13).to(dtype)
+    other = case.context(1, tokens, 13)
+    other = [one.to(dtype) for one in other] if case.listed else other.to(dtype)
     other_mask = case.mask(1, tokens).to(dtype) if case.masked else None
     given = [(negative[:1], None if neg_mask is None else neg_mask[:1], 1.0), (other, other_mask, 3.0)]
     single = [
@@ -179,7 +197,12 @@ def test_several_negatives_of_different_lengths_are_the_literal_reference(name, 
     found = guided(case, model, source, context, mask)
     assert source.failures == source.session.problems == []
     both = [
-        (one.repeat(2, 1, 1), None if its is None else its.repeat(2, 1), weight) for one, its, weight in given
+        (
+            [*one, *one] if case.listed else one.repeat(2, 1, 1),
+            None if its is None else its.repeat(2, 1),
+            weight,
+        )
+        for one, its, weight in given
     ]
     compared(found, literal(case, model, dtype, both), plain, dtype)
 
@@ -328,14 +351,16 @@ def test_a_text_that_cannot_be_widened_costs_the_guidance_not_the_picture(name, 
     model = case.model(torch.float32)
     context, mask, negative, neg_mask = texts(case, torch.float32)
     plain, before = case.call(model, BATCH, context, mask), state(model)
-    monkeypatch.setattr("nag_core.hosts.diffusers.joint.with_negative", lambda *_: 1 / 0)
+    place = "zimage.slot_width" if case.listed else "joint.with_negative"
+    place = "prefix._keys_and_values" if family_of(model).prefix else place
+    monkeypatch.setattr(f"nag_core.hosts.diffusers.{place}", lambda *_: 1 / 0)
     source = Given(entries_of(model, negative, neg_mask))
     assert torch.equal(guided(case, model, source, context, mask), plain)
     assert source.failures == ["ZeroDivisionError: division by zero"]
     assert state(model) == before
 
 
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize("name", [name for name in JOINT if name != "qwen-image-2.1"])
 def test_a_joint_call_that_fails_is_made_again_without_nag(name, monkeypatch):
     case = CASES[name]
     model = case.model(torch.float32)
@@ -480,3 +505,109 @@ def test_only_the_text_is_guided_beside_an_image_prompt():
     plain = call(1.0)
     assert (with_both - plain)[2:].norm() > 1e-3 * plain.norm()
     assert torch.equal(with_both[:2], plain[:2])
+
+
+@pytest.mark.parametrize("of_keys", [True, False], ids=["(rows, keys)", "(rows, 1, 1, keys)"])
+def test_a_mask_of_the_keys_may_have_two_dimensions(of_keys):
+    """As Qwen-Image's has in diffusers 0.36 to 0.38, where it ran unguided."""
+    case = CASES["qwen-image"]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = texts(case, torch.float64)
+    wanted = guided(case, model, Given(entries_of(model, negative, neg_mask)), context, mask)
+    source = Given(entries_of(model, negative, neg_mask))
+    network = Network(model, source)
+    attend = network.swaps.attend
+
+    def handed_a_mask(attention, q, k, v, _mask):
+        seen = torch.ones(len(q), k.shape[1], dtype=torch.bool)
+        return attend(attention, q, k, v, seen if of_keys else seen[:, None, None])
+
+    network.swaps.attend = handed_a_mask
+    try:
+        found = case.call(model, BATCH, context, mask)
+    finally:
+        network.remove()
+    assert source.failures == source.session.problems == []
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_an_attention_that_fails_beside_a_text_of_its_own_costs_that_layers_guidance(monkeypatch):
+    case = CASES["qwen-image-2.1"]
+    model = case.model(torch.float32)
+    context, mask, negative, neg_mask = texts(case, torch.float32)
+    plain = case.call(model, BATCH, context, mask)
+    monkeypatch.setattr("nag_core.method.cross.guide", lambda *_: 1 / 0)
+    source = Given(entries_of(model, negative, neg_mask))
+    assert torch.equal(guided(case, model, source, context, mask), plain)
+    assert source.session.problems == ["ZeroDivisionError in some layers, which ran unguided"]
+
+
+def test_qwen_image_21s_steps_with_kept_keys_are_those_without():
+    """The pipeline keeps the prompt's over the steps; the negative's are made once either way."""
+    from nag_core.hosts.diffusers import prefix
+
+    case = CASES["qwen-image-2.1"]
+    model = case.model(torch.float64)
+    from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21KVCache
+
+    context, _, negative, _ = texts(case, torch.float64)
+    made, original = [], prefix._keys_and_values
+    prefix._keys_and_values = lambda *given: made.append(1) or original(*given)
+    try:
+        found = {}
+        for kept in (False, True):
+            source, store = Given(entries_of(model, negative, None)), QwenImage21KVCache(2)
+            source.session.plan = sessions.made(STRENGTH, progress=lambda: Progress(0, 2)).plan
+            network = Network(model, source)
+            for number, time in enumerate((0.9, 0.4)):
+                mode = {"kv_cache": store, "kv_cache_mode": ("extract", "cached")[number]} if kept else {}
+                found[kept, time] = case.call(model, BATCH, context, time=time, **mode)
+            network.remove()
+            assert source.failures == source.session.problems == []
+            assert source.session.guided_calls == 2
+    finally:
+        prefix._keys_and_values = original
+    assert len(made) == 4, "two texts, once in each of two passes"
+    for time in (0.9, 0.4):
+        plain = case.call(model, BATCH, context, time=time)
+        assert torch.allclose(found[True, time], found[False, time], rtol=0, atol=1e-10)
+        assert torch.allclose(found[True, time][:2], plain[:2], rtol=0, atol=1e-10)
+        assert (found[True, time] - plain)[2:].norm() > 1e-3 * plain[2:].norm()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("flex", "0 of 2 blocks attended as they are known to"),
+        ("references", "reference images are within the text here"),
+        ("time", "the text depends on the time step here"),
+    ],
+)
+def test_what_is_not_known_of_qwen_image_21_is_left_alone(change, reason):
+    case = CASES["qwen-image-2.1"]
+    model = case.model(torch.float32)
+    context, _, negative, _ = texts(case, torch.float32)
+    if change == "flex":
+        from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21FlexAttnProcessor
+
+        model.set_attn_processor(QwenImage21FlexAttnProcessor())
+    if change == "time":
+        model.register_to_config(causal_condition=False)
+
+    def call():
+        if change != "references":
+            return case.call(model, BATCH, context)
+        image = torch.zeros(BATCH, case.pos + 5, dtype=torch.bool)
+        image[:, 3] = image[:, case.pos :] = True
+        latents = case.per_image(BATCH, (case.image + 4, 4), 1, context)
+        time = torch.full((BATCH,), 0.5)
+        return model(latents, context, time, [[(1, 2, 2), (1, 4, 5)]] * BATCH, image, return_dict=False)[0]
+
+    plain = call()
+    source = Given(entries_of(model, negative, None))
+    network = Network(model, source)
+    found = call()
+    network.remove()
+    assert torch.equal(found, plain)
+    (said,) = source.failures
+    assert reason in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -15,14 +16,24 @@ def caller() -> Any | None:
     Two pipelines may share a network and be given the same prompt: neither text nor network tells whose call
     it is.
     """
+    return _call().get("self")
+
+
+def images_per_prompt() -> int:
+    """How many images the pipeline call around makes of each prompt."""
+    return int(_call().get("num_images_per_prompt") or 1)
+
+
+def _call() -> Mapping[str, Any]:
+    """What the pipeline's `__call__` nearest around has at hand; empty where none runs."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "__call__":
             owner = frame.f_locals.get("self")
             if hasattr(owner, "encode_prompt") and not isinstance(owner, nn.Module):
-                return owner
+                return frame.f_locals
         frame = frame.f_back
-    return None
+    return {}
 
 
 class Steps:

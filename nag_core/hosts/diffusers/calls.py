@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -16,13 +16,14 @@ from nag_core.settings.blocks import Block
 
 class Hooked(Protocol):
     """A hooked model. layers, blocks: of each attention over text, its key in counts and caches, and the
-    block it is in.
+    block it is in. among_texts: attention modules among the text's tokens alone.
     """
 
     model: nn.Module
     family: Family
     layers: dict[nn.Module, Hashable]
     blocks: dict[nn.Module, Block]
+    among_texts: frozenset[nn.Module]
 
 
 class Arrived(NamedTuple):
@@ -36,7 +37,7 @@ class Arrived(NamedTuple):
 class Source(Protocol):
     """Whoever knows which text is whose."""
 
-    def arrived(self, context: Tensor | None) -> Arrived | None:
+    def arrived(self, context: Tensor | Sequence[Tensor] | None) -> Arrived | None:
         """What to do with a model call over this text; None to leave it alone."""
 
     def failed(self, reason: str, error: BaseException | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nag_core.hosts.diffusers.places import Place, by_ids, by_shapes, whole
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import families
 from nag_core.settings.blocks import Block
@@ -24,6 +25,10 @@ class Family(NamedTuple):
         that mask are left out of the negative (the model hides them, or the pipeline adds them in a batch
         only); else the mask goes to the model.
     positioned: text tokens have positions; the model's `pos_embed` returns the image's and the text's.
+    place: where among the image tokens the picture's are, from the model, its arguments and their number.
+    text: the argument with the text. lays_out: the model's method that makes one sequence of text and image,
+    where no argument does; refiner: the attention among the text's tokens before that, as `attentions`.
+    prefix: the text stands in the sequence, but never sees the image.
     """
 
     mechanism: str
@@ -34,6 +39,11 @@ class Family(NamedTuple):
     mask_at: int | None = None
     crops: bool = False
     positioned: bool = False
+    place: Callable[[nn.Module, dict[str, Any], int], Place] = whole
+    text: str = "encoder_hidden_states"
+    lays_out: str = ""
+    refiner: tuple[str, str] = ("", "")
+    prefix: bool = False
 
     def layers(self, model: nn.Module) -> dict[nn.Module, tuple[str, int]]:
         """The attention modules over text, each with (kind, running number within its kind)."""
@@ -45,6 +55,15 @@ class Family(NamedTuple):
                     numbers[kind] = numbers.get(kind, -1) + 1
                     found[module] = (kind, numbers[kind])
         return found
+
+    def among_texts(self, model: nn.Module) -> frozenset[nn.Module]:
+        """The attention modules of the text's refiner."""
+        start, end = self.refiner
+        return frozenset(
+            module
+            for name, module in model.named_modules()
+            if start and name.startswith(start) and name.endswith(end)
+        )
 
     def preset(self, model: nn.Module) -> str:
         """The name by which presets know the model."""
@@ -126,13 +145,21 @@ FAMILIES: dict[str, Family] = {
     ),
     "SanaTransformer2DModel": Family(CROSS, _TEXT, _caption, mask_at=1, crops=True),
     "WanTransformer3DModel": Family(CROSS, (("blocks.", ".attn2", ""),), _wan_text),
-    "FluxTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE)),
+    "FluxTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), place=by_ids),
+    "Flux2Transformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), place=by_ids),
     "ChromaTransformer2DModel": Family(JOINT, (_BLOCKS, _SINGLE), mask_at=2),
     "SD3Transformer2DModel": Family(
         JOINT, (_JOINT,), tokens=_patches, image_first=True
     ),
     "QwenImageTransformer2DModel": Family(
-        JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True
+        JOINT, (_JOINT,), mask_at=1, crops=True, positioned=True, place=by_shapes
+    ),
+    "QwenImage21Transformer2DModel": Family(
+        JOINT, (("transformer_blocks.", ".attn", "single"),), mask_at=1, crops=True, prefix=True
+    ),
+    "ZImageTransformer2DModel": Family(
+        JOINT, (("layers.", ".attention", "joint"),), text="cap_feats", lays_out="patchify_and_embed",
+        refiner=("context_refiner.", ".attention"),
     ),
 }  # fmt: skip
 

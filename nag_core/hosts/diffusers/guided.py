@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.hosts.diffusers.calling import Steps, caller
+from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt
 from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
+from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of
 from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network, serving
 from nag_core.hosts.diffusers.padding import of_pipeline
 from nag_core.hosts.diffusers.prompts import (
+    Contexts,
     Encoded,
     Reading,
     context_of,
-    encoded,
     has_syntax,
-    listening,
     mixed_negative,
     negative_of,
     read_negative,
     reads_words,
-    texts_of,
+    repeated,
 )
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.guidance import Method
@@ -43,6 +43,7 @@ logger = logging.getLogger("nag")
 
 CHANGED = "the text reached the model other than encode_prompt had made it"
 NOT_SAMPLED = "no step was sampled"
+NOT_ENCODED = "the prompt came encoded, and the pipeline encoded none; give it the text"
 
 
 class Guiding:
@@ -104,7 +105,10 @@ class Guiding:
             self.ended.append(report.aside(self.pass_name, reason))
 
     def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
-        if not isinstance(context_of(result), Tensor):
+        contexts = context_of(result)
+        if isinstance(contexts, list) and all(isinstance(one, Tensor) for one in contexts):
+            result = repeated(result, images_per_prompt())  # as the pipeline does after encoding
+        elif not isinstance(contexts, Tensor):
             raise UnsupportedHost("the pipeline's text encoder gave no conditioning")
         texts = list(self.negative) if self.weights else texts_of(self.negative, arguments)
         made = self._encoded(encode, arguments, texts) if self.reading is None else self.reading
@@ -140,7 +144,7 @@ class Guiding:
             return read_negative(family, texts, made, cut)
         return negative_of(family, texts, made, result, cut)
 
-    def arrived(self, context: Tensor | None) -> Arrived | None:
+    def arrived(self, context: Contexts | None) -> Arrived | None:
         if context is None or caller() not in (None, self.pipe):
             return None
         self.called = True
@@ -169,7 +173,7 @@ class Guiding:
         if self.current is not None:
             self.current[1].off(reason, error)
 
-    def _begin(self, context: Tensor) -> None:
+    def _begin(self, context: Contexts) -> None:
         """Starts the pass of the text that this call is over. Pipelines that call the model for prompt and
         negative apart begin with the prompt.
         """
@@ -224,6 +228,8 @@ class Guiding:
             self.ended.append(report.aside(self.pass_name, reason))
         elif why and not self.ended:
             self.ended.append(report.aside(self.pass_name, f"{why}, before a prompt was encoded"))
+        elif self.called and not self.ended:
+            self.ended.append(report.aside(self.pass_name, NOT_ENCODED))
         self.waiting.clear()
         self.steps.end()
         self.called = False

@@ -1,9 +1,9 @@
-"""A model call under NAG in joint attention: Flux, Chroma, SD3, Qwen-Image."""
+"""A model call under NAG in joint attention: Flux, Flux.2, Chroma, SD3, Qwen-Image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from nag_core.hosts.diffusers.calls import Arrived, Hooked
 from nag_core.hosts.diffusers.processors import Attention
 from nag_core.method.joint import JointCall, NotGuided
 from nag_core.method.layout import Layout, slot_width, with_negative
+from nag_core.method.texts import text_attention
 from nag_core.passes.guiding import joined, joint_call, rows_of
 from nag_core.passes.session import Session
 
@@ -23,8 +24,9 @@ class WidenedCall:
 
     network: Hooked
     session: Session
-    joint: JointCall
+    joint: JointCall | None  # None where it is not known yet
     broken: str = ""  # why it must be made again without NAG
+    within: list[nn.Module] = field(default_factory=list)  # the attention modules at work
 
     def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         context = given["encoder_hidden_states"]
@@ -41,40 +43,64 @@ class WidenedCall:
 
     def positions(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Rotations of the image's tokens and of the text's: all texts begin where the prompt did."""
+        return image, torch.cat([text[:length] for length in (*self.negatives, self.joint.layout.pos)])
+
+    @property
+    def negatives(self) -> list[int]:
+        """Tokens of the texts in the slot, where positions are the same for all rows."""
         lengths = [at.stop - at.start for at, _ in self.joint.rows.groups[0].entries[0].spans]
-        if len(lengths) == 1:  # of several groups the longest; several negatives are the same in all rows
-            lengths = [self.joint.layout.neg]
-        return image, torch.cat([text[:length] for length in (*lengths, self.joint.layout.pos)])
+        # Of several groups the longest; several negatives are the same in all rows.
+        return lengths if len(lengths) > 1 else [self.joint.layout.neg]
 
     def entering(self, layer: tuple[str, int]) -> None:
-        self.joint.entered.append(layer)
+        if self.joint is not None:
+            self.joint.entered.append(layer)
 
     def around(
         self, code: Callable[..., Any], processor: Any, attn: nn.Module, args: tuple, kwargs: dict
     ) -> Any:
-        return code(processor, attn, *args, **kwargs)
+        self.within.append(attn)
+        try:
+            return code(processor, attn, *args, **kwargs)
+        finally:
+            self.within.pop()
 
     def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """A joint call is known by its exact length on both sides: SD3.5-Medium's attention among image
-        tokens alone and those over image prompts pass.
+        """A joint call is known by its exact length on both sides: attentions over image prompts pass, as do
+        those of other modules that share a processor.
         """
-        dim, total = attention.token_dim, self.joint.layout.total
-        if self.broken or q.shape[dim] != total or k.shape[dim] != total:
+        if self.broken or self.joint is None or not self.within:
+            return attention.plain(q, k, v, mask)
+        layout, among_texts = self.joint.layout, self.within[-1] in self.network.among_texts
+        expected = layout.total - (layout.image if among_texts else 0)
+        tokens = q.shape[attention.token_dim], k.shape[attention.token_dim]
+        if tokens != (expected, expected):
+            if among_texts:
+                self.broken = f"an attention among {tokens[0]} text tokens, expected {expected}"
             return attention.plain(q, k, v, mask)
         try:
-            return self._joint(attention, q, k, v, mask)
+            return self._guided(attention, q, k, v, self.seen(mask, among_texts), among_texts)
         except Exception as error:  # ours; the call is made again without NAG
             message = str(error).partition("\n")[0][:120]
             self.broken = f"{type(error).__name__} in the joint attention: {message}"
             return attention.plain(q, k, v, mask)
 
-    def _joint(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _guided(
+        self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, among_texts: bool
+    ) -> Tensor:
         def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
             return attention.merged(attention.plain(*(attention.swapped(x) for x in (q, k, v)), mask))
 
-        swapped = [attention.swapped(x) for x in (q, k, v)]
-        out = self.joint.attention(*swapped, plain, attention.is_sdpa, attention.name, mask)
+        swapped, joint = [attention.swapped(x) for x in (q, k, v)], self.joint
+        if among_texts:
+            out = text_attention(*swapped, joint.layout, joint.rows, plain, mask)
+        else:
+            out = joint.attention(*swapped, plain, attention.is_sdpa, attention.name, mask)
         return attention.split(out, swapped[0].shape[1])
+
+    def seen(self, mask: Tensor | None, among_texts: bool) -> Tensor | None:
+        """The model's mask of an attention, (B, 1 or H, 1 or N, N); some versions hand over (B, N)."""
+        return mask if mask is None or mask.dim() != 2 else mask[:, None, None]
 
     def finish(self) -> str:
         if self.broken:
@@ -87,9 +113,13 @@ class WidenedCall:
 
 
 def _ids(call: WidenedCall, ids: Tensor) -> Tensor:
-    """Flux, Chroma: text positions are zero. (tokens, 3), or (B, tokens, 3) as older pipelines have them."""
-    slot = ids.new_zeros(*ids.shape[:-2], call.joint.layout.neg, ids.shape[-1])
-    return torch.cat([slot, ids], dim=-2)
+    """Positions of text tokens, (tokens, axes), or (B, tokens, axes): all zero (Flux, Chroma), or numbered
+    along one axis (Flux.2), where each negative begins where the prompt did and goes on as that does.
+    """
+    first, second = ids[..., :1, :], ids[..., 1:2, :]
+    step = second - first if ids.shape[-2] > 1 else torch.zeros_like(first)
+    counted = [torch.arange(length, device=ids.device, dtype=ids.dtype) for length in call.negatives]
+    return torch.cat([*(first + one[:, None] * step for one in counted), ids], dim=-2)
 
 
 def _mask(call: WidenedCall, mask: Tensor) -> Tensor:
@@ -123,5 +153,8 @@ def opened(network: Hooked, arrived: Arrived, given: dict[str, Any]) -> WidenedC
         return None
     family = network.family
     image = family.tokens(network.model, latent)
-    layout = Layout(slot_width(rows), context.shape[1], image, family.image_first)
+    key = id(network.model), latent.shape
+    if key not in session.places:  # once in a pass, as reading it may wait for the device
+        session.places[key] = family.place(network.model, given, image)
+    layout = Layout(slot_width(rows), context.shape[1], image, family.image_first, 1, *session.places[key])
     return WidenedCall(network, session, joint_call(session, rows, layout, context.device))

@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.hosts.diffusers import cross, joint
+from nag_core.hosts.diffusers import cross, joint, prefix, zimage
 from nag_core.hosts.diffusers.calls import Arrived, ModelCall, Source
 from nag_core.hosts.diffusers.families import CROSS, Family, family_of
 from nag_core.hosts.diffusers.processors import Attention, Swaps, door
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.joint import NotGuided
 
 
 class Network:
@@ -31,7 +32,8 @@ class Network:
             module: (*name, number) if number else name for module, name in layers.items()
         }
         self.blocks = self.family.blocks(model)
-        check(self.layers)
+        self.among_texts = self.family.among_texts(model)
+        check([*self.layers, *self.among_texts])
         self.names = list(inspect.signature(type(model).forward).parameters)[1:]
         self.swaps = Swaps(self._around, self._attend)
         self.call: ModelCall | None = None
@@ -44,10 +46,19 @@ class Network:
         ]
         if self.family.positioned:
             self.handles.append(model.pos_embed.register_forward_hook(self._positions))
+        if self.family.lays_out:
+            self.lay_out = getattr(model, self.family.lays_out)
+            self.before = vars(model).get(self.family.lays_out)
+            vars(model)[self.family.lays_out] = self._laid_out
 
     def remove(self) -> None:
         """Leaves the model as it was."""
         self.swaps.leave()
+        if self.handles and self.family.lays_out:
+            if self.before is None:
+                del vars(self.model)[self.family.lays_out]
+            else:
+                vars(self.model)[self.family.lays_out] = self.before
         self.call, self.given = None, {}
         while self.handles:
             self.handles.pop().remove()
@@ -59,17 +70,21 @@ class Network:
             return None
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         try:
-            arrived = self.source.arrived(given.get("encoder_hidden_states"))
+            arrived = self.source.arrived(given.get(self.family.text))
             if arrived is None:
                 return None
             call = self._opened(arrived, given)
             if call is None:
                 return None
-            foreign = self.swaps.enter([module.processor for module in self.layers])
+            foreign = self.swaps.enter([module.processor for module in (*self.layers, *self.among_texts)])
             if foreign:
                 self.source.failed(f"the attention processor {foreign} is none that NAG can reach into")
                 return None
             arguments = call.arguments(given)
+        except NotGuided as reason:
+            self.swaps.leave()
+            self.source.failed(str(reason))
+            return None
         except Exception as error:  # a failure of ours must cost the guidance, not the picture
             self.swaps.leave()
             self.source.failed(f"{type(error).__name__}: {str(error)[:120]}", error)
@@ -78,8 +93,15 @@ class Network:
         return None if arguments is None else ((), arguments)
 
     def _opened(self, arrived: Arrived, given: dict[str, Any]) -> ModelCall | None:
-        mechanism = cross if self.family.mechanism == CROSS else joint
-        return mechanism.opened(self, arrived, given)
+        if self.family.mechanism == CROSS:
+            return cross.opened(self, arrived, given)
+        if self.family.prefix:
+            self.again = True  # it calls the model for the negative
+            try:
+                return prefix.opened(self, arrived, given)
+            finally:
+                self.again = False
+        return (zimage if self.family.lays_out else joint).opened(self, arrived, given)
 
     def _leaving(self, model: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         self.swaps.leave()
@@ -103,10 +125,15 @@ class Network:
     def _positions(self, _module: nn.Module, _args: tuple, output: tuple) -> tuple | None:
         return None if self.call is None else self.call.positions(*output)
 
+    def _laid_out(self, *args: Any, **kwargs: Any) -> tuple:
+        if self.call is None:
+            return self.lay_out(*args, **kwargs)
+        return self.call.laid_out(self.lay_out, args, kwargs)
+
     def _around(
         self, code: Callable[..., Any], processor: Any, attn: nn.Module, *args: Any, **kwargs: Any
     ) -> Any:
-        if self.call is None or attn not in self.layers:
+        if self.call is None or not (attn in self.layers or attn in self.among_texts):
             return code(processor, attn, *args, **kwargs)
         return self.call.around(code, processor, attn, args, kwargs)
 

@@ -15,6 +15,11 @@ def of_pipeline(pipe: Any, family: str, remarks: list[str]) -> Cut:
         def tokens(name: str) -> int:
             return len(getattr(pipe, name)(text)["input_ids"])
 
+        if family == "Flux.2 Klein":
+            turn = [{"role": "user", "content": text}]
+            given = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+            text = pipe.tokenizer.apply_chat_template(turn, **given)
+            return Count(0, tokens("tokenizer") - 1)
         # Both count what encoders add: two of CLIP's, one of T5's.
         clip = tokens("tokenizer") - ENDS if family in (*CLIP, *BOTH) else 0
         long = {"Flux": "tokenizer_2", "SD3.5": "tokenizer_3"}.get(family)

@@ -1,62 +1,72 @@
-"""Texts of a pipeline: the negative from its own encode_prompt, and which rows of a call hold the prompt."""
+"""Texts of a pipeline: the negative from what encode_prompt gave, and which rows of a call are the prompt."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nag_core.hosts import asked
 from nag_core.hosts.diffusers.families import CROSS, Family
 from nag_core.hosts.diffusers.keys import with_last_repeated, without_pads
-from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.alike import alike
 from nag_core.method.negative import Cut, Entry, Negative, Scheduled, mixed
 
 FOREVER = 2**31
 
+# Texts as a model gets them: (texts, tokens, channels), or one (tokens, channels) for each.
+Contexts = Tensor | Sequence[Tensor]
+
 
 @dataclass(slots=True)
 class Encoded:
-    """One call of encode_prompt: the prompt (images, tokens, channels), and each image's negative.
+    """One call of encode_prompt: the prompt of each image, and its negative.
 
     later: other contexts that are the prompt, too: a host changes its words over the steps.
-    seen: model calls' contexts that were looked at, with their marks. Pipelines hand over the same tensor in
+    seen: model calls' contexts that were looked at, with their marks. Pipelines hand over the same tensors in
     every step, so comparing values, which waits for the device, happens once or twice in a pass.
     """
 
-    prompt: Tensor
+    prompt: Contexts
     negative: Negative
-    later: Sequence[Tensor] = ()
-    seen: list[tuple[weakref.ref, tuple[int, ...]]] = field(default_factory=list)
+    later: Sequence[Contexts] = ()
+    seen: list[tuple[list[weakref.ref], tuple[int, ...]]] = field(default_factory=list)
 
-    def marks(self, context: Tensor) -> tuple[int, ...]:
+    def marks(self, context: Contexts) -> tuple[int, ...]:
         """For each chunk of as many rows as there are images: 0 where it is the prompt, else 1; empty for
         rows that cannot be told apart.
         """
+        tensors = [context] if isinstance(context, Tensor) else context
         for known, marks in self.seen:
-            if known() is context:
+            if len(known) == len(tensors) and all(map(_refers, known, tensors)):
                 return marks
-        self.seen = [one for one in self.seen if one[0]() is not None]
-        self.seen.append((weakref.ref(context), self._compared(context)))
+        self.seen = [one for one in self.seen if all(known() is not None for known in one[0])]
+        self.seen.append(([weakref.ref(one) for one in tensors], self._compared(context)))
         return self.seen[-1][1]
 
-    def _compared(self, context: Tensor) -> tuple[int, ...]:
+    def _compared(self, context: Contexts) -> tuple[int, ...]:
         images = len(self.prompt)
         if len(context) % images:
             return ()
-        return tuple(int(not self._is_prompt(chunk)) for chunk in context.split(images))
+        chunks = (context[first : first + images] for first in range(0, len(context), images))
+        return tuple(int(not self._is_prompt(chunk)) for chunk in chunks)
 
-    def _is_prompt(self, chunk: Tensor) -> bool:
-        texts = (self.prompt, *self.later)
-        return any(one.shape == chunk.shape and torch.equal(chunk, one.to(chunk)) for one in texts)
+    def _is_prompt(self, chunk: Contexts) -> bool:
+        return any(_equal(chunk, one) for one in (self.prompt, *self.later))
+
+
+def _refers(known: weakref.ref, tensor: Tensor) -> bool:
+    return known() is tensor
+
+
+def _equal(one: Contexts, other: Contexts) -> bool:
+    """Whether two are the same texts, up to device and dtype."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one.shape == other.shape and torch.equal(one, other.to(one))
 
 
 class Part(NamedTuple):
@@ -98,9 +108,15 @@ def entry(
     return Entry(context[mask != 0]) if family.crops else Entry(context, mask=mask)
 
 
-def context_of(result: Any) -> Tensor:
-    """Of what encode_prompt returned, the context the model attends to, (texts, tokens, channels)."""
+def context_of(result: Any) -> Contexts:
+    """Of what encode_prompt returned, the contexts that the model attends to."""
     return result[0] if isinstance(result, tuple) else result
+
+
+def repeated(result: Any, times: int) -> Any:
+    """What encode_prompt returned of texts of their own lengths, each so many times in a row."""
+    contexts = [one for one in context_of(result) for _ in range(times)]
+    return (contexts, *result[1:]) if isinstance(result, tuple) else contexts
 
 
 def _rows(family: Family, result: Any) -> list[tuple[Tensor, Tensor | None]]:
@@ -198,98 +214,10 @@ def reads_words(reading: Reading, texts: Sequence[str], words: Any) -> bool:
     """
     first = [reading.texts[text][0].context for text in texts]
     pairs = zip(first, context_of(words), strict=True)
-    return all(one.shape == other.shape and torch.equal(one.to(other), other) for one, other in pairs)
+    return all(_equal(other, one) for one, other in pairs)
 
 
 def static(entries: Sequence[Entry | None], alike_images: int = 0) -> Negative:
     """A negative that stays the same over the steps."""
     images = tuple(None if one is None else (Scheduled(FOREVER, one),) for one in entries)
     return Negative(images, alike_images)
-
-
-def listened(pipe: Any) -> bool:
-    """Whether somebody listens to this pipeline already."""
-    return getattr(pipe.encode_prompt, "nag_listens", False)
-
-
-def own_encoder(pipe: Any) -> Callable[..., Any]:
-    """The pipeline's encode_prompt as its class has it, behind whatever stands in front of it.
-
-    SD.Next puts a function on the pipeline that takes anything, remembers by the prompt alone, and answers an
-    error with the prompt itself (modules/sd_hijack_te.py): a negative asked of it comes back as the prompt.
-    """
-    of_class = getattr(type(pipe), "encode_prompt", None)
-    return pipe.encode_prompt if of_class is None else of_class.__get__(pipe)
-
-
-def _signature(encode: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(asked.original(encode)[0])
-
-
-@contextmanager
-def listening(pipe: Any, heard: Callable[[Callable[..., Any], dict[str, Any], Any], None]) -> Iterator[None]:
-    """Tells `heard` of every call of the pipeline's encode_prompt: the pipeline's own encoder, the arguments
-    by that one's names, and what the call gave.
-    """
-    if listened(pipe):
-        raise UnsupportedHost("NAG is applied to this pipeline already")
-    front, own = pipe.encode_prompt, own_encoder(pipe)
-    signature = _signature(own)
-
-    @functools.wraps(own)
-    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
-        result = front(*args, **kwargs)
-        heard(own, _by_name(signature, args, kwargs), result)
-        return result
-
-    encode_prompt.nag_listens = True
-    before = pipe.__dict__.get("encode_prompt")
-    pipe.__dict__["encode_prompt"] = encode_prompt
-    try:
-        yield
-    finally:
-        if before is None:
-            del pipe.__dict__["encode_prompt"]
-        else:
-            pipe.__dict__["encode_prompt"] = before
-
-
-def _by_name(signature: inspect.Signature, args: tuple, kwargs: dict) -> dict[str, Any]:
-    arguments = dict(signature.bind(*args, **kwargs).arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            arguments.update(arguments.pop(name, {}))
-    return arguments
-
-
-def texts_of(negative: str | Sequence[str], arguments: dict[str, Any]) -> list[str]:
-    """One negative for each prompt of the call."""
-    prompt = arguments.get("prompt")
-    embeds = arguments.get("prompt_embeds")
-    count = 1 if isinstance(prompt, str) else len(embeds if prompt is None else prompt)
-    if isinstance(negative, str):
-        return [negative] * count
-    if len(negative) != count:
-        raise ValueError(f"{len(negative)} negatives for {count} prompts")
-    return list(negative)
-
-
-def encoded(encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
-    """`texts` by the pipeline's encoders, asked as the prompt was: same length, device, clip_skip, LoRA
-    scale.
-
-    Once each, and not once for each image: SANA's pipeline repeats its masks in another order than its texts.
-    Its instruction to rewrite the prompt is left out, as for its own negative.
-    """
-    dropped = ("embeds", "mask")
-    kept = {
-        name: value
-        for name, value in arguments.items()
-        if not name.startswith("negative") and not name.endswith(dropped)
-    }
-    own = {
-        "prompt": texts, "prompt_2": None, "prompt_3": None, "complex_human_instruction": None,
-        "do_classifier_free_guidance": False, "num_images_per_prompt": 1, "num_videos_per_prompt": 1,
-    }  # fmt: skip
-    parameters = _signature(encode).parameters
-    return encode(**{**kept, **{name: value for name, value in own.items() if name in parameters}})

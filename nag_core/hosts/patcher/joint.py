@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, replaced
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
-from nag_core.method.joint import JointCall, NotGuided, Plain, text_attention
+from nag_core.method.joint import JointCall, NotGuided, Plain
 from nag_core.method.layout import Layout, padded, slot_width, with_negative
 from nag_core.method.rows import Arrangement, Batch
+from nag_core.method.texts import text_attention
 from nag_core.passes.guiding import joined, joint_call, rows_of
 from nag_core.passes.session import Session
 
