@@ -20,7 +20,7 @@ from nag_core.bench.rows import Effort
 
 CASES = {**models.CASES, **library_models.CASES}
 
-EFFORT = {GPU: Effort(20, 60, 25.0), CPU: Effort(4, 40, 10.0), QUICK: Effort(5, 30, 8.0)}
+EFFORT = {GPU: Effort(20, 60, 25.0), CPU: Effort(5, 40, 14.0), QUICK: Effort(5, 30, 8.0)}
 QUICK_MODELS = ("sd15", "flux-schnell")
 
 
