@@ -173,6 +173,30 @@ def test_the_evaluation_table_is_that_of_the_measured_numbers_of_the_shipped_wei
         assert digest == load.sha256(load.weights_file(kind))
 
 
+def test_what_the_evaluation_shows_is_what_was_counted():
+    """The sentences about good pictures under the tables."""
+    result = json.loads((ROOT / ".github/assets/evaluation.json").read_text(encoding="utf-8"))
+    rows = {(r["model"], r["steps"], r["method"]): r for r in result["rows"] if r["sweep"] is None}
+
+    def good(model, steps, *methods):
+        return [f"{100 * rows[model, steps, method]['good']:.0f}" for method in methods]
+
+    text = " ".join(EVALUATE.split())
+    ways = ("none", "cfg", "nag")
+    one = "{} % of the UNet's pictures are good without guidance, {} % with CFG 3 and {} % with NAG".format
+    assert one(*good("unet", 1, *ways)) in text
+    assert "on the transformer it is {}, {} and {} %".format(*good("mmdit", 1, *ways)) in text
+    four = "At four steps it is {}, {} and {} % (UNet), {}, {} and {} % (transformer)".format
+    assert four(*good("unet", 4, *ways), *good("mmdit", 4, *ways)) in text
+    pairs = [good(model, steps, "no-refinement", "nag") for model in ("unet", "mmdit") for steps in (1, 4)]
+    (a, b), (c, d), (e, f), (g, h) = pairs
+    assert f"({a} % where NAG has {b} at one step, {c} where it has {d} at four)" in text
+    assert f"On the transformer it is the other way round: {e} and {f} %, {g} and {h} %" in text
+    for steps in (1, 2, 4):
+        bare, nag = (rows["unet", steps, method]["good"] for method in ("no-refinement", "nag"))
+        assert bare > nag
+
+
 @pytest.mark.parametrize("name", ["evaluation.json", "evaluation-unet-seed-1.json"])
 def test_the_measured_numbers_reach_the_goal_on_both_trainings_of_the_unet(name):
     result = json.loads((ROOT / ".github/assets" / name).read_text(encoding="utf-8"))

@@ -57,15 +57,16 @@ def _name(row: Row) -> str:
 
 
 def _curves(result: dict[str, Any], models: list[str], path: Path) -> None:
-    """Valid pictures and unwanted attributes over φ, one column a model (the paper's Figure 8)."""
+    """Good, valid and unwanted pictures over φ, one column a model (the paper's Figure 8)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * len(models), 6), layout="constrained")
+    shown = (("good", "good pictures"), ("valid", "valid pictures"), ("unwanted", "unwanted"))
+    figure = Figure(figsize=(4.4 * len(models), 3 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(len(shown), len(models), squeeze=False, sharex=True, sharey=True)
     for column, model in enumerate(models):
-        for line, (measure, label) in enumerate((("valid", "valid pictures"), ("unwanted", "unwanted"))):
+        for line, (measure, label) in enumerate(shown):
             axis = axes[line][column]
             for method, colour in (("nag", "#1f6fb4"), ("no-normalisation", "#d1581f")):
                 _curve(axis, result, model, method, measure, colour)
@@ -73,7 +74,7 @@ def _curves(result: dict[str, Any], models: list[str], path: Path) -> None:
             axis.set_xscale("symlog", base=2, linthresh=1)
             axis.set_xticks([0, 1, 2, 4, 8, 16], ["0", "1", "2", "4", "8", "16"])
             axis.grid(alpha=0.3)
-        axes[1][column].set_xlabel("scale φ")
+        axes[-1][column].set_xlabel("scale φ")
     axes[0][0].legend()
     figure.savefig(path, dpi=110)
 

@@ -51,15 +51,16 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
         (
             _label(row),
-            _share(row, "unwanted"),
+            f"**{_share(row, 'good')}**",
             _change(row),
+            _share(row, "unwanted"),
             _share(row, "honoured"),
             _share(row, "valid"),
             f"{row['rmse']:.3f}",
         )
         for row in rows
     ]
-    head = ("", "unwanted", "change", "prompt honoured", "valid picture", "RMSE")
+    head = ("", "good", "beside no guidance", "unwanted", "prompt honoured", "valid picture", "RMSE")
     return tables.markdown(head, lines)
 
 
@@ -83,41 +84,37 @@ def _share(row: dict[str, Any], name: str) -> str:
 def _change(row: dict[str, Any]) -> str:
     if "against_none" not in row:
         return ""
-    found = row["against_none"]["unwanted"]
+    found = row["against_none"]["good"]
     p = "p < 0.001" if found["p"] < 0.001 else f"p = {found['p']:.3f}"
     return f"{100 * found['points']:+.1f} ({100 * found['low']:+.0f} to {100 * found['high']:+.0f}, {p})"
 
 
 def _honest(rows: list[dict[str, Any]]) -> str:
-    """Which methods suppress more than NAG and keep at least as many pictures valid and obedient."""
+    """Which methods draw more good pictures than NAG at these values."""
     nag = next((row for row in rows if row["method"] == "nag"), None)
     if nag is None:
         return ""
-    better = [
-        NAMES[row["method"]]
-        for row in rows
-        if row["method"] not in ("nag", "none")
-        and row["unwanted"] < nag["unwanted"]
-        and row["valid"] >= nag["valid"]
-        and row["honoured"] >= nag["honoured"]
-    ]
+    better = [NAMES[row["method"]] for row in rows if row["method"] != "nag" and row["good"] > nag["good"]]
     if not better:
         return ""
-    return f"Here {' and '.join(better)} suppress{'es' * (len(better) == 1)} more than NAG at no loss."
+    return f"At these values more pictures are good than with NAG: {', '.join(better)}."
 
 
 def short(results: list[dict[str, Any]], steps: int) -> str:
-    """One table of several trainings' main rows at so many steps: unwanted, prompt honoured, valid."""
+    """One table of several trainings' main rows at so many steps: good, and what it is made of."""
     columns = [(result, model) for result in results for model in result["weights"]]
     heads = [f"{model}{_seed(result['made_by'][model])}" for result, model in columns]
     lines = []
     for method in NAMES:
         rows = [_row(result, model, method, steps) for result, model in columns]
-        cells = [
-            " / ".join(f"{100 * row[name]:.0f}" for name in ("unwanted", "honoured", "valid")) for row in rows
-        ]
-        lines.append((_label(rows[0]), *cells))
-    return tables.markdown(("unwanted / honoured / valid", *heads), lines)
+        lines.append((_label(rows[0]), *map(_four, rows)))
+    return tables.markdown(("**good**: unwanted / honoured / valid", *heads), lines)
+
+
+def _four(row: dict[str, Any]) -> str:
+    """A training that was counted by 0.1 has the three alone."""
+    good = f"**{100 * row['good']:.0f}**: " if "good" in row else ""
+    return good + " / ".join(f"{100 * row[name]:.0f}" for name in ("unwanted", "honoured", "valid"))
 
 
 def _row(result: dict[str, Any], model: str, method: str, steps: int) -> dict[str, Any]:

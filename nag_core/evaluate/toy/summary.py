@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nag_core.evaluate.statistics import difference, share
+from nag_core.evaluate.toy.draw import Seen
 
-MEASURES = ("unwanted", "honoured", "valid")
+# The one number, and the three that it is made of.
+MEASURES = ("good", "unwanted", "honoured", "valid")
 
 
 def summary(row: dict[str, Any], seen: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
@@ -14,11 +16,17 @@ def summary(row: dict[str, Any], seen: dict[str, Any], base: dict[str, Any] | No
     same model and steps.
     """
     found = row | {"n": len(seen["valid"])}
+    seen = _judged(seen)
     intervals = {name: share(seen[name]) for name in MEASURES}
     found |= {name: value["share"] for name, value in intervals.items()}
     found["rmse"] = sum(seen["error"]) / len(seen["error"])
     found["applied"] = seen["applied"]
     found["interval"] = {name: [value["low"], value["high"]] for name, value in intervals.items()}
-    if base is not None and base is not seen:
+    if base is not None and row["method"] != "none":
+        base = _judged(base)
         found["against_none"] = {name: difference(seen[name], base[name]) for name in MEASURES}
     return found
+
+
+def _judged(seen: dict[str, Any]) -> dict[str, Any]:
+    return seen | {"good": Seen(**seen).good}
