@@ -135,7 +135,7 @@ def test_hooked_modules(monkeypatch):
     assert used.problems == []
 
 
-# Not Wan's I2V: it takes the last 512 tokens for the text, so that no plain call has both texts.
+# Not Wan's I2V: it takes the last 512 tokens for the text, so that no plain call has both texts. See below.
 CROSS = [name for name in library.NAMES if not library.CASES[name].joint and name != "wan-i2v"]
 
 
@@ -163,6 +163,32 @@ def test_the_cross_attention_of_the_library(name, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
     twice = None if masks is None else torch.cat((masks, masks))
     wanted = case.call(model, library.BATCH, torch.cat((both, both)), twice)
+    assert error(found[2:], wanted[2:]) <= 1e-10
+    assert source.session.problems == []
+
+
+def test_the_text_attention_of_wans_image_to_video(monkeypatch):
+    """Its image attention, which comes first, is the plain one. In the reference the first rows are there for
+    the negatives' keys and values alone, which know nothing of the picture.
+    """
+    case = library.CASES["wan-i2v"]
+    model = case.model(torch.float64)
+    context, _, negative, _ = library.texts(case, torch.float64)
+    source = library.Given(library.entries_of(model, negative, None))
+    by_vsf(source.session)
+    found = library.guided(case, model, source, context, None)
+    plain, tokens = torch.nn.functional.scaled_dot_product_attention, context.shape[1]
+
+    def attention(query, key, value, attn_mask=None, **more):
+        out = plain(query, key, value, attn_mask=attn_mask, **more)
+        if key.shape[2] == tokens:
+            both = [torch.cat((x[2:], x[:2]), 2) for x in (key, value)]
+            flipped = reference.vsf(query[2:], *both, [(slice(tokens, None), 1.0)], SCALE, OFFSET)
+            out[2:] = flipped.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
+        return out
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    wanted = case.call(model, library.BATCH, torch.cat((negative, context[2:])))
     assert error(found[2:], wanted[2:]) <= 1e-10
     assert source.session.problems == []
 
