@@ -130,16 +130,12 @@ def _find(result: dict[str, Any], model: str, method: str, count: int) -> dict[s
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    good = row["good"]
-    share_ = f"**{100 * good['share']:.0f}** ({100 * good['low']:.0f}–{100 * good['high']:.0f})"
     beside = row.get("against_nag")
-    change = "" if beside is None else (
-        f"{100 * beside['points']:+.0f} ({100 * beside['low']:+.0f} to {100 * beside['high']:+.0f})"
-    )  # fmt: skip
+    change = "" if beside is None else tables.points(beside)
     behind = " / ".join(f"{100 * row[name]['share']:.0f}" for name in SHOWN)
     values = (("φ", row["phi"]), ("α", row["alpha"]), ("offset", row.get("offset")))
     setting = " ".join(f"{letter} {value:g}" for letter, value in values if value)
-    return share_, change, behind, setting
+    return tables.percent(row["good"]), change, behind, setting
 
 
 def written(readme: str, result: dict[str, Any]) -> str:
