@@ -10,10 +10,11 @@ pytest.importorskip("tqdm", reason="the sandbox's models belong to its environme
 from nag_core.sandbox.model import stages
 from nag_core.sandbox.model.decoder import decode
 from nag_core.sandbox.model.load import load, save, weights_file
-from nag_core.sandbox.model.miniature import KINDS, Miniature
+from nag_core.sandbox.model.miniature import KINDS, POOLED, Miniature
 from nag_core.sandbox.model.mmdit import MMDiT, rotate, rotations
 from nag_core.sandbox.model.sampling import obedience
 from nag_core.sandbox.model.trainer import Trainer
+from nag_core.sandbox.model.vector import amplify
 from nag_core.sandbox.model.world import sample
 from nag_core.sandbox.train import train
 from tests.extras import often
@@ -121,8 +122,9 @@ class KilledError(Exception):
 @pytest.fixture
 def short(monkeypatch):
     """Every stage in a few small steps."""
-    numbers = {"BATCH": 2, "PAIR_BATCHES": 1, "PAIR_BATCH": 4, "PAIR_STEPS": 1, "DISTILL_STEPS": 3}
-    for name, value in {**numbers, "FLOW_STEPS": {"unet": 3, "mmdit": 3}}.items():
+    numbers = {"BATCH": 2, "PAIR_BATCHES": 1, "PAIR_BATCH": 4, "PAIR_STEPS": 1}
+    steps = dict.fromkeys((*KINDS, POOLED), 3)
+    for name, value in {**numbers, "FLOW_STEPS": steps, "DISTILL_STEPS": steps}.items():
         monkeypatch.setattr(stages, name, value)
     monkeypatch.setattr("nag_core.sandbox.model.trainer.SAVE_EVERY", 2)
     monkeypatch.setattr("nag_core.sandbox.train.obedience", lambda *_: {})
@@ -132,7 +134,7 @@ def short(monkeypatch):
     monkeypatch.setattr(type(seen.attributes), "honour_each", lambda self, prompts: seen.valid)
 
 
-@pytest.mark.parametrize("kind", often(KINDS, "mmdit"))
+@pytest.mark.parametrize("kind", often((*KINDS, POOLED), "mmdit", POOLED))
 def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path, monkeypatch, short, kind):
     train(kind, 3, tmp_path / "state", tmp_path / "whole")
     descend = Trainer.descend
@@ -151,6 +153,33 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path, mo
     whole, broken = (weights_file(kind, tmp_path / name) for name in ("whole", "broken"))
     assert broken.read_bytes() == whole.read_bytes()
     assert not list((tmp_path / "state").iterdir())
+
+
+def test_the_variant_goes_on_from_the_shipped_transformer_and_is_never_told_nothing(tmp_path):
+    trainer, shipped = Trainer(POOLED, 0, tmp_path / "none.pt"), load("mmdit")
+    for one, other in zip(trainer.net.parameters(), shipped.parameters(), strict=True):
+        assert torch.equal(one, other)
+    captions = ["a circle"] * 400
+    tokens, vectors = stages._views(trainer, captions, torch.Generator().manual_seed(0))
+    assert 160 < tokens.count("") < 240
+    assert 70 < vectors.count("") < 130
+    assert ("", "") not in zip(tokens, vectors, strict=True)
+
+
+def test_the_variant_starts_with_a_vector_that_is_as_loud_as_the_time_and_stays_so_in_fp16():
+    model, captions = load("mmdit"), drawn(512)[1]
+
+    def parts():
+        return model.network.vector_in(model.conditions(captions)[1])
+
+    before = parts()
+    amplify(model, torch.Generator().manual_seed(0))
+    after, spread = parts(), [(one - one.mean(0)).norm(dim=1).mean().item() for one in (before, parts())]
+    assert spread[0] < 0.05
+    assert spread[1] == pytest.approx(1, abs=0.1)
+    assert torch.allclose(after.mean(0), before.mean(0), atol=0.1)
+    model.half().float()
+    assert (parts() - after).norm(dim=1).mean() < 0.05
 
 
 def test_seeds_give_different_models(tmp_path):

@@ -18,6 +18,7 @@ from nag_core.settings.parse import FIELD, FIELDS
 from tests.extras import needs_diffusers
 from tests.readme import (
     BENCH,
+    CORE,
     EVALUATE,
     NAMES,
     PAGES,
@@ -44,6 +45,7 @@ EXECUTED = {
     "toy-command": "unit/test_readme.py::test_the_toy_command_is_one",
     "train-command": "unit/test_readme.py::test_the_train_command_makes_what_is_shipped",
     "best-command": "unit/test_readme.py::test_the_best_command_is_one",
+    "pooled-command": "unit/test_readme.py::test_the_pooled_command_is_one",
     "evaluate-command": "live/test_evaluate.py::test_the_readme_command_evaluates",
     "bench-command": "unit/test_readme.py::test_the_bench_command_is_one",
     "gpu-check-command": "unit/test_readme.py::test_the_gpu_check_is_one",
@@ -139,6 +141,35 @@ def test_who_was_ahead_is_what_was_counted(best):
     assert all(found["high"] > 0 for (model, _), found in vsf.items() if model == "unet")
     assert "it was no better than NAG" in FIELD["method"].help
     assert all(found["points"] <= 0 for (model, _), found in vsf.items() if model == "mmdit")
+
+
+def test_the_pooled_command_is_one():
+    pooled = pytest.importorskip("nag_core.evaluate.toy.pooled", reason="belongs to the webui4 extra")
+    program, arguments = snippet("pooled-command").strip().split(" -m nag_core.evaluate.toy.pooled ")
+    options = pooled._parser().parse_args(arguments.split())
+    assert program == ".venv/bin/python"
+    assert (str(options.json), str(options.readme)) == (
+        ".github/assets/pooled.json",
+        "nag_core/evaluate/README.md",
+    )
+
+
+def test_what_one_image_stream_costs_is_what_was_counted_with_the_shipped_weights():
+    load = pytest.importorskip("nag_core.sandbox.model.load", reason="belongs to the webui4 extra")
+    report = importlib.import_module("nag_core.evaluate.toy.pooled_report")
+    result = json.loads((ROOT / ".github/assets/pooled.json").read_text(encoding="utf-8"))
+    assert report.written(EVALUATE, result) == EVALUATE
+    for kind, digest in result["weights"].items():
+        path = load.weights_file(kind)
+        assert digest == load.sha256(path)
+        assert digest in EVALUATE
+        assert load.made_by(path) == f"python -m nag_core.sandbox.train --model {kind} --seed 0"
+        assert f"`python -m nag_core.sandbox.train --model {kind}`" in EVALUATE or kind == "mmdit"
+    assert all(row["applied"] == 1 for row in result["rows"] if row["method"] == "nag")
+    apart = f"they differ by {100 * result['models']['mmdit-pooled']['apart']:.0f} % of it"
+    assert f"{apart}, and nowhere did the shared rule\ndraw fewer good pictures by more than chance" in CORE
+    beside = [row["beside_two_streams"] for row in result["rows"] if row["method"] == "nag"]
+    assert all(found["points"] >= 0 or found["p"] > 0.05 for found in beside)
 
 
 def test_the_toy_command_is_one():

@@ -21,6 +21,7 @@ from nag_core.evaluate.toy.__main__ import about, models, steps
 from nag_core.evaluate.toy.pairs import BUILT_IN
 from nag_core.evaluate.toy.plan import Row
 from nag_core.evaluate.toy.report import NAMES
+from nag_core.evaluate.toy.summary import MEASURES, PARTS
 from nag_core.sandbox.model.miniature import KINDS
 
 NAME = {**NAMES, "vsf": "VSF", "orthogonal": "Orthogonal"}
@@ -34,7 +35,6 @@ SETTINGS: dict[str, tuple[dict[str, float], ...]] = {
     "orthogonal": tuple({"phi": phi} for phi in (0.5, 1.0, 2.0)),
     "vsf": ({"phi": 1.0, "offset": 1.0}, {"phi": 3.5, "offset": 0.1}, {"phi": 3.0, "offset": 2.0}),
 }
-SHOWN = ("unwanted", "honoured", "valid")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,7 +84,7 @@ def _of(
 
 def _row(row: Row, seen: draw.Seen, tried: list[float], nag: draw.Seen) -> dict[str, Any]:
     found = row.settings() | {"n": len(seen.valid), "tried": tried, "applied": seen.applied}
-    found |= {name: share(getattr(seen, name)) for name in ("good", *SHOWN)}
+    found |= {name: share(getattr(seen, name)) for name in MEASURES}
     if seen is not nag:
         found["against_nag"] = difference(seen.good, nag.good)
     return found
@@ -130,16 +130,12 @@ def _find(result: dict[str, Any], model: str, method: str, count: int) -> dict[s
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    good = row["good"]
-    share_ = f"**{100 * good['share']:.0f}** ({100 * good['low']:.0f}–{100 * good['high']:.0f})"
     beside = row.get("against_nag")
-    change = "" if beside is None else (
-        f"{100 * beside['points']:+.0f} ({100 * beside['low']:+.0f} to {100 * beside['high']:+.0f})"
-    )  # fmt: skip
-    behind = " / ".join(f"{100 * row[name]['share']:.0f}" for name in SHOWN)
+    change = "" if beside is None else tables.points(beside)
+    behind = " / ".join(f"{100 * row[name]['share']:.0f}" for name in PARTS)
     values = (("φ", row["phi"]), ("α", row["alpha"]), ("offset", row.get("offset")))
     setting = " ".join(f"{letter} {value:g}" for letter, value in values if value)
-    return share_, change, behind, setting
+    return tables.percent(row["good"]), change, behind, setting
 
 
 def written(readme: str, result: dict[str, Any]) -> str:

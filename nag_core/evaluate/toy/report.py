@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nag_core.evaluate import tables
+from nag_core.evaluate.toy.summary import PARTS
 
 NAMES = {
     "none": "no guidance",
@@ -114,7 +115,7 @@ def short(results: list[dict[str, Any]], steps: int) -> str:
 def _four(row: dict[str, Any]) -> str:
     """A training that was counted by 0.1 has the three alone."""
     good = f"**{100 * row['good']:.0f}**: " if "good" in row else ""
-    return good + " / ".join(f"{100 * row[name]:.0f}" for name in ("unwanted", "honoured", "valid"))
+    return good + " / ".join(f"{100 * row[name]:.0f}" for name in PARTS)
 
 
 def _row(result: dict[str, Any], model: str, method: str, steps: int) -> dict[str, Any]:

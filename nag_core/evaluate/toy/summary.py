@@ -8,7 +8,8 @@ from nag_core.evaluate.statistics import difference, share
 from nag_core.evaluate.toy.draw import Seen
 
 # The one number, and the three that it is made of.
-MEASURES = ("good", "unwanted", "honoured", "valid")
+PARTS = ("unwanted", "honoured", "valid")
+MEASURES = ("good", *PARTS)
 
 
 def summary(row: dict[str, Any], seen: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:

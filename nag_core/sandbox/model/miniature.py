@@ -10,6 +10,9 @@ from .unet import ResBlock, SpatialTransformer, UNet
 
 # By architecture: latent-diffusion's UNet with cross-attention, and Flux's transformer with joint attention.
 KINDS = ("unet", "mmdit")
+# The transformer once more, fine-tuned so that its pooled vector alone can say what is to be drawn. No
+# checkpoint of the sandbox: it is there to be compared with (nag_core/evaluate/toy/pooled.py).
+POOLED = "mmdit-pooled"
 Conditions = tuple[Tensor, ...]
 
 
@@ -18,18 +21,20 @@ class Miniature(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no model of the sandbox: {', '.join(KINDS)}")
+        if kind not in (*KINDS, POOLED):
+            raise ValueError(f"{kind!r} is no model of the sandbox: {', '.join((*KINDS, POOLED))}")
         self.kind = kind
         self.network = UNet() if kind == "unet" else MMDiT()
         self.text = TextEncoder() if kind == "unet" else TextEncoder(chunk_length=14)
 
-    def conditions(self, texts: list[str]) -> Conditions:
+    def conditions(self, texts: list[str], vectors: list[str] | None = None) -> Conditions:
         """What the network takes of texts of one chunk each: the context (B, T, C), and the MM-DiT the pooled
-        vector (B, C).
+        vector (B, C), which is that of `vectors` where other texts are given there.
         """
         context = self.text(texts)
-        return (context,) if self.kind == "unet" else (context, pooled(context))
+        if self.kind == "unet":
+            return (context,)
+        return context, pooled(context if vectors is None else self.text(vectors))
 
     def forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """Velocity (B, 3, H, W) at x of that shape and times t (B,)."""

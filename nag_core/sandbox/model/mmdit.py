@@ -168,23 +168,36 @@ class MMDiT(nn.Module):
 
         context: (B, T, C) text tokens, all at position zero, as Flux's. y: (B, C) the text's pooled vector.
         """
-        side = self.patch_size
-        if x.shape[-2] % side or x.shape[-1] % side:
-            raise ValueError(f"height and width must be multiples of {side}, not {tuple(x.shape[-2:])}")
-        rows, columns = x.shape[-2] // side, x.shape[-1] // side
-        places = _positions(context.shape[1], rows, columns, x.device)
-        img, txt = self.img_in(F.pixel_unshuffle(x, side).flatten(2).transpose(1, 2)), self.txt_in(context)
-        img = img + _places(places[txt.shape[1] :, 1:], img.shape[-1]).to(img)
-        vec = self.time_in(timestep_embedding(timesteps, self.vector).to(x)) + self.vector_in(y)
-        turn = rotations(places)
+        (img, txt, turn), vec = self.tokens(x, context), self.temb(timesteps, y)
         for block in self.double_blocks:
             img, txt = block(img, txt, vec, turn, self.attend)
         joined = torch.cat((txt, img), dim=1)
         for block in self.single_blocks:
             joined = block(joined, vec, turn, self.attend)
-        patches = self.final_layer(joined[:, txt.shape[1] :], vec)
-        picture = F.pixel_shuffle(patches.transpose(1, 2).unflatten(2, (rows, columns)), side)
-        return velocity(x, picture, timesteps)
+        return self.answer(x, timesteps, joined[:, txt.shape[1] :], vec)
+
+    def tokens(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Image tokens (B, N, C) of x, text tokens (B, T, C) of the context, and the angles of both.
+
+        Raises ValueError where x is no whole number of patches.
+        """
+        side = self.patch_size
+        if x.shape[-2] % side or x.shape[-1] % side:
+            raise ValueError(f"height and width must be multiples of {side}, not {tuple(x.shape[-2:])}")
+        places = _positions(context.shape[1], x.shape[-2] // side, x.shape[-1] // side, x.device)
+        img, txt = self.img_in(F.pixel_unshuffle(x, side).flatten(2).transpose(1, 2)), self.txt_in(context)
+        img = img + _places(places[txt.shape[1] :, 1:], img.shape[-1]).to(img)
+        return img, txt, rotations(places)
+
+    def temb(self, timesteps: Tensor, y: Tensor) -> Tensor:
+        """What modulates every token, (B, V): of the time (B,) and the pooled vector y (B, C)."""
+        return self.time_in(timestep_embedding(timesteps, self.vector).to(y)) + self.vector_in(y)
+
+    def answer(self, x: Tensor, timesteps: Tensor, img: Tensor, vec: Tensor) -> Tensor:
+        """Velocity (B, 3, H, W) at x of that shape, of the last block's image tokens (B, N, C)."""
+        grid = (x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size)
+        patches = self.final_layer(img, vec).transpose(1, 2).unflatten(2, grid)
+        return velocity(x, F.pixel_shuffle(patches, self.patch_size), timesteps)
 
 
 def _places(ids: Tensor, width: int) -> Tensor:

@@ -28,12 +28,16 @@ def seeded_noise(n: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def obedience(model: Miniature, steps: int, n: int = 512) -> dict[str, float]:
+def obedience(
+    model: Miniature, steps: int, n: int = 512, *, tokens: bool = True, vector: bool = True
+) -> dict[str, float]:
     """Of n pictures from seeded noise, each of a random caption of the world: the shares that are valid, obey
-    all of the caption, and, where it names a shape, show it.
+    all of the caption, and, where it names a shape, show it. Without its `tokens` or its pooled `vector` the
+    caption's are replaced by those of the empty text.
     """
     prompts = sample(n, torch.Generator().manual_seed(1))[1]
-    decoded = decode(euler(model, model.conditions(prompts), seeded_noise(n, 1), steps))
+    given = model.conditions(*(prompts if used else [""] * n for used in (tokens, vector)))
+    decoded = decode(euler(model, given, seeded_noise(n, 1), steps))
     found = decoded.attributes
     nouns = [next((word for word in words_in(prompt) if word in SHAPES), None) for prompt in prompts]
     named = torch.tensor([noun is not None for noun in nouns])

@@ -10,16 +10,21 @@ import torch
 from torch import Generator, Tensor
 
 from .decoder import decode
+from .miniature import POOLED
 from .sampling import euler
 from .trainer import Trainer
+from .vector import amplify
 from .world import SIZE, sample
 
 BATCH = 32
-# The transformer needs longer to tell the shapes apart.
-FLOW_STEPS, FLOW_RATE = {"unet": 1800, "mmdit": 2600}, 1.6e-3
+# The transformer needs longer to tell the shapes apart; its variant learns from what it draws, as shipped.
+FLOW_STEPS, FLOW_RATE = {"unet": 1800, "mmdit": 2600, POOLED: 0}, 1.6e-3
 PAIR_BATCHES, PAIR_BATCH, PAIR_STEPS = 72, 64, 10
-DISTILL_STEPS, DISTILL_RATE = 1100, 1e-3
+DISTILL_STEPS, DISTILL_RATE = {"unet": 1100, "mmdit": 1100, POOLED: 2600}, 1e-3
 DROPOUT = 0.1
+# Of the variant's samples: those whose tokens say nothing, and those whose pooled vector says nothing.
+# Without the latter it could forget its tokens, since the vector would always say everything.
+NO_TOKENS, NO_VECTOR = 0.5, 0.25
 # Below this difference the distillation's loss is squared, above it absolute: an absolute one makes the
 # student decide where pictures of nearly the same noise differ, a squared one would have it blend them.
 ROUNDED = 0.1
@@ -34,6 +39,16 @@ def _rate(step: int, total: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / 60, max(total - step, 1) / (0.45 * total))
 
 
+def _views(trainer: Trainer, captions: list[str], generator: Generator) -> tuple[list[str], list[str]]:
+    """The texts that the tokens and the pooled vector are of: the captions, some left out for the variant."""
+    if trainer.kind != POOLED:
+        return captions, captions
+    draws = torch.rand(len(captions), generator=generator).tolist()
+    drawn = list(zip(draws, captions, strict=True))
+    tokens = ["" if draw < NO_TOKENS else caption for draw, caption in drawn]
+    return tokens, ["" if draw >= 1 - NO_VECTOR else caption for draw, caption in drawn]
+
+
 def flow(trainer: Trainer) -> None:
     """Rectified flow between pictures and noise, some captions dropped."""
     total = FLOW_STEPS[trainer.kind]
@@ -46,7 +61,7 @@ def flow(trainer: Trainer) -> None:
         # What is in the picture is decided while it is still mostly noise: more time is spent there.
         t = torch.sigmoid(0.4 + 1.2 * torch.randn(BATCH, generator=generator))
         x = torch.lerp(images, noise, t[:, None, None, None])
-        trainer.descend(x, t, images, captions, _rate(step, total, FLOW_RATE))
+        trainer.descend(x, t, images, (captions, captions), _rate(step, total, FLOW_RATE))
 
 
 def _pair_noise(trainer: Trainer, number: int) -> Tensor:
@@ -84,13 +99,17 @@ def distill(trainer: Trainer) -> None:
     That stage's failures are left out: the decoder knows them, and the student would learn them too.
     """
     noises, pictures, captions = _usable(trainer)
-    for step in trainer.progress(DISTILL_STEPS, "distill"):
+    if (trainer.kind, trainer.step) == (POOLED, 0):
+        amplify(trainer.net, _generator(trainer, 5, 0))
+        trainer.ema.load_state_dict(trainer.net.state_dict())
+    total = DISTILL_STEPS[trainer.kind]
+    for step in trainer.progress(total, "distill"):
         generator = _generator(trainer, 4, step)
         rows = torch.randint(len(captions), (BATCH,), generator=generator)
         chosen = [captions[row] for row in rows.tolist()]
-        rate = _rate(step, DISTILL_STEPS, DISTILL_RATE)
+        rate = _rate(step, total, DISTILL_RATE)
         noise, images = noises[rows], pictures[rows].float()
         t = torch.rand(BATCH, generator=generator)
         t = torch.where(torch.rand(BATCH, generator=generator) < 0.5, 1.0, t)
         x = torch.lerp(images, noise, t[:, None, None, None])
-        trainer.descend(x, t, images, chosen, rate, ROUNDED)
+        trainer.descend(x, t, images, _views(trainer, chosen, generator), rate, ROUNDED)

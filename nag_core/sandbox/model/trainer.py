@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .miniature import Miniature
+from .load import load
+from .miniature import POOLED, Miniature
+from .vector import keep_encoders
 
 SAVE_EVERY = 50
 SAVED = ("stage", "step", "seconds", "pairs")
@@ -30,6 +32,9 @@ class Trainer:
         self.kind, self.seed, self.state = kind, seed, state
         self.net = Miniature(kind)
         self.net.quiet_start()
+        if kind == POOLED:
+            self.net.load_state_dict(load("mmdit").state_dict())
+            keep_encoders(self.net)
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self.stage, self.step, self.seconds = "flow", 0, 0.0
         self.pairs: list[tuple[list[str], Tensor]] = []
@@ -39,7 +44,7 @@ class Trainer:
 
     def restart_optimizer(self) -> None:
         """Forget the optimiser's moments, for a new stage."""
-        parameters = self.net.parameters()
+        parameters = [one for one in self.net.parameters() if one.requires_grad]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
@@ -73,17 +78,18 @@ class Trainer:
         x: Tensor,
         t: Tensor,
         images: Tensor,
-        captions: list[str],
+        views: tuple[list[str], list[str]],
         rate: float,
         rounded: float = torch.inf,
     ) -> float:
         """One optimiser step towards `images` (B, 3, H, W) at x and times t (B,); returns the loss.
 
+        views: the captions that the tokens are of, and those that the MM-DiT's pooled vector is of.
         The loss is squared up to differences of `rounded` and absolute above.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        drawn = x - t[:, None, None, None] * self.net(x, t, self.net.conditions(captions))
+        drawn = x - t[:, None, None, None] * self.net(x, t, self.net.conditions(*views))
         if rounded < torch.inf:
             loss = F.smooth_l1_loss(drawn, images, beta=rounded)
         else:
