@@ -5,13 +5,14 @@
 The extensions are the real ones, installed and with what they need; `NEIGHBOURS` says how each is asked to
 act in a small job. ADetailer needs a detection model called `lab_yolo.pt` (random weights will do). Of each:
 alone, NAG alone, both, both with another negative for NAG, both at a scale next to nothing, and alone again.
- One JSON file for each WebUI in `results/neighbours`, from which `support.py` makes the table.
+One JSON file for each WebUI in `results/neighbours`, from which `neighbours_table.py` makes the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import sys
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from tests.live.client import Result, WebUI, largest_difference
 RESULTS = Path(__file__).parent / "results" / "neighbours"
 # Next to nothing: what still differs from the neighbour's own picture then is not guidance.
 WHISPER = 0.001
+LEVELS = 4  # of 256
 
 
 @dataclass(frozen=True)
@@ -116,25 +118,22 @@ def looked_at(webui: WebUI, one: Neighbour, title: str) -> dict[str, Any]:
     other = draw(True, {"scale": 4, "negative": "a tall green tree, sharp"})
     whisper, again = draw(True, {"scale": WHISPER}), draw(True, False)
     pixels = [result.pixels[0] for result in (neither, alone, by_itself, both, other)]
-    close = len(whisper.pixels[0]) == len(pixels[1])
+    quiet = largest_difference(whisper.pixels[0], pixels[1])
     return {
         "acts_alone": pixels[0] != pixels[1],
         "nag_acts_alone": pixels[0] != pixels[2],
         "nag_acts_beside_it": pixels[3] != pixels[1],
         "it_acts_beside_nag": pixels[3] != pixels[2],
         "another_negative_matters": pixels[4] != pixels[3],
-        "differs_at_scale_next_to_nothing": largest_difference(whisper.pixels[0], pixels[1])
-        if close
-        else None,
+        "levels_at_scale_next_to_nothing": quiet,
         "alone_again_same_bytes": again.pngs == alone.pngs,
         "report": both.report(),
+        "picture": hashlib.sha256(both.pixels[0]).hexdigest()[:12],
     }
 
 
 def verdict(seen: dict[str, Any]) -> str:
     """In one word: works, stands aside, or what is wrong."""
-    if seen.get("impossible"):
-        return "not possible here"
     if not seen["acts_alone"] or not seen["nag_acts_alone"]:
         return "no effect to be seen"
     if not seen["alone_again_same_bytes"]:
@@ -142,7 +141,8 @@ def verdict(seen: dict[str, Any]) -> str:
     if seen["report"].startswith("not applied") and not seen["nag_acts_beside_it"]:
         return "NAG stands aside and says so"
     needed = ("nag_acts_beside_it", "it_acts_beside_nag", "another_negative_matters")
-    return "works" if all(seen[name] for name in needed) else "does not work"
+    whole = seen["levels_at_scale_next_to_nothing"] <= LEVELS
+    return "works" if all(seen[name] for name in needed) and whole else "does not work"
 
 
 def main(arguments: list[str]) -> int:
@@ -157,11 +157,10 @@ def main(arguments: list[str]) -> int:
     webui, file = WebUI(given.url, given.checkpoint), RESULTS / f"{given.host}.json"
     version = webui.http.get("/nag/v1/version").json()
     found = json.loads(file.read_text(encoding="utf-8"))["neighbours"] if file.exists() else {}
-    reasons = dict(one.split("=", 1) for one in given.impossible)
-    for name, reason in reasons.items():
-        found[name] = {"source": "", "impossible": reason, "verdict": "not possible here"}
+    for name, reason in (one.split("=", 1) for one in given.impossible):
+        found[name] = {"impossible": reason, "verdict": "not possible here"}
     for name, one in NEIGHBOURS.items():
-        title = None if name in reasons or (given.only and name not in given.only) else title_of(webui, one)
+        title = None if given.only and name not in given.only else title_of(webui, one)
         if title is None:
             continue
         try:
@@ -170,14 +169,17 @@ def main(arguments: list[str]) -> int:
             sys.stderr.write(f"{name}: {error}\n")
             continue
         source = "" if "integrated" in title else one.source
-        found[name] = {"source": source, "script": title, **seen, "verdict": verdict(seen)}
-        found[name]["code"] = version["code"]
-        sys.stdout.write(f"{name}: {json.dumps(found[name], ensure_ascii=False)}\n")
-        sys.stdout.flush()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    made = {"host": version["host"], "checkpoint": given.checkpoint, "neighbours": found}
-    file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        found[name] = {"source": source, "script": title, "code": version["code"], **seen}
+        found[name]["verdict"] = verdict(seen)
+        sys.stdout.write(f"{name}: {found[name]}\n")
+        _write(file, {"host": version["host"], "checkpoint": given.checkpoint, "neighbours": found})
+    _write(file, {"host": version["host"], "checkpoint": given.checkpoint, "neighbours": found})
     return 0
+
+
+def _write(file: Path, made: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
