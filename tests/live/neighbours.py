@@ -94,13 +94,15 @@ def title_of(webui: WebUI, one: Neighbour) -> str | None:
     return next((name for name in listed if name.startswith(begins)), None)
 
 
-def drawn(webui: WebUI, one: Neighbour, title: str, on: bool, nag: list[Any], picture: bytes) -> Result:
+def drawn(webui: WebUI, one: Neighbour, title: str, on: bool, nag: list[Any]) -> Result:
     """One job: the neighbour on or off, NAG with these arguments."""
     job, scripts = dict(one.job), {"NAG": {"args": nag}}
     job["override_settings"] = {**webui.payload()["override_settings"], **job.get("override_settings", {})}
     if not one.img2img:
         scripts[title] = {"args": one.args if on else one.off}
         return webui.txt2img(**job, alwayson_scripts=scripts)
+    # Drawn anew each time: Ultimate SD Upscale's picture depends on the kind of job before it, NAG or not.
+    picture = webui.txt2img().pngs[0]
     job |= {"route": "img2img", "init_images": [base64.b64encode(picture).decode()]}
     job |= {"script_name": title, "script_args": one.args} if on else {}
     return webui.txt2img(**job, alwayson_scripts=scripts)
@@ -108,10 +110,9 @@ def drawn(webui: WebUI, one: Neighbour, title: str, on: bool, nag: list[Any], pi
 
 def looked_at(webui: WebUI, one: Neighbour, title: str) -> dict[str, Any]:
     """What was seen of the two together."""
-    picture = webui.txt2img().pngs[0]
 
     def draw(on: bool, *nag: Any) -> Result:
-        return drawn(webui, one, title, on, list(nag), picture)
+        return drawn(webui, one, title, on, list(nag))
 
     neither, alone = draw(False, False), draw(True, False)
     by_itself, both = draw(False, {"scale": 4}), draw(True, {"scale": 4})
