@@ -37,7 +37,7 @@ class Neighbour:
         off. job: what else the job needs. img2img: it works on a picture, as a script of the menu.
     """
 
-    source: str  # the repository and the commit that was run; "" of what the WebUI brings itself
+    source: str  # the repository and the commit that was run, unless --source says another
     title: str
     args: list[Any]
     off: list[Any]
@@ -154,7 +154,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--impossible", action="append", default=[], metavar="NAME=REASON")
+    parser.add_argument("--source", action="append", default=[], metavar="NAME=REPOSITORY@COMMIT")
     given = parser.parse_args(arguments)
+    sources = dict(one.split("=", 1) for one in given.source)
     webui, file = WebUI(given.url, given.checkpoint), RESULTS / f"{given.host}.json"
     version = webui.http.get("/nag/v1/version").json()
     found = json.loads(file.read_text(encoding="utf-8"))["neighbours"] if file.exists() else {}
@@ -169,7 +171,8 @@ def main(arguments: list[str]) -> int:
         except (AssertionError, httpx.HTTPError) as error:
             sys.stderr.write(f"{name}: {error}\n")
             continue
-        source = "" if "integrated" in title else one.source
+        # Nothing of what the WebUI brings itself.
+        source = "" if "integrated" in title else sources.get(name, one.source)
         found[name] = {"source": source, "script": title, "code": version["code"], **seen}
         found[name]["verdict"] = verdict(seen)
         sys.stdout.write(f"{name}: {found[name]}\n")
