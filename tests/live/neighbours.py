@@ -45,8 +45,12 @@ class Neighbour:
     img2img: bool = False
 
 
-_DETAILS = {"ad_model": "lab_yolo.pt", "ad_confidence": 0.1, "ad_mask_k": 2, "ad_denoising_strength": 0.6}
-_ADETAILER = [True, False, {**_DETAILS, "ad_inpaint_only_masked": False}]
+_DETAILS = {
+    "ad_model": "lab_yolo.pt", "ad_confidence": 0.1, "ad_mask_k": 2, "ad_denoising_strength": 0.6,
+    "ad_inpaint_only_masked": False, "ad_use_inpaint_width_height": True, "ad_inpaint_width": 64,
+    "ad_inpaint_height": 64,
+}  # fmt: skip
+_ADETAILER = [True, False, _DETAILS]
 _COUPLE = ["Basic", "", "Horizontal", "None", 0.5, [], "off", False, True]
 _THRESHOLDS = [1.0, 0.9, "Constant", 0.0, "Constant", 0.0, 1.0, "enable", "MEAN", "AD", 1.0]
 _UPSCALE = [None, 64, 0, 4, 16, 64, 0.35, 16, 0, False, 0, False, 4, 0, 2, 128, 128, 2]
@@ -136,7 +140,7 @@ def looked_at(webui: WebUI, one: Neighbour, title: str) -> dict[str, Any]:
 def verdict(seen: dict[str, Any]) -> str:
     """In one word: works, stands aside, or what is wrong."""
     if not seen["acts_alone"] or not seen["nag_acts_alone"]:
-        return "no effect to be seen"
+        return "it has no effect, NAG or not" if seen["nag_acts_alone"] else "NAG has no effect"
     if not seen["alone_again_same_bytes"]:
         return "leaves something behind"
     if seen["report"].startswith("not applied") and not seen["nag_acts_beside_it"]:
@@ -154,6 +158,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--impossible", action="append", default=[], metavar="NAME=REASON")
+    parser.add_argument("--model", default="", help="of another checkpoint, for the neighbour's name")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=REPOSITORY@COMMIT")
     given = parser.parse_args(arguments)
     sources = dict(one.split("=", 1) for one in given.source)
@@ -173,11 +178,12 @@ def main(arguments: list[str]) -> int:
             continue
         # Nothing of what the WebUI brings itself.
         source = "" if "integrated" in title else sources.get(name, one.source)
-        found[name] = {"source": source, "script": title, "code": version["code"], **seen}
-        found[name]["verdict"] = verdict(seen)
-        sys.stdout.write(f"{name}: {found[name]}\n")
-        _write(file, {"host": version["host"], "checkpoint": given.checkpoint, "neighbours": found})
-    _write(file, {"host": version["host"], "checkpoint": given.checkpoint, "neighbours": found})
+        shown = f"{name}, on {given.model}" if given.model else name
+        found[shown] = {"source": source, "script": title, "code": version["code"], **seen}
+        found[shown] |= {"verdict": verdict(seen), "checkpoint": given.checkpoint}
+        sys.stdout.write(f"{shown}: {found[shown]}\n")
+        _write(file, {"host": version["host"], "neighbours": found})
+    _write(file, {"host": version["host"], "neighbours": found})
     return 0
 
 

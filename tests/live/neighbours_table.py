@@ -18,7 +18,7 @@ from tests.live.support import ROOT, STALE
 PAGE = ROOT / "tests" / "README.md"
 MARK = "neighbours"
 HOSTS = {"forge-main": "Forge main", "forge-neo": "Forge Neo"}
-SAID = ("guides with a NAG of its own as well", "takes nothing beside it")
+SAID = ("a NAG of its own as well: the guidance is doubled", "takes nothing beside it")
 
 
 def load(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:

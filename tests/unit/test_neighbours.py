@@ -17,7 +17,8 @@ ASIDE = {"report": "not applied: the extension x guides this job", "nag_acts_bes
     ("found", "said"),
     [
         ({}, "works"),
-        ({"acts_alone": False}, "no effect to be seen"),
+        ({"acts_alone": False}, "it has no effect, NAG or not"),
+        ({"nag_acts_alone": False}, "NAG has no effect"),
         ({"nag_acts_beside_it": False}, "does not work"),
         ({"it_acts_beside_nag": False}, "does not work"),
         ({"another_negative_matters": False}, "does not work"),
@@ -47,7 +48,8 @@ def test_the_table_says_what_the_report_said_and_what_was_run_before():
         "|---|---|---|---|",
         "| Works | a/b@c | works | not possible here: it needs x |",
         f"| Aside | a/b@c | NAG stands aside and says so: `{ASIDE['report']}`¹ | not run |",
-        "| Another | Forge main's own | works; said: `… guides with a NAG of its own as well` | not run |",
+        "| Another | Forge main's own | works; said: `… a NAG of its own as well: the guidance is doubled` "
+        "| not run |",
         "",
         "¹ Run on an earlier state of `nag_core/`.",
     ]
