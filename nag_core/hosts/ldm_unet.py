@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 LayerKey = tuple[str, int, int]  # block kind, block number, transformer block: the hosts' patch key
-FOREIGN = "another extension replaced the forward of some attention layers; those are unguided"
 
 
 def cross_attention_layers(diffusion_model: nn.Module) -> dict[LayerKey, nn.Module]:
@@ -26,17 +25,11 @@ def cross_attention_layers(diffusion_model: nn.Module) -> dict[LayerKey, nn.Modu
     return layers
 
 
-def replaced_forward(module: nn.Module) -> bool:
-    """Whether someone put an own `forward` on this attention (NegPiP): an attn2 replace would switch that
-    off.
-
-    An object patch of the host leaves the class's own method behind as an instance attribute; that one is
-    harmless.
-    """
-    forward = module.__dict__.get("forward")
-    return forward is not None and getattr(forward, "__func__", None) is not type(module).forward
-
-
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, N, H*D) as (B, H, N, D)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def projected(module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V of (1, tokens, channels) as an LDM attention makes them."""
+    return module.to_k(context), module.to_v(context)

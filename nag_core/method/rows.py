@@ -106,6 +106,15 @@ class Batch:
             self.known[key] = self._by_layout(rows, len(images), device)
         return self.known[key]
 
+    def part(self, total: int, marks: Sequence[int], part: slice, device: torch.device) -> Arrangement | None:
+        """As `arrangement`, for a layer that sees only `part` of the call's rows."""
+        regional = self.regional and len(set(self.entries)) == 1
+        rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
+        if rows is None:
+            return None
+        images = dict(rows)
+        return self.of_images([images.get(row) for row in range(total)[part]], device)
+
     def _by_layout(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
         layouts: dict[Hashable, list[Row]] = {}
         for row in rows:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nag_core.hosts import asked, encoding, model, padding
+from nag_core.hosts import asked, encoding, foreign, model, padding
 from nag_core.hosts.base import Host
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.alike import unlike_prompt
@@ -104,6 +104,8 @@ class Passes:
             return report.aside(name, reason, due=False)
         if _cfg(p, name) == 0:
             return report.aside(name, AT_CFG_0)
+        if taken := foreign.guards(p):
+            return report.aside(name, taken)
         model.check_model(p.sd_model, self.host)
         blocks = self.blocks(p.sd_model)
         region = mask_image.region(self.settings, p)

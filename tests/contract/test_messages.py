@@ -103,6 +103,40 @@ def forward_replaced(monkeypatch, **_):
     return used.report().sentence()
 
 
+def doubled(report, host, monkeypatch, **_):
+    def nag_output_patch(out, options):
+        return out
+
+    patcher = type(host.shared.sd_model.forge_objects.unet)
+    original = patcher.clone
+
+    def clone(self):
+        made = original(self)
+        options = made.model_options.setdefault("transformer_options", {})
+        options["patches"] = {"attn1_output_patch": [nag_output_patch]}
+        return made
+
+    monkeypatch.setattr(patcher, "clone", clone)
+    found = report()
+    assert "4/4 steps" in found
+    return found
+
+
+def guarded(host, prepared, **_):
+    class NAGSampleGuard:
+        def __init__(self, sample):
+            self.sample = sample
+
+        def __call__(self, *args, **kwargs):
+            assert not p.sd_model.forge_objects.unet.model_options.get("conditioning_modifiers")
+            return self.sample(*args, **kwargs)
+
+    with prepared([ON]) as p:
+        p.sample = NAGSampleGuard(p.sample)
+        assert len(host.processing.process_images(p).images) == 1
+        return p.extra_generation_params["NAG report"]
+
+
 def some_layers(report, monkeypatch, **_):
     from nag_core.method import cross
 
@@ -234,7 +268,9 @@ MADE_BY = {
     "`not applied: CFG is 0`": cfg_0,
     "`not applied: another extension took the attention or the model call over`": taken_over,
     "`another extension's wrapper around the model call drops its transformer_options`": options_dropped,
-    "`another extension replaced the forward of some attention layers; those are unguided`": forward_replaced,
+    "`… replaced the forward of some attention layers; those are unguided`": forward_replaced,
+    "`… guides with a NAG of its own as well: the guidance is doubled`": doubled,
+    "`… guides this job with a NAG of its own, which takes nothing beside it`": guarded,
     "`… in some layers, which ran unguided`": some_layers,
     "`off from call 3 on: …`": off_from_a_call_on,
     "`prompt and negative gave the same conditioning`": alike,

@@ -9,10 +9,11 @@ import torch
 
 from nag_core.hosts import model as loaded
 from nag_core.hosts import which
+from nag_core.hosts.ldm_unet import projected
 from nag_core.hosts.patcher import forge, ldm_patched, modifier, neo
 from nag_core.hosts.patcher.host import PatchedHost
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED
-from nag_core.hosts.patcher.unet import Step, Unet, projected
+from nag_core.hosts.patcher.unet import Step, Unet
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.joint import NotGuided
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.hosts.ldm_unet import FOREIGN, LayerKey, cross_attention_layers, replaced_forward, split_heads
+from nag_core.hosts.foreign import replaced_by, replaced_forward
+from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, split_heads
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Batch
@@ -50,8 +51,8 @@ class HookedCall:
         for key, layer in cross_attention_layers(network).items():
             if not session.chosen(key[:2]):
                 continue
-            if replaced_forward(layer):
-                session.problem(FOREIGN)
+            if theirs := replaced_forward(layer):
+                session.problem(replaced_by(theirs))
                 continue
             for projection in (layer.to_q, layer.to_k) if session.plan.rule.needs_lse else (layer.to_q,):
                 stack.callback(projection.register_forward_hook(self._take).remove)

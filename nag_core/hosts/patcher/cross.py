@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.patcher.networks import CrossModel, replaced
-from nag_core.hosts.patcher.unet import Step
+from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry

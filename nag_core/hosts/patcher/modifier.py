@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nag_core.hosts import asked
+from nag_core.hosts import asked, foreign
 from nag_core.hosts.base import Host
 from nag_core.hosts.model import no_attention, unet_patcher
 from nag_core.hosts.patcher.cross import patch_cross_call
 from nag_core.hosts.patcher.joint import patch_model_call
-from nag_core.hosts.patcher.unet import Step, Texts, Unet, guided_unet
+from nag_core.hosts.patcher.step import Step
+from nag_core.hosts.patcher.unet import Texts, Unet, guided_unet
 from nag_core.method.rows import Batch
 from nag_core.passes.plan import Progress
 from nag_core.passes.session import Session
@@ -89,8 +90,16 @@ def _guided(
 ) -> tuple:
     """Conditions and options of the call with NAG in them, by the mechanism that the network has."""
     cond, uncond, options = given
+    twice = foreign.doubled(options) if step.session.armed == 1 else ""
+    if twice:
+        step.session.problem(twice, partly=False)
     joint, crossing = host.joint_model(network), host.cross_model(network)
     if joint is not None:
+        # Such a forward finds the prompt's tokens by their number, and the negative's would come before them.
+        theirs = foreign.replaced_within(module for _, module in joint.blocks)
+        if theirs is not None:
+            step.session.stop(foreign.replaced_by(theirs))
+            return given
         return cond, uncond, patch_model_call(options, joint, step.session, step.batch)
     if crossing is not None:
         return cond, uncond, patch_cross_call(options, crossing, step)

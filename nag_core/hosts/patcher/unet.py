@@ -9,21 +9,16 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from nag_core.hosts.ldm_unet import (
-    FOREIGN,
-    LayerKey,
-    cross_attention_layers,
-    replaced_forward,
-    split_heads,
-)
+from nag_core.hosts.foreign import replaced_forward
+from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, projected, split_heads
+from nag_core.hosts.patcher.replaced import patch_replaced
 from nag_core.hosts.patcher.reuse import KeyValueReuse, Provenance, patch_reuse, traced
+from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.texts import may_change
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
-from nag_core.method.rows import Batch
 from nag_core.passes.guiding import guide, rows_of
 from nag_core.passes.plan import Progress
-from nag_core.passes.session import Session
 
 logger = logging.getLogger("nag")
 
@@ -54,16 +49,6 @@ class Unet:
         self.reuse.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the hooks of one denoiser call share."""
-
-    session: Session
-    batch: Batch
-    weights: Hashable  # identity of the patched weights
-    size: tuple[int, int] | None = None  # of the latent; None of a video
-
-
 def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tuple:
     """Conditions and options of a call with NAG in the chosen layers, and with the prompt's keys and values
     kept over the steps where nothing may have changed them.
@@ -73,6 +58,9 @@ def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tup
     if not layers:
         return given
     guided = patch_attn2(options, layers, step)
+    replaced = _replaced(options, layers)
+    if replaced:
+        return cond, uncond, patch_replaced(guided, replaced, step)
     if unet.texts is None or may_change(options):
         return cond, uncond, guided
     try:
@@ -90,19 +78,30 @@ def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], step: St
     """A copy of `model_options` in which every attn2 runs under NAG; the original is not touched.
 
     A replacer that is already there (IP-Adapter) is wrapped, under its three- or two-part key: called for z+
-    and for z-, so that its own term cancels in z+ - z-. Closures only: the patchers deep-copy anything else.
+    and for z-, so that its own term cancels in z+ - z-. A layer with a forward of somebody else is left out:
+    a replace would switch that off. Closures only: the patchers deep-copy anything else.
     """
     options = model_options.copy()
     transformer_options = options["transformer_options"] = options.get("transformer_options", {}).copy()
     replaces = transformer_options["patches_replace"] = transformer_options.get("patches_replace", {}).copy()
     attn2 = replaces["attn2"] = dict(replaces.get("attn2", {}))
+    left_out = _replaced(model_options, layers)
     for key, module in layers.items():
-        theirs = attn2.get(key) or attn2.get(key[:2])
-        if theirs is None and replaced_forward(module):
-            step.session.problem(FOREIGN)
-        else:
+        if key not in left_out:
+            theirs = attn2.get(key) or attn2.get(key[:2])
             attn2[key] = _guided_attention(key, module, theirs, step)
     return options
+
+
+def _replaced(model_options: dict, layers: dict[LayerKey, nn.Module]) -> dict[LayerKey, nn.Module]:
+    """The layers on which a forward of somebody else runs; not where a replacer keeps it from running."""
+    replaces = model_options.get("transformer_options", {}).get("patches_replace", {})
+    attn2 = replaces.get("attn2", {})
+    return {
+        key: module
+        for key, module in layers.items()
+        if replaced_forward(module) and not (attn2.get(key) or attn2.get(key[:2]))
+    }
 
 
 def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, step: Step) -> Replace:
@@ -131,8 +130,3 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         return guide(session, pos, layer, rows, step.size, batch.tiled, may_write=theirs is None)
 
     return attn2
-
-
-def projected(module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V of (1, tokens, channels) as an LDM attention makes them."""
-    return module.to_k(context), module.to_v(context)
