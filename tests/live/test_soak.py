@@ -14,7 +14,7 @@ SAID = {
     "attribute": "left in the WebUI's modules: modules.shared.state.left_behind",
     "objects": "more alive than after the first twins: nag_core.left_behind.Left (1 more)",
     "memory": "MiB of memory added",
-    "picture": "the picture unlike the first twin's",
+    "picture": "unlike its first twin in the picture, by up to ",
 }
 
 
