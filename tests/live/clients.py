@@ -163,7 +163,7 @@ class Meeting:
         for one in self.drawn:
             cut = any(one.asked < end and start < one.came for start, end in self.interrupted)
             self.outcome.counts[f"{one.wish.client} client by the {one.wish.door}"] += 1
-            self.outcome.counts["may have been cut short"] += cut
+            self.outcome.counts["perhaps cut short" if cut else "compared with alone"] += 1
             self.outcome.findings += mixed_up(one.wish, one.answer, alone[one.wish], cut)
         self.outcome.counts["interrupts"] = len(self.interrupted)
         self.outcome.seconds = self.seconds

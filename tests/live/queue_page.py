@@ -28,7 +28,8 @@ class QueuePage:
     """One open page: `txt2img(nag={...}, steps=4)` fills the controls in and presses Generate."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=600)
+        # No keep-alive: uvicorn ends a connection that was idle for some seconds under the next request.
+        self.http = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_keepalive_connections=0))
         self.session = uuid4().hex[:11]
         config = self.http.get("/config").json()
         if not config["version"].startswith("4."):
