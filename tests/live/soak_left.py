@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from tests.live.client import WebUI
@@ -19,13 +20,18 @@ Walk = dict[str, Any]
 
 
 def look(webui: WebUI, second: str = "") -> Walk:
-    """The walk after one job without NAG on each checkpoint, and these jobs' pictures: what a pass has put
-    on a model's patcher the host drops before the model's next pass. Nothing beside where there is no walk.
+    """The walk after jobs without NAG, and their pictures. Nothing beside where there is no walk.
+
+    One job on each checkpoint: what a pass has put on a model's patcher the host drops before the model's
+    next pass. And one of each tab: hosts list a tab's scripts when its first job asks for them.
     """
     models = [{"override_settings": {"sd_model_checkpoint": second}}] if second else []
-    pngs = [png for more in [*models, {}] for png in webui.txt2img(cfg_scale=7, **more).pngs]
+    results = [webui.txt2img(cfg_scale=7, **more) for more in [*models, {}]]
+    start = [base64.b64encode(results[-1].pngs[0]).decode()]
+    results.append(webui.txt2img(route="img2img", init_images=start, denoising_strength=0.75))
     answer = webui.http.get("/nag-test/v1/walk")
     walk = answer.json() if answer.status_code == 200 else {}
+    pngs = [png for result in results for png in result.pngs]
     return {**walk, "resident_mib": walk.get("resident_mib") or webui.memory(), "pngs": pngs}
 
 
