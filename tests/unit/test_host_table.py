@@ -1,6 +1,7 @@
 """The table of what we rely on in a host finds what a host has changed, and knows all that our code uses."""
 
 import ast
+import gc
 
 import pytest
 
