@@ -23,6 +23,7 @@ def meeting(webui, request):
     return Meeting(url, SECONDS * slower, 1, more, interrupts=2 * slower)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_clients_at_once_get_their_own(meeting):
     outcome = meeting.run()

@@ -51,6 +51,7 @@ def test_a_short_soak_finds_nothing(webui, leave, has):
     assert outcome.counts["interrupted"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("what", SAID)
 def test_a_soak_finds_what_is_left_behind(webui, leave, has, what):

@@ -93,6 +93,7 @@ def test_the_variants_picture_is_that_of_the_pooled_vector_alone_and_the_shipped
     assert drawn["mmdit"].abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_the_variant_obeys_by_tokens_or_by_vector_and_is_small():
     model = load(POOLED)
     for left_out in ({}, {"tokens": False}, {"vector": False}):
@@ -153,6 +154,7 @@ def test_the_tables_hold_both_models_and_both_rules(result):
     assert len(result["rows"]) == 2 * 2 * (1 + 2 * 2)
 
 
+@pytest.mark.slow
 def test_the_distance_of_the_prompts_grows_from_the_shipped_model_to_the_variant():
     shipped, variant = (pooled.vectors(kind, BUILT_IN[:2]) for kind in ("mmdit", POOLED))
     assert shipped["rho"]["mean"] < 0.02
