@@ -223,7 +223,7 @@ def flipped_within(self, q, k, v, mask, plain=diffusers_reference.Joint.attended
     return out
 
 
-# Not Z-Image (lists of texts) and Qwen-Image 2.1 (a text that sees no image): their references attend alone.
+# Z-Image is below; Qwen-Image 2.1 comes with another diffusers than the pinned one.
 ALONE = {"z-image", "z-image-long", "qwen-image-2.1"}
 
 
@@ -237,6 +237,36 @@ def test_the_joint_attention_of_the_library(name, merged, monkeypatch):
     by_vsf(source.session).may_merge = merged
     found = library.guided(case, model, source, context, mask)
     monkeypatch.setattr(diffusers_reference.Joint, "attended", flipped_within)
+    assert error(found, library.literal(case, model, torch.float64)) <= 1e-12
+    assert source.failures == source.session.problems == []
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "two calls"])
+@pytest.mark.parametrize("name", ["z-image", "z-image-long"])
+def test_the_joint_attention_of_z_image(name, merged, monkeypatch):
+    """[image, text], where a mask tells how far a row's text goes. The negative's own pads are left out."""
+    case = library.CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = library.texts(case, torch.float64)
+    source = library.Given(library.entries_of(model, negative, neg_mask))
+    by_vsf(source.session).may_merge = merged
+    found = library.guided(case, model, source, context, mask)
+    plain, last = diffusers_reference.softmax_attention, {}
+
+    def attention(q, k, v, bias=None):
+        last.update(q=q, k=k, v=v, bias=q.new_zeros(len(q), 1, 1, q.shape[2]) if bias is None else bias)
+        return plain(q, k, v, bias)
+
+    def flipped(self, out, place):
+        for pos, ((neg, _),) in self.groups:
+            own, other = ((last["bias"][row, 0, 0] == 0).nonzero()[:, 0] for row in (pos, neg))
+            other = other[other >= self.image][: len(negative[neg - library.BATCH])]
+            both = [torch.cat((x[pos][:, own], x[neg][:, other]), 1)[None] for x in (last["k"], last["v"])]
+            there = [(slice(len(own), None), 1.0)]
+            out[[pos, neg], place] = reference.vsf(last["q"][[pos], :, place], *both, there, SCALE, OFFSET)
+
+    monkeypatch.setattr(diffusers_reference, "softmax_attention", attention)
+    monkeypatch.setattr(diffusers_reference.Listed, "guide", flipped)
     assert error(found, library.literal(case, model, torch.float64)) <= 1e-12
     assert source.failures == source.session.problems == []
 
