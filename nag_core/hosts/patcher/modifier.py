@@ -90,13 +90,14 @@ def _guided(
 ) -> tuple:
     """Conditions and options of the call with NAG in them, by the mechanism that the network has."""
     cond, uncond, options = given
-    twice = foreign.doubled(options) if step.session.armed == 1 else ""
+    begins = step.session.armed == 1  # others install theirs before the sampling, and looking walks the model
+    twice = foreign.doubled(options) if begins else ""
     if twice:
         step.session.problem(twice, partly=False)
     joint, crossing = host.joint_model(network), host.cross_model(network)
     if joint is not None:
         # Such a forward finds the prompt's tokens by their number, and the negative's would come before them.
-        theirs = foreign.replaced_within(module for _, module in joint.blocks)
+        theirs = foreign.replaced_within(module for _, module in joint.blocks) if begins else None
         if theirs is not None:
             step.session.stop(foreign.replaced_by(theirs))
             return given
