@@ -92,9 +92,7 @@ class Batch:
         """
         key = (total, tuple(marks), device)
         if key not in self.known:
-            # A regional layout keeps no image order to rely on, so it needs one common negative.
-            regional = self.regional and len(set(self.entries)) == 1
-            rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
+            rows = self._rows(total, marks)
             self.known[key] = None if rows is None else self._by_layout(rows, total, device)
         return self.known[key]
 
@@ -108,12 +106,16 @@ class Batch:
 
     def part(self, total: int, marks: Sequence[int], part: slice, device: torch.device) -> Arrangement | None:
         """As `arrangement`, for a layer that sees only `part` of the call's rows."""
-        regional = self.regional and len(set(self.entries)) == 1
-        rows = conditional_rows(total, marks, len(self.entries), self.tiled, regional)
+        rows = self._rows(total, marks)
         if rows is None:
             return None
         images = dict(rows)
         return self.of_images([images.get(row) for row in range(total)[part]], device)
+
+    def _rows(self, total: int, marks: Sequence[int]) -> list[Row] | None:
+        # A regional layout keeps no image order to rely on, so it needs one common negative.
+        regional = self.regional and len(set(self.entries)) == 1
+        return conditional_rows(total, marks, len(self.entries), self.tiled, regional)
 
     def _by_layout(self, rows: list[Row], total: int, device: torch.device) -> Arrangement:
         layouts: dict[Hashable, list[Row]] = {}
