@@ -21,7 +21,7 @@ from nag_core.evaluate.toy.__main__ import about, models, steps
 from nag_core.evaluate.toy.pairs import BUILT_IN
 from nag_core.evaluate.toy.plan import Row
 from nag_core.evaluate.toy.report import NAMES
-from nag_core.evaluate.toy.summary import MEASURES, PARTS
+from nag_core.evaluate.toy.summary import MEASURES, parts
 from nag_core.sandbox.model.miniature import KINDS
 
 NAME = {**NAMES, "vsf": "VSF", "orthogonal": "Orthogonal"}
@@ -132,10 +132,9 @@ def _find(result: dict[str, Any], model: str, method: str, count: int) -> dict[s
 def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     beside = row.get("against_nag")
     change = "" if beside is None else tables.points(beside)
-    behind = " / ".join(f"{100 * row[name]['share']:.0f}" for name in PARTS)
     values = (("φ", row["phi"]), ("α", row["alpha"]), ("offset", row.get("offset")))
     setting = " ".join(f"{letter} {value:g}" for letter, value in values if value)
-    return tables.percent(row["good"]), change, behind, setting
+    return tables.percent(row["good"]), change, parts(row), setting
 
 
 def written(readme: str, result: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nag_core.evaluate import tables
-from nag_core.evaluate.toy.summary import PARTS
+from nag_core.evaluate.toy.summary import parts
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -54,8 +54,8 @@ def _counted(result: dict[str, Any]) -> str:
             _find(result, *place, method, alpha)
             for method, alpha in (("none", None), ("two-streams", row["alpha"]))
         )
-        cells = (tables.percent(none["good"]), tables.percent(authors["good"]), _parts(authors))
-        cells += (tables.percent(row["good"]), _parts(row), tables.points(row["beside_two_streams"]))
+        cells = (tables.percent(none["good"]), tables.percent(authors["good"]), parts(authors))
+        cells += (tables.percent(row["good"]), parts(row), tables.points(row["beside_two_streams"]))
         lines.append((f"{row['model']}, {_where(row)}", *cells))
     return tables.markdown(head, lines)
 
@@ -67,10 +67,6 @@ def _shared(result: dict[str, Any]) -> list[dict[str, Any]]:
 def _find(result: dict[str, Any], *wanted: Any) -> dict[str, Any]:
     names = ("model", "steps", "method", "alpha")
     return next(row for row in result["rows"] if tuple(row[name] for name in names) == wanted)
-
-
-def _parts(row: dict[str, Any]) -> str:
-    return " / ".join(f"{100 * row[name]['share']:.0f}" for name in PARTS)
 
 
 def _where(row: dict[str, Any]) -> str:

@@ -29,5 +29,10 @@ def summary(row: dict[str, Any], seen: dict[str, Any], base: dict[str, Any] | No
     return found
 
 
+def parts(row: dict[str, Any]) -> str:
+    """The three of a row that has each with its interval, in %."""
+    return " / ".join(f"{100 * row[name]['share']:.0f}" for name in PARTS)
+
+
 def _judged(seen: dict[str, Any]) -> dict[str, Any]:
     return seen | {"good": Seen(**seen).good}
