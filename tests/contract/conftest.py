@@ -57,6 +57,15 @@ def script(host):
 
 
 @pytest.fixture
+def options(host):
+    """`options(nag_comments=False)` changes settings until the test ends."""
+    before = dict(host.shared.opts.data)
+    yield lambda **values: host.shared.opts.data.update(values)
+    host.shared.opts.data.clear()
+    host.shared.opts.data.update(before)
+
+
+@pytest.fixture
 def prepared(host, script):
     """`with prepared(nag_args, **fields) as p`: a small txt2img job with the scripts' default arguments."""
 

@@ -25,15 +25,6 @@ def saved(host):
     store.path.unlink(missing_ok=True)
 
 
-@pytest.fixture
-def options(host):
-    """`options(nag_default_negative="blue")` changes settings until the test ends."""
-    before = dict(host.shared.opts.data)
-    yield lambda **values: host.shared.opts.data.update(values)
-    host.shared.opts.data.clear()
-    host.shared.opts.data.update(before)
-
-
 @pytest.fixture(params=["packed before NAG", "packed after NAG"])
 def order(request):
     """Scripts come by the names of their folders, which anybody may change."""

@@ -21,15 +21,6 @@ DEFAULTS = [FIELD[name].default for name in SLIDERS]
 
 
 @pytest.fixture
-def options(host):
-    """`options(nag_comments=False)` changes settings until the test ends."""
-    before = dict(host.shared.opts.data)
-    yield lambda **values: host.shared.opts.data.update(values)
-    host.shared.opts.data.clear()
-    host.shared.opts.data.update(before)
-
-
-@pytest.fixture
 def store(host):
     found = Store(f"{host.paths.data_path}/nag_presets.json")
     yield found

@@ -223,6 +223,16 @@ def flipped_within(self, q, k, v, mask, plain=diffusers_reference.Joint.attended
     return out
 
 
+def drawn_in_the_library(name, merged):
+    """(case, model, source, what the model answers under VSF)"""
+    case = library.CASES[name]
+    model = case.model(torch.float64)
+    context, mask, negative, neg_mask = library.texts(case, torch.float64)
+    source = library.Given(library.entries_of(model, negative, neg_mask))
+    by_vsf(source.session).may_merge = merged
+    return case, model, source, library.guided(case, model, source, context, mask)
+
+
 # Z-Image is below; Qwen-Image 2.1 comes with another diffusers than the pinned one.
 ALONE = {"z-image", "z-image-long", "qwen-image-2.1"}
 
@@ -230,12 +240,7 @@ ALONE = {"z-image", "z-image-long", "qwen-image-2.1"}
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "two calls"])
 @pytest.mark.parametrize("name", [name for name in library.JOINT if name not in ALONE])
 def test_the_joint_attention_of_the_library(name, merged, monkeypatch):
-    case = library.CASES[name]
-    model = case.model(torch.float64)
-    context, mask, negative, neg_mask = library.texts(case, torch.float64)
-    source = library.Given(library.entries_of(model, negative, neg_mask))
-    by_vsf(source.session).may_merge = merged
-    found = library.guided(case, model, source, context, mask)
+    case, model, source, found = drawn_in_the_library(name, merged)
     monkeypatch.setattr(diffusers_reference.Joint, "attended", flipped_within)
     assert error(found, library.literal(case, model, torch.float64)) <= 1e-12
     assert source.failures == source.session.problems == []
@@ -245,12 +250,8 @@ def test_the_joint_attention_of_the_library(name, merged, monkeypatch):
 @pytest.mark.parametrize("name", ["z-image", "z-image-long"])
 def test_the_joint_attention_of_z_image(name, merged, monkeypatch):
     """[image, text], where a mask tells how far a row's text goes. The negative's own pads are left out."""
-    case = library.CASES[name]
-    model = case.model(torch.float64)
-    context, mask, negative, neg_mask = library.texts(case, torch.float64)
-    source = library.Given(library.entries_of(model, negative, neg_mask))
-    by_vsf(source.session).may_merge = merged
-    found = library.guided(case, model, source, context, mask)
+    case, model, source, found = drawn_in_the_library(name, merged)
+    _, _, negative, _ = library.texts(case, torch.float64)
     plain, last = diffusers_reference.softmax_attention, {}
 
     def attention(q, k, v, bias=None):
