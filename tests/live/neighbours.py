@@ -138,7 +138,9 @@ def looked_at(webui: WebUI, one: Neighbour, title: str) -> dict[str, Any]:
 
 
 def verdict(seen: dict[str, Any]) -> str:
-    """In one word: works, stands aside, or what is wrong."""
+    """In one word: works, stands aside, not possible, or what is wrong."""
+    if "impossible" in seen:
+        return "not possible here"
     if not seen["acts_alone"] or not seen["nag_acts_alone"]:
         return "it has no effect, NAG or not" if seen["nag_acts_alone"] else "NAG has no effect"
     if not seen["alone_again_same_bytes"]:
@@ -166,7 +168,7 @@ def main(arguments: list[str]) -> int:
     version = webui.http.get("/nag/v1/version").json()
     found = json.loads(file.read_text(encoding="utf-8"))["neighbours"] if file.exists() else {}
     for name, reason in (one.split("=", 1) for one in given.impossible):
-        found[name] = {"impossible": reason, "verdict": "not possible here"}
+        found[name] = {"impossible": reason}
     for name, one in NEIGHBOURS.items():
         title = None if given.only and name not in given.only else title_of(webui, one)
         if title is None:
@@ -180,8 +182,8 @@ def main(arguments: list[str]) -> int:
         source = "" if "integrated" in title else sources.get(name, one.source)
         shown = f"{name}, on {given.model}" if given.model else name
         found[shown] = {"source": source, "script": title, "code": version["code"], **seen}
-        found[shown] |= {"verdict": verdict(seen), "checkpoint": given.checkpoint}
-        sys.stdout.write(f"{shown}: {found[shown]}\n")
+        found[shown]["checkpoint"] = given.checkpoint
+        sys.stdout.write(f"{shown}: {verdict(seen)}: {found[shown]}\n")
         _write(file, {"host": version["host"], "neighbours": found})
     _write(file, {"host": version["host"], "neighbours": found})
     return 0

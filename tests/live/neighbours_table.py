@@ -12,7 +12,7 @@ from typing import Any
 
 from nag_core import identity
 from nag_core.evaluate import tables
-from tests.live.neighbours import RESULTS
+from tests.live.neighbours import RESULTS, verdict
 from tests.live.support import ROOT, STALE
 
 PAGE = ROOT / "tests" / "README.md"
@@ -55,11 +55,11 @@ def _cell(one: Mapping[str, Any] | None, code: str) -> str:
     if one is None:
         return "not run"
     if "impossible" in one:
-        return f"{one['verdict']}: {one['impossible']}"
+        return f"{verdict(one)}: {one['impossible']}"
     report = one["report"]
     said = next((f"; said: `… {part}`" for part in SAID if part in report), "")
     aside = f": `{report}`" if report.startswith("not applied") else ""
-    return f"{one['verdict']}{aside or said}{'' if one['code'] == code else STALE}"
+    return f"{verdict(one)}{aside or said}{'' if one['code'] == code else STALE}"
 
 
 def written(page: str, folder: Path = RESULTS) -> str:
