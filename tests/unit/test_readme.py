@@ -96,11 +96,17 @@ def test_the_memory_table_is_counted(model):
         assert f"{line}\n" in BENCH
 
 
+def asked(command, module):
+    """What the program's own parser makes of a page's command, which the environment's Python runs."""
+    name = module.__name__.removesuffix(".__main__")
+    program, arguments = command.strip().split(f" -m {name} ")
+    assert program == ".venv/bin/python"
+    return module._parser().parse_args(arguments.split())
+
+
 def test_the_bench_command_is_one():
     """Its arguments as the bench's own parser takes them; test_bench.py runs a smaller one."""
-    program, arguments = snippet("bench-command").strip().split(" -m nag_core.bench ")
-    options = bench._parser().parse_args(arguments.split())
-    assert program == ".venv/bin/python"
+    options = asked(snippet("bench-command"), bench)
     assert (options.json, options.plot, options.quick, options.models) == (
         "bench.json",
         "bench.png",
@@ -111,9 +117,7 @@ def test_the_bench_command_is_one():
 
 def test_the_gpu_check_is_one():
     """The same; test_gpu_check.py runs it at toy size."""
-    program, arguments = snippet("gpu-check-command").strip().split(" -m nag_core.bench ")
-    options = bench._parser().parse_args(arguments.split())
-    assert program == ".venv/bin/python"
+    options = asked(snippet("gpu-check-command"), bench)
     assert (options.gpu_check, options.json, options.markdown) == (True, "gpu.json", "gpu.md")
 
 
@@ -123,9 +127,7 @@ def best():
 
 
 def test_the_best_command_is_one(best):
-    program, arguments = snippet("best-command").strip().split(" -m nag_core.evaluate.toy.best ")
-    options = best._parser().parse_args(arguments.split())
-    assert program == ".venv/bin/python"
+    options = asked(snippet("best-command"), best)
     assert (str(options.json), str(options.readme)) == (
         ".github/assets/best.json",
         "nag_core/evaluate/README.md",
@@ -145,9 +147,7 @@ def test_who_was_ahead_is_what_was_counted(best):
 
 def test_the_pooled_command_is_one():
     pooled = pytest.importorskip("nag_core.evaluate.toy.pooled", reason="belongs to the webui4 extra")
-    program, arguments = snippet("pooled-command").strip().split(" -m nag_core.evaluate.toy.pooled ")
-    options = pooled._parser().parse_args(arguments.split())
-    assert program == ".venv/bin/python"
+    options = asked(snippet("pooled-command"), pooled)
     assert (str(options.json), str(options.readme)) == (
         ".github/assets/pooled.json",
         "nag_core/evaluate/README.md",
@@ -175,9 +175,7 @@ def test_what_one_image_stream_costs_is_what_was_counted_with_the_shipped_weight
 def test_the_toy_command_is_one():
     """Its arguments as the evaluation's own parser takes them; test_evaluate.py runs smaller ones."""
     evaluate = pytest.importorskip("nag_core.evaluate.toy.__main__", reason="belongs to the webui4 extra")
-    program, arguments = snippet("toy-command").strip().split(" -m nag_core.evaluate.toy ")
-    options = evaluate._parser().parse_args(arguments.split())
-    assert program == ".venv/bin/python"
+    options = asked(snippet("toy-command"), evaluate)
     assert (options.n, options.seed, options.steps, options.sweeps) == (256, 0, [1, 2, 4, 25], True)
 
 
