@@ -62,6 +62,11 @@ def call(
     return function(*args, **kwargs, **more)
 
 
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether it takes an argument of that name, as far as can be seen behind its wrappers."""
+    return _takes(_signature(original(function)[0]), name)
+
+
 def original(function: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
     """The function behind its wrappers, and whether that is sure: the first that names all it takes, else the
     innermost found.

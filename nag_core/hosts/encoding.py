@@ -46,7 +46,12 @@ def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[
 
     def cached(function: Callable) -> Any:
         caching = asked.attribute(p, "get_conds_with_caching")
-        return asked.call(caching, function, made(texts), first, [cache], networks, **_of_hires(second))
+        # ersatzForge keeps all its caches itself, and tells a negative's entries apart by `is_negative`.
+        caches = [] if asked.takes(caching, "is_negative") else [[cache]]
+        return asked.call(
+            caching, function, made(texts), first, *caches, networks, **_of_hires(second),
+            where_taken={"is_negative": True},
+        )  # fmt: skip
 
     try:
         return cached(asked.attribute(prompt_parser, "get_learned_conditioning"))

@@ -43,6 +43,7 @@ def translate(text: str, parameters: dict[str, Any]) -> None:
 
     Scales become phi (the official code and ComfyUI count phi + 1). A picture of ours is left alone.
     """
+    infotext.read_again(text, parameters)
     infotext.mark(text, parameters)
     if infotext.present(parameters):
         return

@@ -29,6 +29,8 @@ MADE_BY = "NAG version"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
 _CORE = presets.STRENGTHS
 _ON = FIELD["enabled"].infotext
+# As the hosts' own readers take the parameters' line apart.
+_PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for name in _CORE)}): ")
 
 
@@ -100,6 +102,26 @@ def _writable(value: Any, key: str) -> Any:
 def present(parameters: Mapping[str, Any]) -> bool:
     """Whether the picture was made with NAG on."""
     return any(FIELD[name].infotext in parameters for name in _CORE) or str(parameters.get(_ON)) == "True"
+
+
+def read_again(text: str, parameters: dict[str, Any]) -> None:
+    """Gives our keys the values that stand in `text`, a picture's whole infotext.
+
+    SD.Next's reader (modules/infotext.py, `extract`) takes the words of the prompt and of the negative prompt
+    out of all that follows them, and so out of a NAG negative that has the same words.
+    """
+    ours = {field.infotext for field in FIELDS}.difference(_disregarded())
+    for key, written in _PARAMETER.findall(text.rstrip().rpartition("\n")[2]):
+        value = _unquoted(written)
+        if key in ours and str(parameters.get(key)) != value:
+            parameters[key] = value
+
+
+def _unquoted(written: str) -> str:
+    try:
+        return str(json.loads(written)) if written.startswith('"') else written
+    except ValueError:
+        return written
 
 
 def mark(text: str, parameters: dict[str, Any]) -> None:

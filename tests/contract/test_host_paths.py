@@ -97,6 +97,33 @@ def test_a_function_of_the_host_that_changed_is_said_and_the_picture_is_the_host
     assert [image.tobytes() for image in on.images] == [image.tobytes() for image in off.images]
 
 
+def test_a_host_that_keeps_its_caches_itself(host, job, monkeypatch):
+    """ersatzForge takes `is_negative` where the others take caches, and NAG applied to no job there."""
+    kind, asked = host.processing.StableDiffusionProcessing, []
+    theirs = {name: getattr(kind, name) for name in ("get_conds_with_caching", "setup_conds")}
+
+    def keeping(
+        self, function, required_prompts, steps, extra_network_data, hires_steps=None, is_negative=False
+    ):
+        asked.append((is_negative, hires_steps))
+        more = () if hires_steps is None else (hires_steps,)
+        return theirs["get_conds_with_caching"](
+            self, function, required_prompts, steps, [[None, None]], extra_network_data, *more
+        )
+
+    def once_the_host_has_encoded(p):
+        theirs["setup_conds"](p)
+        p.get_conds_with_caching = keeping.__get__(p)
+
+    nag = [{"negative": "[blue:red:0.5]"}]
+    _, wanted = job(nag)
+    monkeypatch.setattr(kind, "setup_conds", once_the_host_has_encoded)
+    _, found = job(nag)
+    assert asked == [(True, None)]
+    assert "4/4 steps" in found.infotexts[0]
+    assert found.images[0].tobytes() == wanted.images[0].tobytes()
+
+
 def test_a_schedule_whose_parts_the_host_cannot_encode_together(host, job, monkeypatch):
     """Forge main stacks them, which raises on Chroma: its texts are not padded to one length."""
     negative = {"negative": "[blue:red framed:0.5]"}

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 PROMPT, NEGATIVE = "a circle", "red"
+# To the last step: Auto ends earlier for some families.
+ON = [{"enabled": True, "scale": 4, "end": 1.0}]
 
 
 @dataclass

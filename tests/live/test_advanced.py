@@ -74,8 +74,9 @@ def test_blocks_that_do_not_exist_are_told_and_all_that_do_equal_no_list(webui, 
     _, found, blocks = told.report().partition("no blocks nowhere.3 here; this model has ")
     assert found
     assert webui.txt2img([{**ON, "blocks": blocks}]).pixels == on.pixels
-    first = webui.txt2img([{**ON, "blocks": blocks.split(", ")[0].split("-")[0]}])
-    assert first.pixels[0] not in (off.pixels[0], on.pixels[0])
+    first = blocks.split(", ")[0].split("-")[0]
+    if first != blocks:  # a model of one block
+        assert webui.txt2img([{**ON, "blocks": first}]).pixels[0] not in (off.pixels[0], on.pixels[0])
 
 
 def test_two_negatives_are_reported_with_what_they_add(webui):

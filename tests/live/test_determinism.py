@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.client import WebUI
+from tests.live.client import ON, WebUI
 from tests.live.fingerprint import guided_job
 from tests.live.serving import ROOT, sandbox
-
-ON = [{"enabled": True, "scale": 4}]
 
 
 @pytest.mark.parametrize("cfg", [1, 7])

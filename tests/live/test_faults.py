@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.live.client import Result
+from tests.live.client import ON, Result
 
-ON = [{"enabled": True, "scale": 4}]
 JOBS, SETTLED, GROWTH = 200, 10, 20
 
 

@@ -6,9 +6,8 @@ The sandbox gets its thousand in tests/contract/test_odd_jobs.py, without a netw
 import pytest
 from hypothesis import Phase, given, settings
 
+from tests.live.client import ON
 from tests.odd_arguments import JOBS, patient
-
-ON = [{"enabled": True, "scale": 4}]
 
 
 @pytest.mark.timeout(7200)

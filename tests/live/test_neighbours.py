@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image, ImageDraw
 
-ON = [{"enabled": True, "scale": 4}]
+from tests.live.client import ON
 
 
 def script_of(webui, prefix):

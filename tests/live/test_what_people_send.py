@@ -6,9 +6,10 @@ import io
 import pytest
 from PIL import Image, PngImagePlugin
 
+from tests.live import client
 from tests.live.test_advanced import NOT_THERE
 
-ON = {"enabled": True, "scale": 4}
+ON = client.ON[0]
 
 
 def status(webui):

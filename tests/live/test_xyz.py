@@ -79,9 +79,13 @@ def test_two_axes_combine_and_the_compound_axis_equals_them(webui):
 
 
 def test_the_compound_axis_takes_the_names_of_the_api_and_quotes(webui):
-    cells = 'phi=6 nag_tau=1.5, "nag_scale=7 nag_tau=1.5 negative=""blue, a=b; c"""'
-    drawn, _ = plot(webui, {"[NAG] Override": cells}, ON)
-    wanted = ({}, {"negative": "blue, a=b; c"})
+    text = "blue, a=b; c"
+    second = f'"nag_scale=7 nag_tau=1.5 negative=""{text}"""'
+    if webui.is_sdnext:  # its plot knows no quotes, and ends a value at every comma
+        text = "blue; a=b"
+        second = f'nag_scale=7 nag_tau=1.5 negative="{text}"'
+    drawn, _ = plot(webui, {"[NAG] Override": f"phi=6 nag_tau=1.5, {second}"}, ON)
+    wanted = ({}, {"negative": text})
     assert drawn == [pixels(webui, [{"scale": 6, "tau": 1.5, **more}]) for more in wanted]
 
 

@@ -1,5 +1,8 @@
 """Every setting into the picture's parameters and back, also for pictures without NAG."""
 
+import json
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from nag_core.settings import presets, strength
 from nag_core.settings.parse import FIELD, FIELDS, Settings, parse
 from nag_core.webui import infotext
+from nag_core.webui.foreign_infotext import translate
 from tests.odd_arguments import JUNK, patient
 
 
@@ -136,3 +140,34 @@ def test_values_survive_the_hosts_quoting():
     import re
 
     assert not any(re.fullmatch(r"\d+x\d+", str(value)) for value in written(FULL).values())
+
+
+WITH_THE_WORDS_OF_THE_PROMPTS = """a circle
+Negative prompt: red
+Template: a circle
+Negative template: red
+Steps: 4, Size: 64x64, Seed: 1, CFG scale: 1.0, NAG scale: 4, NAG tau: 2.5, NAG alpha: 0.5, \
+NAG negatives: "red :: 2\\na circle, \\"big\\" :: 0.5", NAG version: 0.2.0"""
+
+
+def read_by_sdnext(text):
+    """What modules/infotext.py finds where the words of both prompts are taken out first."""
+    line = text.rpartition("\n")[2].replace("a circle", "").replace("red", "")
+    found = dict(re.findall(r'\s*([\w ]+):\s*("(?:\\"[^,]|\\"|\\|[^\"])+"|[^,]*)(?:,|$)', line))
+    return {key: json.loads(value) if value.startswith('"') else value for key, value in found.items()}
+
+
+def test_words_of_the_prompts_stay_in_the_negatives_that_sdnext_pastes():
+    parameters = read_by_sdnext(WITH_THE_WORDS_OF_THE_PROMPTS)
+    assert parameters["NAG negatives"].startswith(" ::")  # what the host makes of it
+    translate(WITH_THE_WORDS_OF_THE_PROMPTS, parameters)
+    assert infotext.READERS["negatives"](parameters) == 'red :: 2\na circle, "big" :: 0.5'
+    assert infotext.READERS["scale"](parameters) == 4
+    assert parameters["Steps"] == "4"
+
+
+def test_a_key_that_the_user_disregards_is_not_read_again(monkeypatch):
+    monkeypatch.setattr(infotext, "_disregarded", lambda: ("NAG negatives",))
+    parameters = {"Steps": "4", "NAG scale": "4"}
+    translate(WITH_THE_WORDS_OF_THE_PROMPTS, parameters)
+    assert "NAG negatives" not in parameters
