@@ -107,8 +107,7 @@ class NagScript(scripts.Script):
         if job is None:
             return
         if not self.jobs.inside_another(p):
-            # A picture that is saved before this batch ends must not carry the report of the one before.
-            infotext.forget_report(p.extra_generation_params)
+            infotext.write_report_when_read(p.extra_generation_params, job.so_far)
         job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
 
     @spared.hook("the report is not complete")
@@ -141,6 +140,8 @@ class NagScript(scripts.Script):
     def postprocess(self, p, processed, *args) -> None:
         job = self.jobs.of(p)
         try:
+            if job is not None and job.passes:  # ersatzForge ends no batch that was interrupted
+                self._say(p, job.end_batch(None), job.reports)
             if job is not None and job.heat_pictures:
                 heat_picture.show(p, processed, job.heat_pictures)
         finally:

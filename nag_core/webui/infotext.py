@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nag_core.identity import VERSION
@@ -69,10 +69,15 @@ def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassRe
     parameters[REPORT], parameters[APPLIED] = sentence, verdict(reports)
 
 
-def forget_report(parameters: dict[str, Any]) -> None:
-    """Removes what the batch before has recorded."""
-    for key in (REPORT, APPLIED):
-        parameters.pop(key, None)
+def write_report_when_read(
+    parameters: dict[str, Any], so_far: Callable[[], tuple[str, list[PassReport]]]
+) -> None:
+    """Records what will have been done when a picture's text is made before the batch ends, as ersatzForge does
+    it after the sampling, and others for a picture that they save before its hires pass. The hosts that have
+    such pictures call a value that can be called.
+    """
+    parameters[REPORT] = lambda **_: so_far()[0]
+    parameters[APPLIED] = lambda **_: verdict(so_far()[1])
 
 
 def write_of_another(parameters: dict[str, Any], drawn: int, image: int) -> None:

@@ -99,19 +99,23 @@ class Job:
         """Ends the batch's passes; the sentence for log, comment and infotext. drawn: its pictures."""
         self.drawn = drawn
         self._close_passes()
-        ended = self.passes.values()
-        self.heats = _heats(ended)
-        reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
+        self.heats = _heats(self.passes.values())
+        sentence, self.reports = self.so_far()
         self.passes.clear()
+        return sentence
+
+    def so_far(self) -> tuple[str, list[report.PassReport]]:
+        """What the batch's passes have done, in one sentence and one by one. Waits for the device."""
+        ended = self.passes.values()
+        reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
         if not reports:
             reason = self.unsupported or "this WebUI never announced a sampling pass"
             never = report.aside(FIRST, reason, unknown=not self.unsupported)
             reports = [self.failed or never]
-        self.reports = reports
         # Of what was bypassed another extension is the likelier cause, but not the only one.
         unknown = any(one.unknown or one.bypassed for one in reports)
         notes = dict.fromkeys([*self.build.notes, *([asked.to_report()] if unknown else [])])
-        return "; ".join([report.summary(reports, self.recorded), *notes])
+        return "; ".join([report.summary(reports, self.recorded), *notes]), reports
 
     def finish(self, p: Any, picture: Any) -> None:
         """The batch's next picture is about to be recorded: what belongs to it and to no other.

@@ -124,6 +124,31 @@ def test_a_host_that_keeps_its_caches_itself(host, job, monkeypatch):
     assert found.images[0].tobytes() == wanted.images[0].tobytes()
 
 
+def test_a_host_that_makes_the_pictures_texts_right_after_sampling(host, job, monkeypatch):
+    """ersatzForge does, and its pictures had no report; nor had one that is saved before its hires pass."""
+    kind, texts = host.processing.StableDiffusionProcessingTxt2Img, []
+    sample = kind.sample
+
+    def noting(p, *args, **kwargs):
+        samples = sample(p, *args, **kwargs)
+        texts.append(host.processing.create_infotext(p, p.all_prompts, p.all_seeds, p.all_subseeds))
+        return samples
+
+    monkeypatch.setattr(kind, "sample", noting)
+    _, processed = job(ON, n_iter=2)
+    assert "4/4 steps" in texts[0]
+    for early, late in zip(texts, processed.infotexts, strict=True):
+        assert early.partition("NAG report")[2] == late.partition("NAG report")[2]
+
+
+def test_a_host_that_ends_no_batch_of_an_interrupted_job(host, job, monkeypatch, caplog):
+    """ersatzForge leaves postprocess_batch out then, and nobody was told what the steps before had."""
+    monkeypatch.setattr(host.scripts.ScriptRunner, "postprocess_batch", lambda *args, **kwargs: None)
+    with caplog.at_level("INFO", "nag"):
+        job(ON)
+    assert len([one for one in caplog.records if "× 4/4 steps" in one.message]) == 1
+
+
 def test_a_schedule_whose_parts_the_host_cannot_encode_together(host, job, monkeypatch):
     """Forge main stacks them, which raises on Chroma: its texts are not padded to one length."""
     negative = {"negative": "[blue:red framed:0.5]"}
