@@ -72,8 +72,8 @@ def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassRe
 def write_report_when_read(
     parameters: dict[str, Any], so_far: Callable[[], tuple[str, list[PassReport]]]
 ) -> None:
-    """Records what will have been done when a picture's text is made before the batch ends, as ersatzForge does
-    it after the sampling, and others for a picture that they save before its hires pass. The hosts that have
+    """Records what will have been done when a picture's text is made before the batch ends, as ersatzForge
+    does it after the sampling, and others for a picture that they save before its hires pass. Hosts that have
     such pictures call a value that can be called.
     """
     parameters[REPORT] = lambda **_: so_far()[0]
