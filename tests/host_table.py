@@ -77,6 +77,9 @@ _ENGINE = ("backend/diffusion_engine/base.py", "modules_forge/forge_loader.py", 
 _TILES = ("extensions-builtin/sd_forge_multidiffusion/lib_multidiffusion/tiled_diffusion.py",)
 _PREPARE = ("backend/sampling/sampling_function.py", "modules_forge/forge_sampler.py")
 _UNET = ("backend/nn/unet.py", *_LDM_ATTENTION)
+_UNET_BLOCKS = ("backend/nn/unet.py", "ldm_patched/ldm/modules/diffusionmodules/openaimodel.py")
+_BLOCKS = ("input_blocks", "middle_block", "output_blocks")
+_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out", "heads")
 _QKV = ("q", "k", "v", "heads")
 _AXIS = ("label", "type|tipe", "apply", "format_value|fmt", "confirm")
 
@@ -142,6 +145,15 @@ SAMPLING: tuple[Entry, ...] = (
     Word(("extensions-builtin/sd_forge_compile/scripts/compile.py",), "_orig_apply_model", (NEO,)),
     Name(("modules/sd_samplers_common.py",), "Sampler.sampler_extra_args", (A1111,)),
     *(Word(_UNET, name, PATCHED) for name in ("patches_replace", "attn2", "n_heads")),
+    # hosts/ldm_unet.py lists the layers. Their projections make the negative's keys and values, and carry the
+    # hooks on A1111 and where another extension replaced the forward. A1111 has its network from elsewhere,
+    # and names the parts.
+    *(Name(_UNET_BLOCKS, f"*.{name}", PATCHED) for name in _BLOCKS),
+    Name(_UNET, "*.transformer_blocks", PATCHED),
+    *(Name(_UNET, f"CrossAttention.{name}", PATCHED) for name in _PROJECTIONS),
+    *(Word(("modules/lowvram.py",), name, (A1111,)) for name in _BLOCKS),
+    Word(_HIJACK, "transformer_blocks", (A1111,)),
+    *(Word(("modules/sd_hijack_optimizations.py",), name, (A1111,)) for name in _PROJECTIONS),
     Name(("backend/attention.py",), "attention_function", (FORGE, NEO)),
     Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO), _QKV),
     Function(_PREPARE, "sampling_prepare", 1, ("x",), PATCHED),

@@ -53,9 +53,13 @@ class Host(Protocol):
     def weights(self, model: Any) -> Hashable:
         """Changes whenever the patched weights (LoRA) of the model in the denoiser change."""
 
-    def obstacle(self, model: Any) -> str:
-        """Why the model of this denoiser call cannot be hooked; empty where it can."""
-        return ""
+    def compiled(self, model: Any) -> bool:
+        """Whether torch.compile runs the model of this denoiser call, or a part of it."""
+        return False
+
+    def as_written(self, model: Any, apply: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The model call `apply` without what the host puts around it to compile the model."""
+        return apply
 
     def reserve_memory(self, unet: Any, tokens: int) -> None:
         """Tells the host's memory planning of so many tokens of the negative."""

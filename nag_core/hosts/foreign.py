@@ -39,6 +39,14 @@ def replaced_within(modules: Iterable[nn.Module]) -> Callable | None:
     return next(filter(None, map(replaced_forward, inside)), None)
 
 
+def is_negpip(function: Any) -> bool:
+    """Whether a forward is NegPiP's, by its file: it attends to more words, and adds no term of its own
+    (as IP-Adapter's does), which would stay in z+ - z-.
+    """
+    code = _code(function)
+    return code is not None and PurePath(code.co_filename).stem == "negpip"
+
+
 def owner(function: Any) -> str:
     """ "the extension NAME" by the folder its code lies in; "another extension" where it lies elsewhere."""
     code = _code(function)

@@ -111,7 +111,7 @@ def of(session: Any, clipped: int) -> PassReport:
         negatives=counts.most,
         images=(counts.guided, counts.images),
         alike=counts.alike,
-        problems=tuple(session.problems),
+        problems=(*session.problems, *(session.remarks if session.layers else ())),
         bypassed=session.armed > 0 and not session.layers,
         unknown=session.unknown,
         picture=session.picture,

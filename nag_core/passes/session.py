@@ -56,6 +56,7 @@ class Session:
     picture: tuple[int, int] = (0, 0)  # image tokens of the picture itself, of all: the rest are references
     counters: dict[torch.device, Tensor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # on what was guided
     complete: bool = True  # nothing that was to be guided was left out so far
     closed: bool = False
     stopped: bool = False
@@ -142,6 +143,11 @@ class Session:
         if message not in self.problems and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(message)
             logger.debug("NAG: %s", message, exc_info=error)
+
+    def remark(self, message: str) -> None:
+        """Notes, once per pass, what is to be said if anything is guided."""
+        if message not in self.remarks:
+            self.remarks.append(message)
 
     def stop(self, reason: str, error: BaseException | None = None) -> None:
         """No guidance for the rest of the pass; its calls are still counted."""

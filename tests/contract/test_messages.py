@@ -49,6 +49,19 @@ def no_attention(report, monkeypatch, **_):
     return report()
 
 
+def compiled(report, host, monkeypatch, **_):
+    report()
+    model = host.shared.sd_model.forge_objects.unet.model
+    network = torch.compile(model.diffusion_model, backend="eager")
+    monkeypatch.setitem(model._modules, "diffusion_model", network)
+    return report()
+
+
+def too_old(report, host, monkeypatch, **_):
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    return compiled(report, host, monkeypatch)
+
+
 def clipped(report, **_):
     return report({"scale": 20, "tau": 1, "alpha": 0.5})
 
@@ -263,6 +276,8 @@ def unknown_arrangement(**_):
 MADE_BY = {
     "`not applied: the negative prompt is empty`": empty,
     "`not applied: … has no attention over text that NAG knows`": no_attention,
+    "`the compiled model runs uncompiled while NAG is applied`": compiled,
+    "`not applied: the model is compiled, and this PyTorch cannot run it uncompiled for a while`": too_old,
     'More scale changes nothing, "100 % of tokens clipped"': clipped,
     "`off; enabled 'x' not understood, False used`": off_by_mistake,
     "`not applied: CFG is 0`": cfg_0,

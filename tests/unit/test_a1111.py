@@ -243,6 +243,7 @@ def test_more_rows_than_the_denoiser_has_are_left_alone_and_said():
 
 
 def test_a_sampler_that_another_extension_took_over_is_left_to_it():
+    """Its own term (IP-Adapter's) would be in z+, and not in z-."""
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
     denoiser.inner_model.forward = lambda *_: None
     x, cond, uncond = (
@@ -268,7 +269,56 @@ def test_a_model_that_edits_a_picture_is_left_alone():
     assert "InstructPix2Pix" in used.problems[0]
 
 
+def like_negpip(layer, images):
+    """A forward that attends to more words, whose values count negative; prompt and uncond one after the
+    other where they come together. (forward, its attention, its calls)
+    """
+    calls = []
+
+    def attended(x, context):
+        text = torch.cat([context, 2 * context[:, :3]], 1)
+        q, k, v = layer.to_q(x), *layer.kv(text)
+        v[:, -3:] *= -1
+        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v))
+        return ((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    def forward(x, context=None, **_):
+        calls.append(len(x))
+        halves = zip(x.chunk(2), context.chunk(2), strict=True) if len(x) == 2 * images else [(x, context)]
+        return torch.cat([layer.to_out(attended(*half)) for half in halves])
+
+    forward.__code__ = forward.__code__.replace(co_filename="/extensions/sd-webui-negpip/scripts/negpip.py")
+    return forward, attended, calls
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one call", "calls apart"])
+def test_negpips_own_forward_is_guided(at_once):
+    """NAG left every layer with it alone."""
+    negatives = [entry(5, 5), entry(8, 6)]
+    denoiser, network, used, *_ = prepared(negatives, (1, 1), at_once)
+    layers, (x, cond, uncond) = network.attentions(), tensors(2)
+    theirs = [like_negpip(layer, 2) for layer in layers]
+    for layer, (forward, _, _) in zip(layers, theirs, strict=True):
+        layer.forward = forward
+    found, own = denoiser(x, cond, uncond), hooks(network)
+    rows = [(x[i : i + 1], cond[i : i + 1], negatives[i]) for i in range(2)]
+    rows += [(x[i : i + 1], uncond[i : i + 1], None) for i in range(2)]
+    wanted = []
+    for row, text, negative in rows:
+        out = row
+        for layer, (_, attended, _) in zip(layers, theirs, strict=True):
+            z = attended(out, text)
+            if negative is not None:
+                z = reference.nag(z, layer.attended(out, negative.context[None]), *STRENGTH)[0]
+            out = out + layer.to_out(z)
+        wanted.append(out)
+    assert error(found, torch.cat(wanted)) <= 1e-12
+    assert (used.problems, len(used.layers), own) == ([], 3, 0)
+    assert all(calls == ([4] if at_once else [2, 2]) for *_, calls in theirs), "it counts its calls"
+
+
 def test_attention_that_another_extension_replaced_is_left_to_it():
+    """Its own term (IP-Adapter's) would be in z+, and not in z-."""
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
     for attention in network.attentions():
         attention.forward = lambda x, context: x

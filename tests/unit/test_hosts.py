@@ -333,7 +333,7 @@ def test_neos_families_are_known_by_their_classes_and_parts(neo_host):
 
 
 def test_nunchakus_networks_are_left_alone(neo_host):
-    """Theirs are subclasses of the known ones with kernels instead of the host's attention."""
+    """Theirs are subclasses of the known ones, and look the attention up in another module."""
     plain = dit("QwenImageTransformer2DModel", transformer_blocks=2)
     plain.pe_embedder = torch.nn.Identity()
     subclass = type("NunchakuQwenImageTransformer2DModel", (type(plain),), {})()
@@ -362,17 +362,20 @@ def test_neos_arguments_are_read_where_it_keeps_them_in_a_dictionary(neo_host, m
     assert not neo_host.samples_one(SimpleNamespace(is_wan=True))
 
 
-def test_a_compiled_model_is_left_alone_and_a_formerly_compiled_one_is_not():
-    model = SimpleNamespace(apply_model=len)
-    assert neo.Neo().obstacle(model) == ""
+def test_a_compiled_model_is_told_from_a_formerly_compiled_one():
+    model = SimpleNamespace(apply_model=len, diffusion_model=torch.nn.Sequential(torch.nn.Identity()))
+    assert not neo.Neo().compiled(model)
     model._orig_apply_model, model.apply_model = len, max
-    assert "torch.compile" in neo.Neo().obstacle(model)
+    assert neo.Neo().compiled(model)
     model.apply_model = len
-    assert neo.Neo().obstacle(model) == ""
-    model.diffusion_model = torch.nn.Identity()
-    assert neo.Neo().obstacle(model) == ""
-    model.diffusion_model = torch.compile(model.diffusion_model, backend="eager")  # Neo until spring 2026
-    assert "torch.compile" in neo.Neo().obstacle(model)
+    assert not neo.Neo().compiled(model)
+    network = model.diffusion_model
+    model.diffusion_model = torch.compile(network, backend="eager")  # Neo until spring 2026, reForge
+    assert neo.Neo().compiled(model)
+    model.diffusion_model = network
+    assert not neo.Neo().compiled(model)
+    network[0].compile(backend="eager")  # forks of Neo, block by block
+    assert neo.Neo().compiled(model)
 
 
 def test_other_weights_in_the_same_module_are_other_weights():

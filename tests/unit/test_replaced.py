@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from nag_core.hosts import foreign
-from nag_core.hosts.patcher.replaced import patch_replaced, rows_within
+from nag_core.hosts.patcher.replaced import patch_replaced
 from nag_core.hosts.patcher.step import Step
+from nag_core.hosts.replaced import rows_within
 from nag_core.method.rows import Batch
 from tests import reference
 from tests.unit.test_cross import HEADS, KEY, Attention, entry, host_attention, session

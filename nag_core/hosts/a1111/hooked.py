@@ -1,7 +1,7 @@
 """NAG on the cross-attention modules of an LDM UNet by torch hooks (AUTOMATIC1111's WebUI, no UNet patcher).
 
 The host's attention runs as it is, whatever optimisation the user chose. One hook takes the queries from
-`to_q`, another guides what `to_out` is about to project.
+`to_q`, another guides what `to_out` is about to project; where NegPiP put a forward of its own, within that.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import replaced_by, replaced_forward
+from nag_core.hosts.foreign import is_negpip, replaced_by, replaced_forward
 from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, split_heads
+from nag_core.hosts.replaced import Replaced
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Batch
@@ -39,6 +41,7 @@ class HookedCall:
     images: Sequence[int | None]  # for each row of the denoiser call the image it draws, None for the uncond
     project: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]  # a layer's keys and values of a text
     done: int = 0
+    part: Sequence[int | None] = ()  # of `images`, what the network runs for now; empty where nobody knows
     arrangement: Arrangement | None = None
     size: tuple[int, int] | None = None  # of the latent
     taken: dict[nn.Module, Tensor] = field(default_factory=dict)  # what to_q (and to_k) of the layers gave
@@ -52,11 +55,19 @@ class HookedCall:
             if not session.chosen(key[:2]):
                 continue
             if theirs := replaced_forward(layer):
-                session.problem(replaced_by(theirs))
+                self._enter_beside(theirs, stack, key, layer)
                 continue
             for projection in (layer.to_q, layer.to_k) if session.plan.rule.needs_lse else (layer.to_q,):
                 stack.callback(projection.register_forward_hook(self._take).remove)
             stack.callback(layer.to_out[0].register_forward_pre_hook(partial(self._guide, key, layer)).remove)
+
+    def _enter_beside(self, theirs: Callable, stack: ExitStack, key: LayerKey, layer: nn.Module) -> None:
+        """The same on a layer whose forward is another extension's."""
+        session = self.step.session
+        if is_negpip(theirs):
+            Replaced(key, layer, session, self.step.weights, self._rows, lambda: self.size).enter(stack)
+        else:
+            session.problem(replaced_by(theirs))
 
     def _begin(self, _: nn.Module, arguments: tuple) -> None:
         """Which rows these are: the host goes through them in order. Anything else is nobody's guess."""
@@ -64,11 +75,14 @@ class HookedCall:
         first = self.done % len(self.images)
         part = self.images[first : first + rows]
         self.done, self.size = first + rows, tuple(arguments[0].shape[-2:])
-        self.arrangement = None
+        self.arrangement, self.part = None, part if len(part) == rows else ()
         if len(part) < rows:
             self.step.session.problem("a batch layout nobody knows; there the attention ran unguided")
         elif any(image is not None for image in part):
             self.arrangement = self.step.batch.of_images(part, arguments[0].device)
+
+    def _rows(self, total: int, part: slice, device: torch.device) -> Arrangement | None:
+        return self.step.batch.of_images(self.part[part], device) if len(self.part) == total else None
 
     def _end(self, *_: object) -> None:
         self.arrangement = None

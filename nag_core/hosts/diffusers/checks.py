@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import nn
 
-from nag_core.hosts.diffusers.families import MODELS, family_of, models_of
+from nag_core.hosts.compiled import RUNS_UNCOMPILED, is_compiled, uncompiled, why_compiled_only
+from nag_core.hosts.diffusers.families import compiled_or_not, family_of
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import strength
 from nag_core.settings.blocks import Choice, choose, listing, parse_blocks
@@ -58,17 +58,11 @@ def refuse_caches(model: nn.Module) -> None:
         raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
 
 
-@contextmanager
-def uncompiled(pipe: Any) -> Iterator[None]:
+def as_written(pipe: Any) -> AbstractContextManager:
     """Runs compiled models as they were written: compiled code has the attention baked in."""
-    wrapped = any(hasattr(getattr(pipe, name, None), "_orig_mod") for name in MODELS)
-    parts = (part for model in models_of(pipe) for part in model.modules())
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    if not wrapped and not any(getattr(part, "_compiled_call_impl", None) for part in parts):
-        yield
-    elif set_stance is None:
-        raise UnsupportedHost("the model is compiled, and this PyTorch cannot run it uncompiled for a while")
-    else:
-        logger.info("NAG: the compiled model runs uncompiled while NAG is applied")
-        with set_stance("force_eager"):
-            yield
+    if not any(is_compiled(model) for model in compiled_or_not(pipe)):
+        return nullcontext()
+    if obstacle := why_compiled_only():
+        raise UnsupportedHost(obstacle)
+    logger.info("NAG: %s", RUNS_UNCOMPILED)
+    return uncompiled()

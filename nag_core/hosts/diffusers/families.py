@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nag_core.hosts.compiled import original
 from nag_core.hosts.diffusers.places import Place, by_ids, by_shapes, whole
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import families
@@ -173,13 +174,15 @@ def family_of(model: nn.Module) -> Family:
     return family
 
 
-MODELS = ("unet", "transformer", "transformer_2")
+def compiled_or_not(pipe: Any) -> list[nn.Module]:
+    """The pipeline's denoisers as they stand there."""
+    found = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
+    return [model for model in found if isinstance(model, nn.Module)]
 
 
 def models_of(pipe: Any) -> list[nn.Module]:
-    """The pipeline's denoisers, compiled or not."""
-    found = [getattr(pipe, name, None) for name in MODELS]
-    return [getattr(model, "_orig_mod", model) for model in found if isinstance(model, nn.Module)]
+    """The pipeline's denoisers as they were written, compiled or not."""
+    return [original(model) for model in compiled_or_not(pipe)]
 
 
 def preset_of(pipe: Any) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt
-from nag_core.hosts.diffusers.checks import chosen_blocks, no_such_blocks, refuse_caches, uncompiled, why_not
+from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
 from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of
 from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network, serving
@@ -276,7 +276,7 @@ def guided(guiding: Guiding) -> Iterator[None]:
         else:
             guiding.reading = guiding.read()
             stack.enter_context(listening(pipe, guiding.heard))
-            stack.enter_context(uncompiled(pipe))
+            stack.enter_context(as_written(pipe))
             for number, model in enumerate(models):
                 refuse_caches(model)
                 guiding.networks.append(Network(model, guiding, number))

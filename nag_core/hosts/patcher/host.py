@@ -9,6 +9,7 @@ from torch import nn
 
 from nag_core.hosts import asked
 from nag_core.hosts.base import Host
+from nag_core.hosts.compiled import is_compiled, original
 from nag_core.hosts.model import unet_patcher
 from nag_core.hosts.patcher import modifier
 from nag_core.hosts.patcher.texts import texts_in_use
@@ -21,7 +22,11 @@ class PatchedHost(Host):
     """Installs NAG as a conditioning modifier, see modifier.py. The host drops it before its next pass."""
 
     def network(self, sd_model: Any) -> nn.Module:
-        return unet_patcher(sd_model).model.diffusion_model
+        return original(unet_patcher(sd_model).model.diffusion_model)
+
+    def compiled(self, model: Any) -> bool:
+        # reForge's --torch-compile and Neo before the spring of 2026 put a compiled network in its place.
+        return is_compiled(model.diffusion_model)
 
     def install(self, p: Any, sd_model: Any, session: Session, schedules: tuple | None = None) -> None:
         modifier.install(sd_model, self, session, texts_in_use(p, schedules))
@@ -33,10 +38,11 @@ class PatchedHost(Host):
         """The estimate is rough: a joint block holds some 60 values of the hidden size per token, in 16 bits,
         and the partial attentions and their merge take about 192 MiB at 1024 x 1024.
         """
-        joint = self.joint_model(unet.model.diffusion_model)
+        network = original(unet.model.diffusion_model)
+        joint = self.joint_model(network)
         if joint is None or not hasattr(unet, "add_extra_preserved_memory_during_sampling"):
             return
-        last = getattr(getattr(unet.model.diffusion_model, "final_layer", None), "linear", None)
+        last = getattr(getattr(network, "final_layer", None), "linear", None)
         width = int(getattr(last, "in_features", 0)) or 3072  # Flux's hidden size
         reserve = unet.add_extra_preserved_memory_during_sampling
         try:

@@ -5,17 +5,21 @@ after all other extensions have patched the unet, with that call's conditions an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 from nag_core.hosts import asked, foreign
 from nag_core.hosts.base import Host
+from nag_core.hosts.compiled import RUNS_UNCOMPILED, original, why_compiled_only
 from nag_core.hosts.model import no_attention, unet_patcher
 from nag_core.hosts.patcher.cross import patch_cross_call
 from nag_core.hosts.patcher.joint import patch_model_call
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.unet import Texts, Unet, guided_unet
+from nag_core.hosts.patcher.wrapper import as_written
 from nag_core.method.rows import Batch
 from nag_core.passes.plan import Progress
 from nag_core.passes.session import Session
@@ -52,19 +56,25 @@ def _session_of(modifier: Any) -> Session | None:
 
 def _modifier(host: Host, session: Session, unet: Unet) -> Callable[..., tuple]:
     session.at_close.append(unet.clear)
+    compiled: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # looked at once: it walks the model
 
     def modifier(model, x, timestep, uncond, cond, cond_scale, model_options, seed):
         given = (cond, uncond, model_options)
         try:
             progress = session.begin_call()
-            batch = progress and _batch(session, progress, x, model_options)
-            obstacle = host.obstacle(model) if batch else ""
+            network = original(model.diffusion_model)
+            if progress and network not in compiled:
+                compiled[network] = host.compiled(model)
+            obstacle = why_compiled_only() if progress and compiled[network] else ""
             if obstacle:
                 session.stop(obstacle)
-            elif batch:
-                network = model.diffusion_model
+            batch = progress and not obstacle and _batch(session, progress, x, model_options)
+            if batch:
                 step = Step(session, batch, (id(network), host.weights(model)), tuple(x.shape[-2:]))
                 cond, uncond, model_options = _guided(given, host, step, unet, network, progress)
+                if compiled[network]:
+                    model_options = as_written(model_options, partial(host.as_written, model))
+                    session.remark(RUNS_UNCOMPILED)
         except Exception as error:  # the picture goes on without NAG, and the report says why
             session.problem(f"could not be installed ({type(error).__name__}: {str(error)[:120]})", error)
         return model, x, timestep, uncond, cond, cond_scale, model_options, seed

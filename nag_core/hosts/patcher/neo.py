@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -113,14 +113,17 @@ class Neo(Forge):
         switched = globals_of("modules.sd_samplers_common").get("ORIGINAL_CHECKPOINT")
         return super().weights(model), _tensor_identity(first), switched
 
-    def obstacle(self, model: Any) -> str:
-        # Its graphs are cached without regard to what is in the transformer options or in a module's globals:
-        # one made under NAG would be used without it, and the other way round.
-        original = getattr(model, "__dict__", {}).get("_orig_apply_model")
-        compiled = original is not None and original != model.apply_model
-        # Until the spring of 2026 the network itself was replaced by a compiled one.
-        compiled = compiled or hasattr(getattr(model, "diffusion_model", None), "_orig_mod")
-        return "torch.compile is on, and NAG would be baked into its graphs" if compiled else ""
+    def compiled(self, model: Any) -> bool:
+        # Its graphs are cached without regard to what is in the transformer options: one made under NAG would
+        # be used without it, and the other way round. The network is a compiled one within the call alone.
+        plain = getattr(model, "__dict__", {}).get("_orig_apply_model")
+        return super().compiled(model) or (plain is not None and plain != model.apply_model)
+
+    def as_written(self, model: Any, apply: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        # Its wrapper hands its options to torch.compile in each call, which takes the guards' filter out of
+        # them: the first call to be compiled would have none after a guided one.
+        plain = getattr(model, "__dict__", {}).get("_orig_apply_model")
+        return apply if plain is None or getattr(apply, "__wrapped__", None) != plain else plain
 
 
 def _tensor_identity(tensor: Tensor | None) -> Hashable:

@@ -1,27 +1,20 @@
-"""NAG on attention layers whose forward another extension replaced (NegPiP), for one model call.
-
-An attn2 replace on such a layer would switch that forward off. So it runs, once, as it is: hooks take the
-queries from `to_q`, and guide what `to_out` is about to project. z- is made beside it, from the same queries
-and the negative's own keys and values; the forward is not called for it, since it may count its calls.
+"""NAG on attention layers whose forward another extension replaced (NegPiP), for one model call. An attn2
+replace on such a layer would switch that forward off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import replaced_by
-from nag_core.hosts.ldm_unet import LayerKey, projected, split_heads
+from nag_core.hosts.ldm_unet import LayerKey
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
-from nag_core.method.cross import Layer
-from nag_core.method.negative import Entry
-from nag_core.passes.guiding import guide
+from nag_core.hosts.replaced import Replaced
+from nag_core.method.rows import Arrangement
 
 
 def patch_replaced(model_options: dict, layers: dict[LayerKey, nn.Module], step: Step) -> dict:
@@ -29,91 +22,16 @@ def patch_replaced(model_options: dict, layers: dict[LayerKey, nn.Module], step:
 
     def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
         marks = c.get("transformer_options", {}).get("cond_or_uncond")
+
+        def rows(total: int, part: slice, device: torch.device) -> Arrangement | None:
+            return step.batch.part(total, marks, part, device) if marks else None
+
         with ExitStack() as stack:
             for key, module in layers.items():
-                _Replaced(key, module, step, marks).enter(stack)
+                layer = Replaced(
+                    key, module, step.session, step.weights, rows, lambda: step.size, step.batch.tiled
+                )
+                layer.enter(stack)
             return apply(x, timestep, **c)
 
     return wrapped(model_options, run)
-
-
-@dataclass(slots=True)
-class _Replaced:
-    """One such layer in one model call."""
-
-    key: LayerKey
-    module: nn.Module
-    step: Step
-    marks: Sequence[int] | None
-    x: Tensor | None = None  # all rows, as the layer got them
-    taken: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)  # a projection's last in, out
-    known: bool = False  # whether what was projected could be told
-
-    def enter(self, stack: ExitStack) -> None:
-        """Hooks in place until `stack` closes."""
-        module, needs_lse = self.module, self.step.session.plan.method.needs_lse
-        stack.callback(module.register_forward_pre_hook(self._begin).remove)
-        for projection in (module.to_q, module.to_k) if needs_lse else (module.to_q,):
-            stack.callback(projection.register_forward_hook(self._take).remove)
-        stack.callback(module.to_out[0].register_forward_pre_hook(self._guide).remove)
-        stack.callback(module.register_forward_hook(self._end, always_call=True).remove)
-
-    def _begin(self, _: nn.Module, arguments: tuple) -> None:
-        self.x, self.known = (arguments[0] if arguments else None), False
-        self.taken.clear()
-
-    def _take(self, projection: nn.Module, arguments: tuple, made: Tensor) -> None:
-        self.taken[projection] = (arguments[0], made)
-
-    def _end(self, *_: object) -> None:
-        if not self.known:
-            self.step.session.problem(replaced_by(self.module.forward))
-        self.x = None
-        self.taken.clear()
-
-    def _guide(self, _: nn.Module, arguments: tuple) -> tuple | None:
-        """Runs for all rows, or for parts of them: NegPiP projects prompt and uncond one after the other."""
-        try:
-            return self._guided(arguments)
-        except Exception as error:  # ours: it must cost the guidance, not the picture
-            self.step.session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
-            return None
-
-    def _guided(self, arguments: tuple) -> tuple | None:
-        session, batch, pos = self.step.session, self.step.batch, arguments[0]
-        given, q = self.taken.pop(self.module.to_q, (None, None))
-        part = None if given is None or self.x is None else rows_within(given, self.x)
-        if session.closed or part is None or pos.shape != q.shape:
-            return None
-        self.known = True
-        rows = self.marks and batch.part(self.x.shape[0], self.marks, part, pos.device)
-        if not rows:
-            session.problem("a batch layout nobody knows; there the attention ran unguided")
-        if not rows or not rows.groups:
-            return None
-        _, k = self.taken.pop(self.module.to_k, (None, None))
-        layer = Layer(
-            key=self.key, q=q, attend=self._attend(), project=partial(projected, self.module),
-            weights=self.step.weights, k=k, heads=partial(split_heads, heads=self.module.heads),
-        )  # fmt: skip
-        out = guide(session, pos, layer, rows, self.step.size, batch.tiled, may_write=False)
-        return (out, *arguments[1:])
-
-    def _attend(self) -> Callable[[Tensor, Tensor, Tensor, Entry], Tensor]:
-        options = {"n_heads": self.module.heads}
-        if hasattr(self.module, "attn_precision"):  # reForge
-            options["attn_precision"] = self.module.attn_precision
-        return lambda q, k, v, _: self.step.session.plan.attention(q, k, v, options)
-
-
-def rows_within(part: Tensor, whole: Tensor) -> slice | None:
-    """Which consecutive rows of `whole` the view `part` is; None for every other tensor, copies included:
-    nobody can tell their rows apart.
-    """
-    same = part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
-    if not same or part.shape[1:] != whole.shape[1:] or part.stride()[1:] != whole.stride()[1:]:
-        return None
-    first, within = divmod(part.storage_offset() - whole.storage_offset(), max(whole.stride(0), 1))
-    if within or first < 0 or first + part.shape[0] > whole.shape[0]:
-        return None
-    return slice(first, first + part.shape[0]) if part.stride(0) == whole.stride(0) else None

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nag_core.hosts.compiled import uncompiled
+
 ApplyModel = Callable[..., Tensor]
 
 
@@ -29,3 +31,13 @@ def wrapped(model_options: dict, run: Callable[[ApplyModel, Tensor, Tensor, dict
         return ours(arguments["input"], arguments["timestep"], **arguments["c"])
 
     return {**model_options, "model_function_wrapper": wrapper}
+
+
+def as_written(model_options: dict, plain: Callable[[ApplyModel], ApplyModel]) -> dict:
+    """A copy of `model_options` whose model calls run uncompiled. plain: the call to make in place of one."""
+
+    def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
+        with uncompiled():
+            return plain(apply)(x, timestep, **c)
+
+    return wrapped(model_options, run)

@@ -1,0 +1,40 @@
+"""Models that torch.compile runs: code made without NAG knows nothing of it, and code made under NAG would go
+on with it. So they run as they were written while NAG is applied, and compiled again afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+RUNS_UNCOMPILED = "the compiled model runs uncompiled while NAG is applied"
+_TOO_OLD = "the model is compiled, and this PyTorch cannot run it uncompiled for a while"
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The model as it was written, whether torch.compile was given it or not."""
+    return getattr(model, "_orig_mod", model)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model or one of its parts is run by torch.compile."""
+    parts = original(model).modules()
+    return original(model) is not model or any(getattr(part, "_compiled_call_impl", None) for part in parts)
+
+
+def why_compiled_only() -> str:
+    """Why compiled code cannot run as it was written for a while; empty where it can (from PyTorch 2.6)."""
+    return "" if hasattr(torch.compiler, "set_stance") else _TOO_OLD
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """All compiled code runs as it was written inside, and none is made.
+
+    Of the whole process, not of the model alone; torch refuses it (RuntimeError) in code that it compiles.
+    """
+    with torch.compiler.set_stance("force_eager"):
+        yield
