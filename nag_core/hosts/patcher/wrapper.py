@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nag_core.method.joint import NotGuided
+
 ApplyModel = Callable[..., Tensor]
 
 
@@ -29,3 +31,9 @@ def wrapped(model_options: dict, run: Callable[[ApplyModel, Tensor, Tensor, dict
         return ours(arguments["input"], arguments["timestep"], **arguments["c"])
 
     return {**model_options, "model_function_wrapper": wrapper}
+
+
+def reason(error: Exception) -> str:
+    """Why a call under NAG could not be prepared, for the report."""
+    known = isinstance(error, NotGuided)
+    return str(error) if known else f"{type(error).__name__}: {str(error)[:120]}"
