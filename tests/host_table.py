@@ -193,7 +193,7 @@ _NETWORKS = {
         ),
         (NEO,),
     ),
-    "krea": ("SingleStreamDiT", ("blocks", "txtfusion", "patch"), (NEO,)),
+    "krea": ("SingleStreamDiT", ("blocks", "txtfusion", "patch", "pe_embedder"), (NEO,)),
     "ernie": ("ErnieImageModel", ("layers", "pos_embed"), (NEO,)),
     "wan": ("WanModel", ("blocks", "text_embedding"), (NEO,)),
     "anima": ("Anima", ("blocks",), (NEO,)),
@@ -214,7 +214,12 @@ FAMILIES: tuple[Entry, ...] = (
     ),
     Name(("backend/nn/chroma.py",), "*.pe_embedder", (NEO,)),
     Name(("backend/nn/flux.py",), "*.pe_embedder", (NEO,)),
+    # Reference images: who looks for them, and the count of their tokens.
     Name(("backend/args.py",), "dynamic_args.ref_latents", (NEO,)),
+    *(Name((f"backend/nn/{module}.py",), "dynamic_args", (NEO,)) for module in ("flux", "qwen", "anima")),
+    Name(("backend/nn/flux.py",), "*.default_ref_method", (NEO,)),
+    Name(("backend/nn/krea.py",), "*.prenorm", (NEO,)),
+    *(Name(("backend/nn/anima.py",), f"*.{name}", (NEO,)) for name in ("patch_spatial", "patch_temporal")),
     Name(("backend/args.py",), "dynamic_args.wan", (NEO,)),
     Name(("modules/sd_samplers_common.py",), "ORIGINAL_CHECKPOINT", (NEO,)),
 )

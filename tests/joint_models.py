@@ -6,6 +6,8 @@ block that drops the text.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
@@ -159,15 +161,62 @@ class FluxLike(JointModelBase):
         self.double_blocks = nn.ModuleList(DoubleBlock() for _ in range(2))
         self.single_blocks = nn.ModuleList(SingleBlock() for _ in range(3))
 
+    def angles(self, x, text):
+        return positions(x.shape[2] // 2, x.shape[3] // 2, text, torch.float64)
+
     def forward(self, x, timestep, context, y, **_):
         img, txt, vec = self.tokens(x), self.txt_in(context), self.vector(timestep, y)
-        pe = positions(x.shape[2] // 2, x.shape[3] // 2, txt.shape[1], torch.float64)
+        pe = self.angles(x, txt.shape[1])
         for block in self.double_blocks:
             img, txt = block(img, txt, vec, pe)
         img = torch.cat((txt, img), 1)
         for block in self.single_blocks:
-            img = block(img, vec, pe)
+            img = self.single(block, img, vec, pe)
         return self.picture(img[:, txt.shape[1] :], x)
+
+    def single(self, block, img, vec, pe):
+        return block(img, vec, pe)
+
+
+dynamic_args = SimpleNamespace(ref_latents=[])  # where the networks' own module looks for them
+
+
+class FluxEdit(FluxLike):
+    """With the tokens of reference images, (1, 4, H, W) each, beside the picture's, as in Neo's networks."""
+
+    default_ref_method = "offset"
+    in_front = False
+
+    def images(self, x):
+        images = [x, *(one.to(x).expand(len(x), -1, -1, -1) for one in dynamic_args.ref_latents)]
+        return images[1:] + images[:1] if self.in_front else images
+
+    def tokens(self, x):
+        return torch.cat([FluxLike.tokens(self, one) for one in self.images(x)], dim=1)
+
+    def angles(self, x, text):
+        parts = [FluxLike.angles(self, one, 0) + 0.7 * (one is not x) for one in self.images(x)]
+        zero = parts[0].new_zeros(1, 1, text, parts[0].shape[3])
+        return torch.cat([zero, *parts], dim=2)
+
+    def picture(self, img, x):
+        return FluxLike.picture(self, img[:, self.own(x)], x)
+
+    def own(self, x):
+        """Where the picture's tokens are among the image's."""
+        tokens = [one.shape[2] * one.shape[3] // 4 for one in self.images(x)]
+        return slice(sum(tokens[:-1]), None) if self.in_front else slice(0, tokens[0])
+
+
+class FluxEditInFront(FluxEdit):
+    in_front = True
+
+
+class FluxEditByParts(FluxEdit):
+    """It runs the parts of its last blocks without their forward, as Neo's Krea does with references."""
+
+    def single(self, block, img, vec, pe):
+        return SingleBlock.forward(block, img, vec, pe)
 
 
 class Sd3Like(JointModelBase):

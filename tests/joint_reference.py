@@ -29,6 +29,13 @@ def guided(z_pos, z_neg, strength):
     return reference.naive_nag(z_pos, z_neg, *strength)
 
 
+def guided_within(own, z_pos, z_neg, strength):
+    """Only the image tokens `own` are; the rest are reference images."""
+    out = z_pos.clone()
+    out[:, own] = guided(z_pos[:, own], z_neg[:, own], strength)
+    return out
+
+
 def joined(text, image, angles):
     """Attention over [text, image] with everybody as a query; text's and image's part of the result."""
     q, k, v = (torch.cat((one, other), 2) for one, other in zip(text, image, strict=True))
@@ -44,30 +51,30 @@ def flux(model, x, timestep, pos, neg, y, strength, y_neg=None):
     """
     vec = model.vector(timestep, y)
     vec_neg = vec if y_neg is None else model.vector(timestep, y_neg)
-    height, width = x.shape[2] // 2, x.shape[3] // 2
-    pe_pos = models.positions(height, width, pos.shape[1], torch.float64)
-    pe_neg = models.positions(height, width, neg.shape[1], torch.float64)
+    pe_pos, pe_neg = (model.angles(x, text.shape[1]) for text in (pos, neg))
+    own = model.own(x) if isinstance(model, models.FluxEdit) else slice(None)
     img, txt, bad = model.tokens(x), model.txt_in(pos), model.txt_in(neg)
     for block in model.double_blocks:
         image = block.img.heads(img, vec)
         txt_out, z_pos = joined(block.txt.heads(txt, vec), image, pe_pos)
         bad_out, z_neg = joined(block.txt.heads(bad, vec_neg), image, pe_neg)
-        img = block.img.out(img, guided(z_pos, z_neg, strength), vec)
+        img = block.img.out(img, guided_within(own, z_pos, z_neg, strength), vec)
         txt, bad = block.txt.out(txt, txt_out, vec), block.txt.out(bad, bad_out, vec_neg)
     other = img if y_neg is not None else None
     for block in model.single_blocks:
-        img, other, txt, bad = _single(block, img, other, txt, bad, vec, vec_neg, (pe_pos, pe_neg), strength)
+        streams = img, other, txt, bad
+        img, other, txt, bad = _single(block, *streams, vec, vec_neg, (pe_pos, pe_neg), strength, own)
     return model.picture(img, x)
 
 
-def _single(block, img, other, txt, bad, vec, vec_neg, angles, strength):
+def _single(block, img, other, txt, bad, vec, vec_neg, angles, strength, own):
     *image, image_mlp = block.heads(img, vec)
     *image_neg, other_mlp = (*image, image_mlp) if other is None else block.heads(other, vec_neg)
     *text, text_mlp = block.heads(txt, vec)
     *text_neg, bad_mlp = block.heads(bad, vec_neg)
     txt_out, z_pos = joined(text, image, angles[0])
     bad_out, z_neg = joined(text_neg, image_neg, angles[1])
-    z = guided(z_pos, z_neg, strength)
+    z = guided_within(own, z_pos, z_neg, strength)
     img = block.out(img, z, image_mlp, vec)
     other = None if other is None else block.out(other, z, other_mlp, vec_neg)
     return img, other, block.out(txt, txt_out, text_mlp, vec), block.out(bad, bad_out, bad_mlp, vec_neg)

@@ -47,10 +47,12 @@ def guide(
     size: Size | None = None,
     tiled: bool = False,
     may_write: bool = True,
+    of: int | None = None,
 ) -> Tensor:
     """`pos` (rows, tokens, channels) guided by method/cross.py; as it is where that fails.
 
-    size: of the latent, None of a video. tiled: the layer sees a part of it, which one is not known.
+    size: of the latent, None of a video. tiled: the layer sees a part of it, which one is not known. of: the
+    layer's tokens, where it has more than `pos` (reference images').
     """
     if session.closed or rows is None:
         return pos
@@ -63,6 +65,8 @@ def guide(
         session.problem(f"{type(error).__name__} in some layers, which ran unguided", error)
         return pos
     session.count(layer.key, _guided_tokens(rows, focus, pos.shape[1]), path=layer.path)
+    if of is not None:
+        session.picture = (pos.shape[1], of)
     return out
 
 

@@ -11,6 +11,7 @@ from nag_core.method.guidance import Method
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
+UNKNOWN_PLACES = "the image tokens are arranged in a way that NAG does not know"
 # What a host's update causes: something is not there, or takes something else. What a device, a file or torch
 # says is not among these.
 OF_AN_UNKNOWN_HOST = (AttributeError, ImportError, LookupError, TypeError, ValueError)

@@ -268,21 +268,6 @@ def _breaking(network):
     return run
 
 
-@pytest.mark.parametrize("family", ["Flux.1", "Flux.2 Klein", "Qwen-Image", "Krea 2"])
-def test_reference_images_cost_the_guidance_and_say_so(family, monkeypatch):
-    from backend.args import dynamic_args
-
-    kind = neo.KINDS[family]
-    network, tensors = neo.build(kind), neo.inputs(kind, 1, 7)
-    monkeypatch.setattr(dynamic_args, "ref_latents", [tensors[0]])
-    used = session()
-    found = call(kind, network, tensors, [entry(kind, 5, 5)], [0], used)
-    assert torch.equal(found, expected(kind, network, tensors, [None]))
-    assert used.problems == [
-        "off from call 0 on: reference images are in use, whose tokens NAG does not know yet"
-    ]
-
-
 def test_the_checkout_is_recognised_as_neo(backend):
     from nag_core.hosts import which
 

@@ -15,7 +15,6 @@ from nag_core.hosts.patcher.host import PatchedHost
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED
 from nag_core.hosts.patcher.unet import Step, Unet
 from nag_core.hosts.unsupported import UnsupportedHost
-from nag_core.method.joint import NotGuided
 
 
 @pytest.fixture(autouse=True)
@@ -321,6 +320,7 @@ def test_neos_families_are_known_by_their_classes_and_parts(neo_host):
     assert (joint.pad, joint.heads_split, joint.image_first) == (32, True, False)
     assert [role for role, _ in joint.others] == [TEXT_ONLY, UNTOUCHED, UNTOUCHED]
     krea = dit("SingleStreamDiT", blocks=2)
+    krea.pe_embedder = torch.nn.Identity()
     krea.patch, krea.txtfusion = 2, dit("TextFusion", refiner_blocks=1, layerwise_blocks=2)
     joint = neo_host.joint_model(krea)
     assert (len(joint.blocks), joint.heads_split, joint.image_first) == (2, True, False)
@@ -342,21 +342,9 @@ def test_nunchakus_networks_are_left_alone(neo_host):
     assert neo_host.joint_model(subclass) is None
 
 
-def test_reference_images_are_a_reason_to_stand_aside(neo_host, monkeypatch):
-    stub_beside(monkeypatch, "backend.args", dynamic_args=SimpleNamespace(ref_latents=[]))
-    neo._no_references()
-    sys.modules["backend.args"].dynamic_args.ref_latents.append(Q)
-    with pytest.raises(NotGuided, match="reference images"):
-        neo._no_references()
-
-
 def test_neos_arguments_are_read_where_it_keeps_them_in_a_dictionary(neo_host, monkeypatch):
-    """As Neo did until the spring of 2026: reference images and videos went unnoticed there."""
-    stub_beside(monkeypatch, "backend.args", dynamic_args={"ref_latents": [], "wan": True})
-    neo._no_references()
-    sys.modules["backend.args"].dynamic_args["ref_latents"].append(Q)
-    with pytest.raises(NotGuided, match="reference images"):
-        neo._no_references()
+    """As Neo did until the spring of 2026: videos went unnoticed there."""
+    stub_beside(monkeypatch, "backend.args", dynamic_args={"wan": True})
     assert neo_host.samples_one(SimpleNamespace(is_wan=True))
     del sys.modules["backend.args"].dynamic_args["wan"]
     assert not neo_host.samples_one(SimpleNamespace(is_wan=True))

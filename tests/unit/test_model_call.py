@@ -250,9 +250,9 @@ def test_odd_latents_are_counted_as_the_hosts_pad_them():
     """A width of 1000 pixels is 125 latent columns: 63 tokens."""
     x = torch.zeros(1, 4, 5, 7)
     rows = Batch((entry(5, 5),)).arrangement(1, [0], x.device)
-    flux = described(models.build(models.FluxLike))
-    assert joint_host._layout(x, torch.zeros(1, 9, 12), rows, replace(flux, patch=2)) == Layout(5, 9, 12)
-    assert joint_host._layout(x, torch.zeros(1, 9, 12), rows, replace(flux, patch=1)) == Layout(5, 9, 35)
+    flux, text = described(models.build(models.FluxLike)), torch.zeros(1, 9, 12)
+    assert joint_host._layout(x, text, rows, replace(flux, patch=2), {}) == Layout(5, 9, 12)
+    assert joint_host._layout(x, text, rows, replace(flux, patch=1), {}) == Layout(5, 9, 35)
 
 
 def test_the_share_of_clipped_tokens_is_that_of_all_rows():

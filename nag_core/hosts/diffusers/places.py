@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from nag_core.method.joint import NotGuided
+from nag_core.passes.report import UNKNOWN_PLACES
 
 
 class Place(NamedTuple):
@@ -19,9 +20,6 @@ class Place(NamedTuple):
 
     before: int = 0
     behind: int = 0
-
-
-UNKNOWN = "the image tokens are arranged in a way that NAG does not know"
 
 
 def whole(_model: nn.Module, _given: dict[str, Any], _tokens: int) -> Place:
@@ -40,7 +38,7 @@ def by_ids(_model: nn.Module, given: dict[str, Any], tokens: int) -> Place:
     before = own.index(True) if any(own) else 0
     count = sum(own)
     if len(own) != tokens or not count or not all(own[before : before + count]):
-        raise NotGuided(UNKNOWN)
+        raise NotGuided(UNKNOWN_PLACES)
     return Place(before, tokens - before - count)
 
 
@@ -52,5 +50,5 @@ def by_shapes(model: nn.Module, given: dict[str, Any], tokens: int) -> Place:
     sizes = [prod(one) for one in (shapes if isinstance(shapes, list) else [shapes])]
     layers = len(sizes) - 1 if getattr(model.config, "use_layer3d_rope", False) else 1
     if sum(sizes) != tokens:
-        raise NotGuided(UNKNOWN)
+        raise NotGuided(UNKNOWN_PLACES)
     return Place(0, sum(sizes[layers:]))

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from nag_core.hosts.diffusers.calls import Arrived, Hooked
 from nag_core.hosts.diffusers.joint import WidenedCall
-from nag_core.hosts.diffusers.places import UNKNOWN
 from nag_core.method.joint import NotGuided
 from nag_core.method.layout import Layout, slot_width
 from nag_core.method.rows import Arrangement
 from nag_core.passes.guiding import joint_call, rows_of
+from nag_core.passes.report import UNKNOWN_PLACES
 
 # Of the seven things that the layout gives for each row.
 IMAGES, OF_TEXT, THINGS = 0, (1, 4, 6), 7
@@ -71,7 +71,7 @@ class ListedCall(WidenedCall):
         self, made: tuple, lay_out: Callable[..., tuple], args: tuple, kwargs: dict[str, Any]
     ) -> tuple:
         if len(made) != THINGS or len({len(image) for image in made[IMAGES]}) != 1:
-            raise NotGuided(UNKNOWN)
+            raise NotGuided(UNKNOWN_PLACES)
         texts = _texts(made)
         lengths, device = [len(text.pads) for text in texts], texts[0].features.device
         pad = lay_out.__func__.__globals__["SEQ_MULTI_OF"]
@@ -124,7 +124,7 @@ def opened(network: Hooked, arrived: Arrived, given: dict[str, Any]) -> ListedCa
     """The call that is about to be made; None where no row of it is guided."""
     texts = given[network.family.text]
     if given.get("siglip_feats") is not None or not all(isinstance(text, Tensor) for text in texts):
-        raise NotGuided(UNKNOWN)
+        raise NotGuided(UNKNOWN_PLACES)
     if given.get("controlnet_block_samples") is not None:
         raise NotGuided("a ControlNet adds to text and image alike, and knows no negative")
     session = arrived.session

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.patcher.networks import CrossModel, replaced
 from nag_core.hosts.patcher.step import Step
-from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
+from nag_core.hosts.patcher.wrapper import ApplyModel, reason, wrapped
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement
@@ -33,10 +34,15 @@ def patch_cross_call(model_options: dict, model: CrossModel, step: Step) -> dict
         rows = rows_of(step.session, step.batch, x.shape[0], marks, x.device)
         if rows is None:
             return apply(x, timestep, **c)
+        try:
+            picture = model.picture(x) if model.picture else None
+        except Exception as error:  # ours: it must cost the guidance, not the picture
+            step.session.off(reason(error), error)
+            return apply(x, timestep, **c)
         video = x.dim() == 5 and x.shape[2] > 1
         size = None if video else tuple(x.shape[-2:])
         with ExitStack() as stack:
-            _Call(model, step, size, rows, model.namespace[model.attribute]).enter(stack)
+            _Call(model, step, size, rows, model.namespace[model.attribute], picture).enter(stack)
             return apply(x, timestep, **c)
 
     return wrapped(model_options, run)
@@ -51,6 +57,7 @@ class _Call:
     size: tuple[int, int] | None
     rows: Arrangement
     original: Any
+    picture: tuple[int, int] | None = None  # the first of how many tokens; the rest are reference images'
     within: int | None = None  # the layer that runs now
     seen: int = 0  # its attention calls so far
     embedded: dict[int, Tensor] = field(default_factory=dict)
@@ -82,16 +89,23 @@ class _Call:
         if self.seen - 1 != self.model.text_call(module) or not session.chosen(("cross", number)):
             return out
 
+        tokens, split = out.shape[1], self.model.heads_split
+        own, total = self.picture or (tokens, tokens)
+        if tokens != total:
+            session.problem(f"an attention over {tokens} tokens, expected {total}; there it ran unguided")
+            return out
+
         def attend(q: Tensor, k: Tensor, v: Tensor, _: Entry) -> Tensor:
             return self.original(q, k, v, heads, *args, **kwargs)
 
-        split = self.model.heads_split
         layer = Layer(
-            key=("cross", number), q=q, attend=attend, project=lambda text: self._projected(module, text),
+            key=("cross", number), q=q.narrow(2 if split else 1, 0, own), attend=attend,
+            project=lambda text: self._projected(module, text),
             weights=self.step.weights, token_dim=2 if split else 1, k=k,
             heads=(lambda x: x) if split else partial(split_heads, heads=heads),
         )  # fmt: skip
-        return guide(session, out, layer, self.rows, self.size, self.step.batch.tiled)
+        guided = guide(session, out[:, :own], layer, self.rows, self.size, self.step.batch.tiled, of=total)
+        return guided if own == total else torch.cat((guided, out[:, own:]), dim=1)
 
     def _projected(self, module: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.project(module, self._embed(context))

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
-from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel
-from nag_core.hosts.patcher.positions import own_padding, own_positions
+from nag_core.hosts.patcher.networks import EITHER, TEXT_ONLY, UNTOUCHED, JointModel
+from nag_core.hosts.patcher.positions import known_places, own_padding, own_positions
 from nag_core.method.layout import Layout
 from nag_core.method.rows import Arrangement
 
@@ -26,7 +26,9 @@ class Family(NamedTuple):
     Flux it is a literal in the forward). embedder: turns position ids into angles; needed where text has
     positions. image_axis, image_first: see positions.py and `Layout`. pads, pad_token, padded: the network's
     attributes with the multiple and the token that texts are padded with, and the module whose output is
-    padded. text_only, untouched: module lists with another attention, see `JointModel.others`.
+    padded. text_only, untouched: module lists with another attention, see `JointModel.others`. references:
+    where the network puts the tokens of reference images, `BEHIND` or `EITHER`; empty where it has none.
+    begins: see `JointModel`.
     """
 
     blocks: tuple[tuple[str, str], ...]
@@ -44,6 +46,12 @@ class Family(NamedTuple):
     padded: str = ""
     text_only: tuple[str, ...] = ()
     untouched: tuple[str, ...] = ()
+    references: str = ""
+    begins: str = ""
+
+
+# As `JointModel.references`, of a network with this patch size.
+References = Callable[[nn.Module, Family, int, Tensor, Mapping[str, Any]], tuple[int, int]]
 
 
 def class_row(network: nn.Module, table: Mapping[str, Any]) -> Any:
@@ -58,11 +66,11 @@ def globals_of(module: str) -> dict[str, Any]:
 
 
 def joint_model(
-    network: nn.Module, table: Mapping[str, Family], check: Callable[[], None] | None = None
+    network: nn.Module, table: Mapping[str, Family], references: References | None = None
 ) -> JointModel | None:
     """The network as its row of `table` describes it; None for others, and for one that lacks a part of it.
 
-    check: called at the start of every model call under NAG; may raise `NotGuided`.
+    references: of a host whose models know reference images.
     """
     family = class_row(network, table)
     if family is None:
@@ -74,12 +82,14 @@ def joint_model(
     if family.attribute not in namespace or not known or not all(len(blocks) for _, blocks in lists):
         return None
     roles = ((TEXT_ONLY, family.text_only), (UNTOUCHED, family.untouched))
+    patch = _size(network, family.patch)
     return JointModel(
-        tuple((kind, block) for kind, listed in lists for block in listed), _size(network, family.patch),
+        tuple((kind, block) for kind, listed in lists for block in listed), patch,
         namespace, family.attribute, family.heads_split, functools.partial(_is_sdpa, family),
         family.image_first, int((family.pads and getattr(network, family.pads, None)) or 1),
         tuple((role, m) for role, paths in roles for path in paths for m in attrgetter(path)(network)),
-        _adapted(network, family, check),
+        _adapted(network, family),
+        functools.partial(references, network, family, patch) if references else None, family.begins,
     )  # fmt: skip
 
 
@@ -92,19 +102,19 @@ def _is_sdpa(family: Family, function: Any) -> bool:
 
 
 def _adapted(
-    network: nn.Module, family: Family, check: Callable[[], None] | None
+    network: nn.Module, family: Family
 ) -> Callable[[Layout, Arrangement], AbstractContextManager] | None:
-    if not family.embedder and not family.padded and check is None:
+    if not family.embedder and not family.padded:
         return None
 
     @contextmanager
     def adapt(layout: Layout, rows: Arrangement) -> Iterator[None]:
-        if check is not None:
-            check()
         with ExitStack() as stack:
             if family.embedder:
                 embedder = attrgetter(family.embedder)(network)
                 stack.enter_context(own_positions(embedder, layout, rows, family.image_axis))
+                if family.references == EITHER and layout.target < layout.image:
+                    stack.enter_context(known_places(embedder, layout))
             if family.padded and layout.pad > 1:
                 token = functools.partial(getattr, network, family.pad_token)
                 stack.enter_context(own_padding(attrgetter(family.padded)(network), token, layout, rows))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, replaced
-from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
+from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, image_tokens, replaced
+from nag_core.hosts.patcher.wrapper import ApplyModel, reason, wrapped
 from nag_core.method.joint import JointCall, NotGuided, Plain
 from nag_core.method.layout import Layout, padded, slot_width, with_negative
 from nag_core.method.rows import Arrangement, Batch
@@ -32,15 +32,15 @@ def patch_model_call(model_options: dict, model: JointModel, session: Session, b
         try:
             call = _prepared(x, c, model, session, batch)
         except Exception as error:  # a failure of ours must cost the user the guidance, not the picture
-            call = session.off(f"{type(error).__name__}: {str(error)[:120]}", error)
+            call = session.off(reason(error), error)
         if call is not None:
             try:
                 with call.in_place():
                     out = apply(x, timestep, **call.arguments)
                 joined(session, call.joint)
                 return out
-            except NotGuided as reason:
-                session.off(str(reason), reason.__cause__ or reason)
+            except NotGuided as error:
+                session.off(reason(error), error.__cause__ or error)
             except torch.cuda.OutOfMemoryError as error:
                 session.off("out of memory with the negative's tokens", error)
         # Outside the except clauses, whose tracebacks hold the failed call's tensors; so do these two.
@@ -64,8 +64,8 @@ def _prepared(
         return None
     texts = c["c_crossattn"]
     flat = texts[:, 0] if texts.dim() == 4 else texts  # Neo's Krea has (B, 1, T, C)
-    layout, size = _layout(x, flat, rows, model), tuple(x.shape[-2:])
-    joint = joint_call(session, rows, layout, x.device, size, batch.tiled, _image_tokens(x, model))
+    layout, size = _layout(x, flat, rows, model, c), tuple(x.shape[-2:])
+    joint = joint_call(session, rows, layout, x.device, size, batch.tiled, image_tokens(x, model.patch))
     if joint is None:
         return None
     context = with_negative(flat, rows, slot_width(rows), session.cache, model.image_first)
@@ -86,14 +86,11 @@ def _spare(c: dict[str, Any]) -> dict[str, Any]:
     return {"control": copied(control)} if "control" in c else {}
 
 
-def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel) -> Layout:
-    parts = (padded(tokens, model.pad) for tokens in (context.shape[1], _image_tokens(x, model)))
-    return Layout(slot_width(rows, model.pad), *parts, model.image_first, model.pad)
-
-
-def _image_tokens(x: Tensor, model: JointModel) -> int:
-    height, width = (-(-size // model.patch) for size in x.shape[-2:])
-    return height * width
+def _layout(x: Tensor, context: Tensor, rows: Arrangement, model: JointModel, c: dict[str, Any]) -> Layout:
+    pos, own = (padded(tokens, model.pad) for tokens in (context.shape[1], image_tokens(x, model.patch)))
+    before, behind = model.references(x, c) if model.references else (0, 0)
+    neg, image = slot_width(rows, model.pad), before + own + behind
+    return Layout(neg, pos, image, model.image_first, model.pad, before, behind)
 
 
 @dataclass(slots=True)
@@ -117,7 +114,8 @@ class _Call:
 
         with ExitStack() as stack:
             for name, module in self.model.named_blocks():
-                stack.callback(module.register_forward_pre_hook(entering(name)).remove)
+                first = getattr(module, self.model.begins, module)
+                stack.callback(first.register_forward_pre_hook(entering(name)).remove)
             for role, module in self.model.others:
                 self._note_role(stack, role, module)
             if self.model.adapt is not None:

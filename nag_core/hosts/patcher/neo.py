@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nag_core.hosts.patcher.families import Family, class_row, globals_of, joint_model
 from nag_core.hosts.patcher.forge import Forge
-from nag_core.hosts.patcher.networks import CrossModel, JointModel
-from nag_core.method.joint import NotGuided
+from nag_core.hosts.patcher.networks import BEHIND, EITHER, CrossModel, JointModel
+from nag_core.hosts.patcher.references import argument, in_frames, in_sequence
 
 _LOOKED_UP = {
     "attribute": "attention_function",
@@ -21,15 +21,15 @@ _LOOKED_UP = {
 }
 _FLUX = Family(
     (("double", "double_blocks"), ("single", "single_blocks")), "backend.nn.flux", heads_split=True,
-    embedder="pe_embedder", **_LOOKED_UP,
+    embedder="pe_embedder", references=BEHIND, **_LOOKED_UP,
 )  # fmt: skip
 # Text has positions in Flux.2 Klein (of Flux.1's class, where they are zero), Qwen, Z-Image, Lumina, Ernie.
 _JOINT: Mapping[str, Family] = {
     "IntegratedFluxTransformer2DModel": _FLUX,
-    "IntegratedChromaTransformer2DModel": _FLUX,
+    "IntegratedChromaTransformer2DModel": _FLUX._replace(references=""),
     "QwenImageTransformer2DModel": Family(
         (("joint", "transformer_blocks"),), "backend.nn.qwen", heads_split=False, embedder="pe_embedder",
-        **_LOOKED_UP,
+        references=BEHIND, **_LOOKED_UP,
     ),
     "NextDiT": Family(
         (("joint", "layers"),), "backend.nn.lumina", heads_split=True, embedder="rope_embedder", image_axis=0,
@@ -37,8 +37,11 @@ _JOINT: Mapping[str, Family] = {
         text_only=("context_refiner",), untouched=("noise_refiner",), **_LOOKED_UP,
     ),
     "SingleStreamDiT": Family(
-        (("single", "blocks"),), "backend.nn.krea", heads_split=True, patch="patch",
-        text_only=("txtfusion.refiner_blocks",), untouched=("txtfusion.layerwise_blocks",), **_LOOKED_UP,
+        (("single", "blocks"),), "backend.nn.krea", heads_split=True, patch="patch", embedder="pe_embedder",
+        text_only=("txtfusion.refiner_blocks",), untouched=("txtfusion.layerwise_blocks",),
+        # With references that are handed to it, it runs its blocks' parts without their own forward. Newer
+        # ones look them up.
+        references=EITHER, begins="prenorm", **_LOOKED_UP,
     ),
     "ErnieImageModel": Family(
         (("single", "layers"),), "backend.nn.ernie", heads_split=False, embedder="pos_embed", image_axis=0,
@@ -85,7 +88,7 @@ class Neo(Forge):
     )
 
     def joint_model(self, network: nn.Module) -> JointModel | None:
-        return None if _nunchaku(network) else joint_model(network, _JOINT, _no_references)
+        return None if _nunchaku(network) else joint_model(network, _JOINT, in_sequence)
 
     def cross_model(self, network: nn.Module) -> CrossModel | None:
         family = class_row(network, _CROSS)
@@ -99,12 +102,13 @@ class Neo(Forge):
         embed = getattr(network, family.embed) if family.embed else (lambda context: context)
         return CrossModel(
             layers, _text_call, embed, partial(_projected, family), namespace, "attention_function",
-            family.heads_split,
+            family.heads_split, partial(in_frames, network),
         )  # fmt: skip
 
     def samples_one(self, sd_model: Any) -> bool:
         # The batch size is the number of frames then (Neo's modules/processing.py).
-        return bool(getattr(sd_model, "is_wan", False) and _argument("wan"))
+        arguments = globals_of("backend.args").get("dynamic_args")
+        return bool(getattr(sd_model, "is_wan", False) and argument(arguments, "wan"))
 
     def weights(self, model: Any) -> Hashable:
         # `Reload "state_dict" Only` of Neo's refiner (Wan 2.2's two experts) copies other weights into the
@@ -136,17 +140,6 @@ def _tensor_identity(tensor: Tensor | None) -> Hashable:
 
 def _nunchaku(network: nn.Module) -> bool:
     return any("Nunchaku" in kind.__name__ for kind in type(network).__mro__)
-
-
-def _argument(name: str) -> Any:
-    arguments = globals_of("backend.args").get("dynamic_args")
-    # A dictionary until the spring of 2026, a class since.
-    return arguments.get(name) if isinstance(arguments, dict) else getattr(arguments, name, None)
-
-
-def _no_references() -> None:
-    if _argument("ref_latents"):
-        raise NotGuided("reference images are in use, whose tokens NAG does not know yet")
 
 
 def _text_call(layer: nn.Module) -> int:

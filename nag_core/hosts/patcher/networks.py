@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,9 @@ from nag_core.method.layout import Layout
 from nag_core.method.rows import Arrangement
 
 TEXT_ONLY, UNTOUCHED = "text only", "untouched"
+# Where a network puts reference images' tokens: behind the picture's, or there where they are handed to its
+# forward and in front where it looks them up itself.
+BEHIND, EITHER = "behind", "either"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class JointModel:
     others: modules whose attention is no joint one. TEXT_ONLY: among the text's tokens, where the two texts
         must not see each other (refiners); UNTOUCHED: among anything else.
     adapt: what else has to be in place during a call (positions); may raise `NotGuided`.
+    references: how many tokens of reference images stand in front of those of this latent, and behind them,
+        in a call with these arguments; may raise `NotGuided`.
+    begins: the part of a block that runs once, before its attention, also where the network runs a block's
+        parts without its forward; empty for the block itself.
     """
 
     blocks: tuple[tuple[str, nn.Module], ...]
@@ -43,6 +50,8 @@ class JointModel:
     pad: int = 1
     others: tuple[tuple[str, nn.Module], ...] = ()
     adapt: Callable[[Layout, Arrangement], AbstractContextManager] | None = None
+    references: Callable[[Tensor, Mapping[str, Any]], tuple[int, int]] | None = None
+    begins: str = ""
 
     def named_blocks(self) -> list[tuple[tuple[str, int], nn.Module]]:
         """((kind, number within its kind), module) in the order they run."""
@@ -63,6 +72,8 @@ class CrossModel:
     embed: a text (1, tokens, channels) to the layers' context; project: that to a layer's keys and values, in
         the shape its attention takes them.
     namespace, attribute, heads_split: as in `JointModel`.
+    picture: with this latent how many tokens are the picture's, and how many there are with those of
+        reference images behind them; None without any; may raise `NotGuided`.
     """
 
     layers: tuple[nn.Module, ...]
@@ -72,6 +83,13 @@ class CrossModel:
     namespace: dict[str, Any]
     attribute: str
     heads_split: bool
+    picture: Callable[[Tensor], tuple[int, int] | None] | None = None
+
+
+def image_tokens(latent: Tensor, patch: int) -> int:
+    """Of a latent (B, C, ..., H, W), without what the model pads them with."""
+    height, width = (-(-size // patch) for size in latent.shape[-2:])
+    return height * width
 
 
 @contextmanager

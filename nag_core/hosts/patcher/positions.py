@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nag_core.method.joint import NotGuided
 from nag_core.method.layout import Layout, slot_width
 from nag_core.method.rows import Arrangement
+from nag_core.passes.report import UNKNOWN_PLACES
 
 
 @contextmanager
@@ -59,6 +60,26 @@ def _places(layout: Layout, rows: Arrangement, known: int) -> list[tuple[slice |
         raise NotGuided("several negatives that differ from image to image, whose positions do not")
     longest = max((layout.neg_parts(group) for group in rows.groups), key=lambda parts: parts[-1].stop)
     return [(slice(None), longest)]
+
+
+@contextmanager
+def known_places(embedder: nn.Module, layout: Layout) -> Iterator[None]:
+    """Inside, `NotGuided` where the first axis of the ids that `embedder` sees, which numbers the images and
+    is 0 in the picture alone, says that it stands elsewhere than in `layout`. Waits for the device.
+    """
+
+    def check(_: nn.Module, arguments: tuple) -> None:
+        own = arguments[0][..., layout.image_part, 0] == 0
+        expected = own.new_zeros(layout.image)
+        expected[layout.before : layout.before + layout.target] = True
+        if not torch.equal(own, expected.expand_as(own)):
+            raise NotGuided(UNKNOWN_PLACES)
+
+    handle = embedder.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

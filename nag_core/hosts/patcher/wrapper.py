@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nag_core.hosts.compiled import uncompiled
+from nag_core.method.joint import NotGuided
 
 ApplyModel = Callable[..., Tensor]
 
@@ -41,3 +42,9 @@ def as_written(model_options: dict, plain: Callable[[ApplyModel], ApplyModel]) -
             return plain(apply)(x, timestep, **c)
 
     return wrapped(model_options, run)
+
+
+def reason(error: Exception) -> str:
+    """Why a call under NAG could not be prepared, for the report."""
+    known = isinstance(error, NotGuided)
+    return str(error) if known else f"{type(error).__name__}: {str(error)[:120]}"
