@@ -13,6 +13,7 @@ One JSON file for each WebUI in `results/families`, from which `families_table.p
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from datetime import date
 from pathlib import Path
@@ -30,11 +31,16 @@ KIND = "families"
 RESULTS = Path(__file__).parent / "results" / KIND
 OTHER = "a tall green tree, sharp"
 SEVERAL = "red :: 2\na tall green tree :: 0.5"
-SCALE = 4
+# The guided result alone, so that what is seen is not its share in a mix.
+WHOLE = {"scale": 4, "alpha": 1}
+
+
+class UnknownCheckpointError(ValueError):
+    """The WebUI drew with another checkpoint than it was asked to."""
 
 
 def looked_at(webui: WebUI, job: dict[str, Any]) -> dict[str, Any]:
-    """What was seen of the family. job: what every job of it has."""
+    """What was seen of the family. job: what every job of it has. Raises `UnknownCheckpointError`."""
 
     def draw(nag: Any = False, **more: Any) -> Result:
         return webui.txt2img([nag], **(job | more))
@@ -42,25 +48,28 @@ def looked_at(webui: WebUI, job: dict[str, Any]) -> dict[str, Any]:
     def apart(one: Result, two: Result) -> int:
         return max(map(largest_difference, one.pixels, two.pixels))
 
-    on = {"scale": SCALE}
-    off, guided = draw(), draw(on)
-    several, cfg = draw(on | {"negatives": SEVERAL}), draw(on, cfg_scale=4)
+    off, guided = draw(), draw(WHOLE)
+    # A name that a WebUI does not know leaves the checkpoint that it has.
+    drew = re.search(r"\bModel: ([^,\n]+)", off.infotexts[0])
+    if drew is None or drew[1] not in webui.checkpoint:
+        raise UnknownCheckpointError(f"it drew with {drew and drew[1]}, not {webui.checkpoint}")
+    several, cfg = draw(WHOLE | {"negatives": SEVERAL}), draw(WHOLE, cfg_scale=4)
     found = {
-        "acts": guided.pixels != off.pixels,
-        "another_negative_matters": draw(on | {"negative": OTHER}).pixels != guided.pixels,
-        "levels_at_scale_next_to_nothing": apart(draw({"scale": WHISPER}), off),
-        "scale_nothing_same_pixels": draw({"scale": 0}).pixels == off.pixels,
+        "levels_of_guidance": apart(guided, off),
+        "another_negative_matters": draw(WHOLE | {"negative": OTHER}).pixels != guided.pixels,
+        "levels_at_scale_next_to_nothing": apart(draw(WHOLE | {"scale": WHISPER}), off),
+        "scale_nothing_same_pixels": draw(WHOLE | {"scale": 0}).pixels == off.pixels,
         "several_matter": several.pixels not in (off.pixels, guided.pixels),
         "acts_beside_cfg": cfg.pixels != draw(cfg_scale=4).pixels,
         "pictures": len(guided.pngs),
     }
-    reports = {"on": guided, "several": several, "cfg": cfg}
+    reports, whole = {"on": guided, "several": several, "cfg": cfg}, (guided, off)
     if job["batch_size"] == 1:
-        two, plain = (draw(nag, batch_size=2) for nag in (on, False))
-        found["acts_on_both_of_a_batch"] = all(a != b for a, b in zip(two.pixels, plain.pixels, strict=True))
+        two, plain = whole = [draw(nag, batch_size=2) for nag in (WHOLE, False)]
         # Some WebUIs draw a batch's first picture a little off the picture drawn alone, NAG or not.
-        found["levels_of_a_batch"] = [apart(a, b) for a, b in ((two, guided), (plain, off))]
+        found["levels_of_a_batch"] = [apart(two, guided), apart(plain, off)]
         reports["batch"] = two
+    found["acts_on_every_picture"] = all(a != b for a, b in zip(*(one.pixels for one in whole), strict=True))
     found["off_again_same_bytes"] = draw().pngs == off.pngs
     found["reports"] = {name: one.report() for name, one in reports.items()}
     return found | {"applied": {name: one.applied() for name, one in reports.items()}}
@@ -69,12 +78,12 @@ def looked_at(webui: WebUI, job: dict[str, Any]) -> dict[str, Any]:
 # What has to hold, and what to say where it does not. The first that is missed says it.
 _NEEDED = (
     ("off_again_same_bytes", "leaves something behind"),
-    ("acts", "unguided"),
+    ("levels_of_guidance", "unguided"),
     ("another_negative_matters", "the negative does not matter"),
     ("scale_nothing_same_pixels", "scale 0 is not off"),
     ("several_matter", "several negatives do not matter"),
     ("acts_beside_cfg", "unguided beside CFG"),
-    ("acts_on_both_of_a_batch", "a batch is not guided whole"),
+    ("acts_on_every_picture", "not every picture is guided"),
 )
 
 
@@ -82,9 +91,13 @@ def verdict(seen: dict[str, Any]) -> str:
     """In a few words: works, or what does not."""
     if "fails" in seen:
         return "does not draw"
-    missed = next((said for name, said in _NEEDED if not seen.get(name, True)), "")
+    missed = next((said for name, said in _NEEDED if not seen[name]), "")
     if missed:
         return missed
+    if seen["pictures"] != seen["job"]["batch_size"]:
+        return f"{seen['pictures']} pictures of {seen['job']['batch_size']}"
+    if seen["levels_of_guidance"] <= LEVELS:
+        return "guided too little to tell"
     if seen["levels_at_scale_next_to_nothing"] > LEVELS:
         return "changes the picture beyond its guidance"
     guided, plain = seen.get("levels_of_a_batch", (0, 0))
