@@ -7,6 +7,9 @@ import gradio as gr
 import torch
 from modules import scripts
 
+# Where networks other than UNets keep their blocks: Flux, SD3.5, Qwen-Image, Z-Image and Ernie, others.
+BLOCKS = ("double_blocks", "joint_blocks", "transformer_blocks", "layers", "blocks")
+
 
 def fail_in_block(block, step, p):
     """Where there is no patch for attn2 (A1111, any DiT): `block`, its second one, raises; ours has
@@ -76,7 +79,7 @@ class Faults(scripts.Script):
             return
         unet = p.sd_model.forge_objects.unet.clone()
         network = unet.model.diffusion_model
-        blocks = getattr(network, "double_blocks", None) or getattr(network, "joint_blocks", None)
+        blocks = next((getattr(network, name) for name in BLOCKS if hasattr(network, name)), None)
         if blocks is not None:
             fail_in_block(blocks[1], int(step), p)
             return
