@@ -41,8 +41,9 @@ def as_neo(model, seen, monkeypatch, **how):
         finally:
             model._modules["diffusion_model"] = written
 
-    monkeypatch.setattr(model, "_orig_apply_model", plain, raising=False)
-    monkeypatch.setattr(model, "apply_model", apply_model)
+    # Of the object alone: undone, setattr would leave the class's method on it.
+    monkeypatch.setitem(vars(model), "_orig_apply_model", plain)
+    monkeypatch.setitem(vars(model), "apply_model", apply_model)
 
 
 def as_reforge(model, seen, monkeypatch, **how):

@@ -64,6 +64,8 @@ AT_START = {
     "OptionInfo.needs_reload_ui", "*.add_option", "AxisOption.__init__",
     "update_negative_prompt_token_counter",
 }  # fmt: skip
+# Hooks without which a job is guided and reported alike; a batch that is not ended ends with the job.
+OTHERS_DO = ("setup", "process_batch", "postprocess_batch", "postprocess_image", "postprocess")
 HOOKS = {f"Script.{name}" for name in spared.HOOKS}
 
 PADS = "for the padding that VSF leaves out only; tests/unit/test_padding.py has what is said"
@@ -74,6 +76,7 @@ FOREIGN = "needed beside another extension only"
 PASTED = "for a picture that is pasted, whose text is then taken as it stands"
 IN_HEADER = "only the line in the header is without it (test_settings_and_routes.py)"
 SAVED = "for heat maps that are saved, which the sandbox does not"
+BUILT = "of networks that are built already; `python -m tests.drift` names what their source lacks"
 LOADED = "without it no script of anyone's is loaded, and the host says so itself"
 # What no job says to be gone, and why that is right.
 UNSEEN = {
@@ -90,6 +93,8 @@ UNSEEN = {
     "StableDiffusionProcessingTxt2Img.hr_distilled_cfg": SAME,
     "callback_map": SLOWER,
     "callbacks_cfg_denoiser": SLOWER,
+    **dict.fromkeys(("*.input_blocks", "*.middle_block", "*.output_blocks", "*.transformer_blocks"), BUILT),
+    **{f"CrossAttention.{name}": BUILT for name in ("to_q", "to_k", "to_v", "to_out", "heads")},
     "attn2_patch": FOREIGN,
     "tiled_diffusion": FOREIGN,
     "*.get_prompt_lengths_on_ui": PADS,
@@ -296,7 +301,7 @@ def test_a_method_that_the_host_does_not_call_any_more(host, drawn, plain, start
     if name == "process_before_every_sampling":
         assert report.startswith("not applied: this WebUI never announced a sampling pass; ")
         assert report.endswith(TO_REPORT)
-    assert (report == on[1]) == (name in ("setup", "process_batch", "postprocess_image", "postprocess"))
+    assert (report == on[1]) == (name in OTHERS_DO)
     # What no job can say is said at the start.
     monkeypatch.delattr(host.scripts.Script, name)
     reason = f"this version of the WebUI calls no {name}() of a script, which NAG needs"

@@ -37,7 +37,14 @@ class Result:
 
     def report(self, index: int = 0) -> str:
         """The text behind "NAG report:", empty if there is none."""
-        _, found, rest = self.infotexts[index].partition("NAG report: ")
+        return self._parameter("NAG report", index)
+
+    def applied(self, index: int = 0) -> str:
+        """The words behind "NAG applied:": fully, partly (3 of 4 calls), no; empty if there are none."""
+        return self._parameter("NAG applied", index)
+
+    def _parameter(self, key: str, index: int) -> str:
+        _, found, rest = self.infotexts[index].partition(f"{key}: ")
         if not found:
             return ""
         return rest[1:].partition('"')[0] if rest.startswith('"') else rest.partition(",")[0]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import Any
 
 import httpx
 
+from tests.live import seen as files
 from tests.live.client import Result, WebUI, largest_difference
+from tests.live.seen import LEVELS, WHISPER
 
-RESULTS = Path(__file__).parent / "results" / "neighbours"
-# Next to nothing: what still differs from the neighbour's own picture then is not guidance.
-WHISPER = 0.001
-LEVELS = 4  # of 256
+KIND = "neighbours"
+RESULTS = Path(__file__).parent / "results" / KIND
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def main(arguments: list[str]) -> int:
     sources = dict(one.split("=", 1) for one in given.source)
     webui, file = WebUI(given.url, given.checkpoint), RESULTS / f"{given.host}.json"
     version = webui.http.get("/nag/v1/version").json()
-    found = json.loads(file.read_text(encoding="utf-8"))["neighbours"] if file.exists() else {}
+    found = files.read(file, KIND)
     for name, reason in (one.split("=", 1) for one in given.impossible):
         found[name] = {"impossible": reason}
     for name, one in NEIGHBOURS.items():
@@ -184,14 +183,9 @@ def main(arguments: list[str]) -> int:
         found[shown] = {"source": source, "script": title, "code": version["code"], **seen}
         found[shown]["checkpoint"] = given.checkpoint
         sys.stdout.write(f"{shown}: {verdict(seen)}: {found[shown]}\n")
-        _write(file, {"host": version["host"], "neighbours": found})
-    _write(file, {"host": version["host"], "neighbours": found})
+        files.write(file, {"host": version["host"], KIND: found})
+    files.write(file, {"host": version["host"], KIND: found})
     return 0
-
-
-def _write(file: Path, made: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -34,8 +34,7 @@ class Recorder:
         self.config = config
         # As the run begins: somebody may work on the code while it goes on.
         self.code = identity.digest()
-        # Of code that is in no commit there is none to name.
-        self.commit = "" if _git("status", "--porcelain", *identity.FOLDERS) else _git("rev-parse", "HEAD")
+        self.commit = commit()
         self.counts: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()
         self.failed: list[str] = []
@@ -130,6 +129,11 @@ def _server(url: str | None, *how: str | None) -> dict[str, Any]:
         "version": version[1] if version else "",
         "code": answer.get("code", ""),
     }
+
+
+def commit() -> str:
+    """The commit of this code; empty for code that is in none."""
+    return "" if _git("status", "--porcelain", *identity.FOLDERS) else _git("rev-parse", "HEAD")
 
 
 def _git(*arguments: str) -> str:

@@ -43,14 +43,19 @@ def load(folder: Path = RESULTS, repository: Path = ROOT) -> list[Result]:
         (file.name, json.loads(file.read_text(encoding="utf-8"))) for file in sorted(folder.glob("*.json"))
     ]
     for name, one in results:
-        if _known(one["commit"], repository) is False:
-            raise RefusedError(f"{name}: commit {one['commit'] or '(none)'} is not in this repository")
-        if one["code"] != one["tests"]:
-            ran = one["code"] or "(unknown)"
-            raise RefusedError(f"{name}: the server ran code {ran}, the tests knew {one['tests']}")
+        check(name, one, repository)
         if not one["whole"]:
             raise RefusedError(f"{name}: only a part of the suite was run")
     return [one for _, one in results]
+
+
+def check(name: str, one: Result, repository: Path = ROOT) -> None:
+    """`RefusedError` where the commit is not in the repository, or the server ran code that was not known."""
+    if _known(one["commit"], repository) is False:
+        raise RefusedError(f"{name}: commit {one['commit'] or '(none)'} is not in this repository")
+    if one["code"] != one["tests"]:
+        ran = one["code"] or "(unknown)"
+        raise RefusedError(f"{name}: the server ran code {ran}, the tests knew {one['tests']}")
 
 
 def table(results: Sequence[Result], code: str | None = None) -> str:

@@ -10,6 +10,9 @@ import gradio as gr
 import torch
 from modules import scripts, shared
 
+# Where networks other than UNets keep their blocks: Flux, SD3.5, Qwen-Image, Z-Image and Ernie, others.
+BLOCKS = ("double_blocks", "joint_blocks", "transformer_blocks", "layers", "blocks")
+
 
 def fail_in_block(block, step, current):
     """Where there is no patch for attn2 (A1111, SD.Next, any DiT): `block`, its second one, raises; ours has
@@ -97,7 +100,7 @@ class Faults(scripts.Script):
             return
         unet = p.sd_model.forge_objects.unet.clone()
         network = unet.model.diffusion_model
-        blocks = getattr(network, "double_blocks", None) or getattr(network, "joint_blocks", None)
+        blocks = next((getattr(network, name) for name in BLOCKS if hasattr(network, name)), None)
         if blocks is not None or step is None or step < 0:
             self.arrange(current, step, no_memory, blocks)
             return
