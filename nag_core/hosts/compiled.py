@@ -27,7 +27,7 @@ def is_compiled(model: nn.Module) -> bool:
 
 def why_compiled_only() -> str:
     """Why compiled code cannot run as it was written for a while; empty where it can (from PyTorch 2.6)."""
-    return "" if hasattr(torch.compiler, "set_stance") else _TOO_OLD
+    return "" if hasattr(getattr(torch, "compiler", None), "set_stance") else _TOO_OLD
 
 
 @contextmanager

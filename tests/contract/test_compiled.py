@@ -10,6 +10,7 @@ from nag_core.hosts import which
 from nag_core.hosts.compiled import RUNS_UNCOMPILED
 from nag_core.hosts.patcher.forge import Forge
 from nag_core.hosts.patcher.neo import Neo
+from tests.extras import often
 
 ON = [{"enabled": True, "scale": 4}]
 UNET, FLUX = {}, {"override_settings": {"sd_model_checkpoint": "tiny-shapes-flux"}}
@@ -85,7 +86,7 @@ def draw(job, nag=(), **fields):
 
 @pytest.mark.parametrize(
     ("how", "fields"),
-    [(as_neo, UNET), (as_neo, FLUX), (as_reforge, UNET)],
+    often([(as_neo, UNET), (as_neo, FLUX), (as_reforge, UNET)], (as_neo, UNET)),
     ids=["Neo", "Neo, Flux", "reForge"],
 )
 def test_a_compiled_model_is_guided_uncompiled_and_nothing_of_it_stays_in_its_graphs(
