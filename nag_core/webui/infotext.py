@@ -72,12 +72,18 @@ def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassRe
 def write_report_when_read(
     parameters: dict[str, Any], so_far: Callable[[], tuple[str, list[PassReport]]]
 ) -> None:
-    """Records what will have been done when a picture's text is made before the batch ends, as ersatzForge
-    does it after the sampling, and others for a picture that they save before its hires pass. Hosts that have
-    such pictures call a value that can be called.
+    """Records the same as functions, which hosts call when they make a picture's text before the batch ends:
+    ersatzForge all of them, right after the sampling, others that of a picture saved before its hires pass.
     """
     parameters[REPORT] = lambda **_: so_far()[0]
     parameters[APPLIED] = lambda **_: verdict(so_far()[1])
+
+
+def forget_unread(parameters: dict[str, Any]) -> None:
+    """Removes these functions, where nothing has replaced them."""
+    for key in (REPORT, APPLIED):
+        if callable(parameters.get(key)):
+            del parameters[key]
 
 
 def write_of_another(parameters: dict[str, Any], drawn: int, image: int) -> None:
