@@ -58,10 +58,15 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     parameters[MADE_BY] = VERSION
 
 
-def write_negatives(parameters: dict[str, Any], texts: Sequence[str]) -> None:
-    """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image."""
+def write_negatives(parameters: dict[str, Any], texts: Sequence[str], before: int) -> None:
+    """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image: by its
+    number in the batch, and in a text that is made before the batch ends by its number in the job.
+
+    before: how many images the batches before this one have.
+    """
     key = FIELD["negative"].infotext
-    parameters[key] = [_writable(text, key) for text in texts]
+    own = [_writable(text, key) for text in texts]
+    parameters[key] = [*own, *[None] * (before - len(own)), *own] if before else own
 
 
 def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassReport]) -> None:
@@ -95,7 +100,7 @@ def write_of_another(parameters: dict[str, Any], drawn: int, image: int) -> None
         if of_another is not None and not isinstance(value, list):
             value = [value] * drawn
         if isinstance(value, list):
-            parameters[key] = [*value, *[of_another] * (image + 1 - len(value))]
+            parameters[key] = [*value[:drawn], *[of_another] * (image + 1 - drawn)]
 
 
 def _writable(value: Any, key: str) -> Any:
