@@ -29,7 +29,7 @@ MADE_BY = "NAG version"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
 _CORE = presets.STRENGTHS
 _ON = FIELD["enabled"].infotext
-# As the hosts' own readers take the parameters' line apart.
+# A key and its value in the parameters' line, as the hosts' own readers (A1111's and its kin) find them.
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for name in _CORE)}): ")
 
@@ -127,10 +127,15 @@ def read_again(text: str, parameters: dict[str, Any]) -> None:
     out of all that follows them, and so out of a NAG negative that has the same words.
     """
     ours = {field.infotext for field in FIELDS}.difference(_disregarded())
-    for key, written in _PARAMETER.findall(text.rstrip().rpartition("\n")[2]):
+    for key, written in _PARAMETER.findall(_last_line(text)):
         value = _unquoted(written)
         if key in ours and str(parameters.get(key)) != value:
             parameters[key] = value
+
+
+def _last_line(text: str) -> str:
+    """Where the parameters stand."""
+    return text.rstrip().rpartition("\n")[2]
 
 
 def _unquoted(written: str) -> str:
@@ -144,7 +149,7 @@ def mark(text: str, parameters: dict[str, Any]) -> None:
     """Notes that NAG was on where the host has taken away the keys that say so: the user has told it to
     disregard them, and wants these settings left alone, not NAG switched off.
     """
-    if _MADE_WITH_NAG.search(text.rstrip().rpartition("\n")[2]):
+    if _MADE_WITH_NAG.search(_last_line(text)):
         parameters[_ON] = "True"
 
 
