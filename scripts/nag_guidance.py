@@ -97,8 +97,10 @@ class NagScript(scripts.Script):
         job = self.jobs.of(p)
         if job is not None:
             if job.build.settings.each_negative and not self.jobs.inside_another(p):
-                texts = negative_text.of_batch(job.build.settings, p, len(p.prompts))
-                infotext.write_negatives(p.extra_generation_params, texts)
+                images = len(p.prompts)
+                texts = negative_text.of_batch(job.build.settings, p, images)
+                before = negative_text.images_before(p, images)
+                infotext.write_negatives(p.extra_generation_params, texts, before)
             job.begin_batch(p)
 
     @spared.hook(spared.NOT_APPLIED)

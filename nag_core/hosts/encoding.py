@@ -27,9 +27,9 @@ def schedule_texts(p: Any, texts: Sequence[str], hires: bool) -> list[list[str]]
 def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[tuple[int, Any]]]:
     """The schedules of `texts` (one per image) from the host's own encoder, with its full prompt syntax.
 
-    Through the host's caching path, but into `cache` ([None, None], ours): the host's key ignores
-    is_negative_prompt. Sizes, steps and network data are those the host takes for the negative of this pass
-    (Forge main, processing.py:475-504 and 1575-1592).
+    Through the host's caching path, but into `cache` ([None, None], ours) where the host takes one: most
+    hosts' keys ignore is_negative_prompt. Sizes, steps and network data are those the host takes for the
+    negative of this pass (Forge main, processing.py:475-504 and 1575-1592).
     """
     from modules import prompt_parser
 
@@ -46,7 +46,7 @@ def encode(p: Any, texts: Sequence[str], cache: list, hires: bool) -> list[list[
 
     def cached(function: Callable) -> Any:
         caching = asked.attribute(p, "get_conds_with_caching")
-        # ersatzForge keeps all its caches itself, and tells a negative's entries apart by `is_negative`.
+        # ersatzForge takes none: it keeps all itself, and tells a negative's entries apart by `is_negative`.
         caches = [] if asked.takes(caching, "is_negative") else [[cache]]
         return asked.call(
             caching, function, made(texts), first, *caches, networks, **_of_hires(second),

@@ -51,8 +51,8 @@ def guide(
 ) -> Tensor:
     """`pos` (rows, tokens, channels) guided by method/cross.py; as it is where that fails.
 
-    size: of the latent, None of a video. tiled: the layer sees a part of it, which one is not known. of: the
-    layer's tokens, where it has more than `pos` (reference images').
+    size: of the latent, None of a video. tiled: the layer sees a part of it, which one is not known. of: how
+    many tokens the layer has, `pos` and those of reference images; None where a model knows no such images.
     """
     if session.closed or rows is None:
         return pos

@@ -41,7 +41,8 @@ class Imported(NamedTuple):
 def translate(text: str, parameters: dict[str, Any]) -> None:
     """on_infotext_pasted: adds our keys to the parameters of a picture that another NAG tool made.
 
-    Scales become phi (the official code and ComfyUI count phi + 1). A picture of ours is left alone.
+    Scales become phi (the official code and ComfyUI count phi + 1). Of a picture of ours the settings are
+    only made what its text says.
     """
     infotext.read_again(text, parameters)
     infotext.mark(text, parameters)

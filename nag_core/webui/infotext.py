@@ -29,7 +29,7 @@ MADE_BY = "NAG version"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
 _CORE = presets.STRENGTHS
 _ON = FIELD["enabled"].infotext
-# As the hosts' own readers take the parameters' line apart.
+# A key and its value in the parameters' line, as the hosts' own readers (A1111's and its kin) find them.
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _MADE_WITH_NAG = re.compile(rf"(?:^|, )(?:{'|'.join(FIELD[name].infotext for name in _CORE)}): ")
 
@@ -58,10 +58,15 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     parameters[MADE_BY] = VERSION
 
 
-def write_negatives(parameters: dict[str, Any], texts: Sequence[str]) -> None:
-    """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image."""
+def write_negatives(parameters: dict[str, Any], texts: Sequence[str], before: int) -> None:
+    """Records the NAG negatives of a batch's images that differ, as the list that hosts read by image: by its
+    number in the batch, and in a text that is made before the batch ends by its number in the job.
+
+    before: how many images the batches before this one have.
+    """
     key = FIELD["negative"].infotext
-    parameters[key] = [_writable(text, key) for text in texts]
+    own = [_writable(text, key) for text in texts]
+    parameters[key] = [*own, *[None] * (before - len(own)), *own] if before else own
 
 
 def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassReport]) -> None:
@@ -72,12 +77,18 @@ def write_report(parameters: dict[str, Any], sentence: str, reports: list[PassRe
 def write_report_when_read(
     parameters: dict[str, Any], so_far: Callable[[], tuple[str, list[PassReport]]]
 ) -> None:
-    """Records what will have been done when a picture's text is made before the batch ends, as ersatzForge
-    does it after the sampling, and others for a picture that they save before its hires pass. Hosts that have
-    such pictures call a value that can be called.
+    """Records the same as functions, which hosts call when they make a picture's text before the batch ends:
+    ersatzForge all of them, right after the sampling, others that of a picture saved before its hires pass.
     """
     parameters[REPORT] = lambda **_: so_far()[0]
     parameters[APPLIED] = lambda **_: verdict(so_far()[1])
+
+
+def forget_unread(parameters: dict[str, Any]) -> None:
+    """Removes these functions, where nothing has replaced them."""
+    for key in (REPORT, APPLIED):
+        if callable(parameters.get(key)):
+            del parameters[key]
 
 
 def write_of_another(parameters: dict[str, Any], drawn: int, image: int) -> None:
@@ -89,7 +100,7 @@ def write_of_another(parameters: dict[str, Any], drawn: int, image: int) -> None
         if of_another is not None and not isinstance(value, list):
             value = [value] * drawn
         if isinstance(value, list):
-            parameters[key] = [*value, *[of_another] * (image + 1 - len(value))]
+            parameters[key] = [*value[:drawn], *[of_another] * (image + 1 - drawn)]
 
 
 def _writable(value: Any, key: str) -> Any:
@@ -116,10 +127,15 @@ def read_again(text: str, parameters: dict[str, Any]) -> None:
     out of all that follows them, and so out of a NAG negative that has the same words.
     """
     ours = {field.infotext for field in FIELDS}.difference(_disregarded())
-    for key, written in _PARAMETER.findall(text.rstrip().rpartition("\n")[2]):
+    for key, written in _PARAMETER.findall(_last_line(text)):
         value = _unquoted(written)
         if key in ours and str(parameters.get(key)) != value:
             parameters[key] = value
+
+
+def _last_line(text: str) -> str:
+    """Where the parameters stand."""
+    return text.rstrip().rpartition("\n")[2]
 
 
 def _unquoted(written: str) -> str:
@@ -133,7 +149,7 @@ def mark(text: str, parameters: dict[str, Any]) -> None:
     """Notes that NAG was on where the host has taken away the keys that say so: the user has told it to
     disregard them, and wants these settings left alone, not NAG switched off.
     """
-    if _MADE_WITH_NAG.search(text.rstrip().rpartition("\n")[2]):
+    if _MADE_WITH_NAG.search(_last_line(text)):
         parameters[_ON] = "True"
 
 

@@ -99,9 +99,11 @@ class Job:
         """Ends the batch's passes; the sentence for log, comment and infotext. drawn: its pictures."""
         self.drawn = drawn
         self._close_passes()
-        self.heats = _heats(self.passes.values())
-        sentence, self.reports = self.so_far()
-        self.passes.clear()
+        try:
+            self.heats = _heats(self.passes.values())
+            sentence, self.reports = self.so_far()
+        finally:  # what cannot be reported is tried once
+            self.passes.clear()
         return sentence
 
     def so_far(self) -> tuple[str, list[report.PassReport]]:

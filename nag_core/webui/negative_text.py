@@ -55,9 +55,13 @@ def negative_texts(p: Any, settings: Settings, hires: bool) -> Texts:
 
 def of_batch(settings: Settings, p: Any, images: int) -> list[str]:
     """The NAG negatives of the running batch's images, where those differ."""
-    first = int(getattr(p, "iteration", 0)) * int(getattr(p, "batch_size", images))
-    every = settings.each_negative
+    first, every = images_before(p, images), settings.each_negative
     return [every[(first + image) % len(every)] for image in range(images)]
+
+
+def images_before(p: Any, images: int) -> int:
+    """How many images the batches before the running one have. images: its own, for hosts without a size."""
+    return int(getattr(p, "iteration", 0)) * int(getattr(p, "batch_size", images))
 
 
 def _main_negatives(p: Any, hires: bool) -> list[str]:

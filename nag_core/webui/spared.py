@@ -79,6 +79,7 @@ def _tell(p: Any, cost: str, error: Exception) -> None:
     said = sentence(cost, error)
     logger.warning("NAG: %s", said)
     with suppress(Exception):  # the places themselves may be what is not there any more
+        infotext.forget_unread(p.extra_generation_params)
         if infotext.REPORT not in p.extra_generation_params:
             p.extra_generation_params[infotext.REPORT] = said
             if cost == NOT_APPLIED:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.webui.job import Job
 from tests.live.client import largest_difference
 
 ON = [{"enabled": True, "scale": 4}]
@@ -139,6 +140,20 @@ def test_a_host_that_makes_the_pictures_texts_right_after_sampling(host, job, mo
     assert "4/4 steps" in texts[0]
     for early, late in zip(texts, processed.infotexts, strict=True):
         assert early.partition("NAG report")[2] == late.partition("NAG report")[2]
+
+
+def test_a_report_that_fails_is_said_in_its_place(job, monkeypatch):
+    """What was to be read before the batch's end stood there, and failed once more in the host's hands."""
+
+    def fail(*_):
+        raise RuntimeError("no counters")
+
+    monkeypatch.setattr(Job, "so_far", fail)
+    p, processed = job(ON)
+    said = [one for one in p.comments if one.startswith("NAG: ")]
+    assert said == ["NAG: the report is not complete: RuntimeError: no counters"], "once"
+    assert 'NAG report: "the report is not complete: RuntimeError: no counters"' in processed.infotexts[0]
+    assert "NAG applied" not in processed.infotexts[0]
 
 
 def test_a_host_that_ends_no_batch_of_an_interrupted_job(host, job, monkeypatch, caplog):

@@ -217,6 +217,25 @@ def test_pictures_with_wildcards_are_drawn_again_from_their_parameters(redrawn, 
     assert len({text.split("NAG negative: ")[1] for text in texts}) == 4
 
 
+def test_texts_that_are_made_before_a_batch_ends_have_their_own_wildcards(host, job, wildcards, monkeypatch):
+    """From the second batch on they had none, and the host's log a traceback: it counts all batches there."""
+    kind, texts = host.processing.StableDiffusionProcessingTxt2Img, []
+    sample = kind.sample
+
+    def noting(p, *args, **kwargs):
+        samples = sample(p, *args, **kwargs)
+        every = p.all_prompts, p.all_seeds, p.all_subseeds
+        where = [{"iteration": p.iteration, "position_in_batch": image} for image in range(len(p.prompts))]
+        texts.extend(host.processing.create_infotext(p, *every, **one) for one in where)
+        return samples
+
+    monkeypatch.setattr(kind, "sample", noting)
+    _, drawn = job([{**ON, "negative": "__colour__"}], **BATCH)
+    early, late = ([text.split("NAG negative: ")[1:] for text in found] for found in (texts, drawn.infotexts))
+    assert early == late
+    assert len({text for (text,) in late}) == 4
+
+
 def test_several_negatives_with_a_wildcard_have_the_first_pictures(redrawn, wildcards):
     for text in redrawn({**ON, "negatives": "__colour__ :: 2\nframed"}, batch_size=2, seed=5):
         assert "blue square :: 2" in text

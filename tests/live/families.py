@@ -16,7 +16,7 @@ import argparse
 import re
 import sys
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import httpx
@@ -39,6 +39,13 @@ class UnknownCheckpointError(ValueError):
     """The WebUI drew with another checkpoint than it was asked to."""
 
 
+def drew_with(checkpoint: str, infotext: str) -> bool:
+    """Whether a picture's parameters name this checkpoint, which may be given with folder and hash."""
+    drew = re.search(r"\bModel: ([^,\n]+)", infotext)
+    file = PurePath(checkpoint.partition(" [")[0])
+    return drew is not None and drew[1] in (file.name, file.stem)
+
+
 def looked_at(webui: WebUI, job: dict[str, Any]) -> dict[str, Any]:
     """What was seen of the family. job: what every job of it has. Raises `UnknownCheckpointError`."""
 
@@ -50,9 +57,8 @@ def looked_at(webui: WebUI, job: dict[str, Any]) -> dict[str, Any]:
 
     off, guided = draw(), draw(WHOLE)
     # A name that a WebUI does not know leaves the checkpoint that it has.
-    drew = re.search(r"\bModel: ([^,\n]+)", off.infotexts[0])
-    if drew is None or drew[1] not in webui.checkpoint:
-        raise UnknownCheckpointError(f"it drew with {drew and drew[1]}, not {webui.checkpoint}")
+    if not drew_with(webui.checkpoint, off.infotexts[0]):
+        raise UnknownCheckpointError(f"it did not draw with {webui.checkpoint}: {off.infotexts[0]}")
     several, cfg = draw(WHOLE | {"negatives": SEVERAL}), draw(WHOLE, cfg_scale=4)
     found = {
         "levels_of_guidance": apart(guided, off),

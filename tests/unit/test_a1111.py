@@ -10,6 +10,7 @@ from torch import nn
 from nag_core.hosts import which
 from nag_core.hosts.a1111.host import A1111
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative, Scheduled
 from nag_core.passes.plan import Progress
 from nag_core.settings.schedule import Window
@@ -243,7 +244,6 @@ def test_more_rows_than_the_denoiser_has_are_left_alone_and_said():
 
 
 def test_a_sampler_that_another_extension_took_over_is_left_to_it():
-    """Its own term (IP-Adapter's) would be in z+, and not in z-."""
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
     denoiser.inner_model.forward = lambda *_: None
     x, cond, uncond = (
@@ -267,6 +267,17 @@ def test_a_model_that_edits_a_picture_is_left_alone():
     )
     assert error(denoiser(x, cond, uncond)[:1], literal(network, x, cond, None)) <= 1e-12
     assert "InstructPix2Pix" in used.problems[0]
+
+
+@pytest.mark.parametrize("method", Method)
+def test_keys_are_kept_for_rules_that_read_them_alone(method):
+    """They were for every rule: a property asked of its class is always true."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    replan(used, method=method)
+    layer, hooked = network.attentions()[0], []
+    network.register_forward_pre_hook(lambda *_: hooked.append(len(layer.to_k._forward_hooks)))
+    denoiser(*tensors(1))
+    assert hooked == [method is Method.VSF]
 
 
 def like_negpip(layer, images):

@@ -38,6 +38,23 @@ def test_a_verdict_is_what_was_seen(found, said):
     assert families.verdict({**SEEN, **found}) == said
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "model", "it_did"),
+    [
+        ("flux-dev", "flux-dev", True),
+        ("v1.5", "v1.5", True),
+        ("folder/flux-dev.safetensors [0123abcdef]", "flux-dev", True),
+        ("flux-dev", "flux", False),
+        ("flux", "flux-dev", False),
+    ],
+)
+def test_a_checkpoint_is_known_by_its_whole_name(checkpoint, model, it_did):
+    """A WebUI that had "flux" loaded passed for one that drew with "flux-dev"."""
+    infotext = f"a circle\nSteps: 4, Model hash: 0123abcdef, Model: {model}, Version: 1"
+    assert families.drew_with(checkpoint, infotext) is it_did
+    assert not families.drew_with(checkpoint, "a circle\nSteps: 4")
+
+
 def test_a_video_has_no_batch_to_compare():
     video = {name: value for name, value in SEEN.items() if name != "levels_of_a_batch"}
     assert families.verdict(video) == "works"

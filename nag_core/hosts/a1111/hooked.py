@@ -57,7 +57,7 @@ class HookedCall:
             if theirs := replaced_forward(layer):
                 self._enter_beside(theirs, stack, key, layer)
                 continue
-            for projection in (layer.to_q, layer.to_k) if session.plan.rule.needs_lse else (layer.to_q,):
+            for projection in (layer.to_q, layer.to_k) if session.plan.method.needs_lse else (layer.to_q,):
                 stack.callback(projection.register_forward_hook(self._take).remove)
             stack.callback(layer.to_out[0].register_forward_pre_hook(partial(self._guide, key, layer)).remove)
 

@@ -14,8 +14,8 @@ from nag_core.method.layout import Layout
 from nag_core.method.rows import Arrangement
 
 TEXT_ONLY, UNTOUCHED = "text only", "untouched"
-# Where a network puts reference images' tokens: behind the picture's, or there where they are handed to its
-# forward and in front where it looks them up itself.
+# Where a network puts the tokens of reference images. EITHER: behind the picture's those that are handed to
+# its forward, in front of them those that it looks up itself.
 BEHIND, EITHER = "behind", "either"
 
 
@@ -34,8 +34,8 @@ class JointModel:
     others: modules whose attention is no joint one. TEXT_ONLY: among the text's tokens, where the two texts
         must not see each other (refiners); UNTOUCHED: among anything else.
     adapt: what else has to be in place during a call (positions); may raise `NotGuided`.
-    references: how many tokens of reference images stand in front of those of this latent, and behind them,
-        in a call with these arguments; may raise `NotGuided`.
+    references: of a latent and its call's arguments, how many tokens of reference images stand in front of
+        the picture's and how many behind them; may raise `NotGuided`.
     begins: the part of a block that runs once, before its attention, also where the network runs a block's
         parts without its forward; empty for the block itself.
     """
@@ -72,8 +72,8 @@ class CrossModel:
     embed: a text (1, tokens, channels) to the layers' context; project: that to a layer's keys and values, in
         the shape its attention takes them.
     namespace, attribute, heads_split: as in `JointModel`.
-    picture: with this latent how many tokens are the picture's, and how many there are with those of
-        reference images behind them; None without any; may raise `NotGuided`.
+    picture: of a latent, how many tokens are the picture's, and how many there are with those of reference
+        images behind them; None without any; may raise `NotGuided`.
     """
 
     layers: tuple[nn.Module, ...]

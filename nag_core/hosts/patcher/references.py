@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nag_core.hosts.patcher.families import Family
-from nag_core.hosts.patcher.networks import BEHIND, EITHER, image_tokens
+from nag_core.hosts.patcher.networks import EITHER, image_tokens
 from nag_core.method.joint import NotGuided
 from nag_core.passes.report import UNKNOWN_PLACES
 
@@ -46,7 +46,7 @@ def in_sequence(
         return 0, 0
     method = given.get("ref_latents_method") or getattr(network, "default_ref_method", METHODS[0])
     still = all(one.dim() == 4 or (one.dim() == 5 and one.shape[2] == 1) for one in found)
-    if family.references not in (BEHIND, EITHER) or not still or method not in METHODS:
+    if not family.references or not still or method not in METHODS:
         raise NotGuided(UNKNOWN_PLACES)
     if family.references == EITHER and not handed:  # each at the picture's size
         return len(found) * image_tokens(x, patch), 0
