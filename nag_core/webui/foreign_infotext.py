@@ -47,6 +47,7 @@ def translate(text: str, parameters: dict[str, Any]) -> None:
     infotext.read_again(text, parameters)
     infotext.mark(text, parameters)
     if infotext.present(parameters):
+        infotext.take_styles_out(parameters)
         return
     for read in (_vsf, _forge_neo_nag, _perturbed_attention, _official, _naguidance):
         found = read(parameters)

@@ -145,6 +145,22 @@ def _unquoted(written: str) -> str:
         return written
 
 
+_WITHOUT_STYLES = {
+    "negative": negative_text.without_styles,
+    "negatives": negative_text.lines_without_styles,
+}
+
+
+def take_styles_out(parameters: dict[str, Any]) -> None:
+    """Takes the styles that the host has taken out of the prompts out of the recorded negatives, too: who
+    draws the picture again, by the page or the API, has them chosen beside.
+    """
+    for name, without in _WITHOUT_STYLES.items():
+        recorded = parameters.get(FIELD[name].infotext)
+        if isinstance(recorded, str):
+            parameters[FIELD[name].infotext] = without(recorded, parameters)
+
+
 def mark(text: str, parameters: dict[str, Any]) -> None:
     """Notes that NAG was on where the host has taken away the keys that say so: the user has told it to
     disregard them, and wants these settings left alone, not NAG switched off.
@@ -181,8 +197,7 @@ def _read(field: Field, parameters: Mapping[str, Any]) -> Any:
         known = value in field.choices and _unchanged(value, parameters)
         return value if known else presets.CUSTOM
     # As arguments are read: held within the range, the default where it is none.
-    value = named({field.name: value}, []).get(field.name, field.default)
-    return _WITHOUT_STYLES[field.name](value, parameters) if field.name in _WITHOUT_STYLES else value
+    return named({field.name: value}, []).get(field.name, field.default)
 
 
 def _unchanged(preset: str, parameters: Mapping[str, Any]) -> bool:
@@ -191,12 +206,6 @@ def _unchanged(preset: str, parameters: Mapping[str, Any]) -> bool:
     return set(_CORE) <= set(fixed) and all(
         _read(FIELD[name], parameters) in (None, value) for name, value in fixed.items()
     )
-
-
-_WITHOUT_STYLES = {
-    "negative": negative_text.without_styles,
-    "negatives": negative_text.lines_without_styles,
-}
 
 
 def _found(key: str, parameters: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from nag_core.settings import presets
 from nag_core.settings.families import FAMILIES
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT
 from nag_core.webui import infotext
+from nag_core.webui.foreign_infotext import translate
 
 ON = {"enabled": True, "scale": 4, "alpha": 0.5}
 HIRES = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1, "hr_second_pass_steps": 3}
@@ -280,14 +281,21 @@ def test_styles_that_the_host_cannot_apply_cost_the_styles_and_not_the_guidance(
     ],
 )  # fmt: skip
 def test_the_box_is_filled_without_the_styles_that_the_host_has_chosen(styles, recorded, box):
+    """On the page and in what the API's png-info gives; live on Forge main that had the style twice."""
     chosen = styles(first=("", "dark {prompt} framed") if "dark" in recorded else ("", ""), mine=("", "blue"))
-    pasted = {"NAG scale": "4", "NAG negative": recorded, "Styles array": chosen}
-    assert infotext.READERS["negative"](pasted) == box
-    lines = {"NAG scale": "4", "NAG negatives": f"{recorded} :: 2\nframed, blue"}
-    several = infotext.READERS["negatives"]({**lines, "Styles array": ["mine"]})
+
+    def pasted(key, text, chosen):
+        parameters = {"NAG scale": "4", key: text, "Styles array": chosen}
+        translate("", parameters)
+        return parameters
+
+    assert pasted("NAG negative", recorded, chosen)["NAG negative"] == box
+    assert infotext.READERS["negative"](pasted("NAG negative", recorded, chosen)) == box
+    lines = f"{recorded} :: 2\nframed, blue"
     if recorded == "red, blue":
-        assert several == "red :: 2.0\nframed :: 1.0"
-    assert infotext.READERS["negatives"](lines) == lines["NAG negatives"]
+        found = infotext.READERS["negatives"](pasted("NAG negatives", lines, ["mine"]))
+        assert found == "red :: 2.0\nframed :: 1.0"
+    assert infotext.READERS["negatives"](pasted("NAG negatives", lines, [])) == lines
 
 
 # Older versions, and tables that change
