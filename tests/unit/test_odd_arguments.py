@@ -1,11 +1,15 @@
 """Whatever a client sends: the parser never raises, stays in range, and says what it did not understand."""
 
 import json
+import unicodedata
 
-from hypothesis import given
+from hypothesis import example, given
 
 from nag_core.settings.parse import FIELD, FIELDS, OVERRIDES_SLOT, parse
 from tests.odd_arguments import ARGUMENTS, NAMED, SLOTS, patient
+
+# What Python's float() does not read and people write.
+DECIMAL_SIGNS = str.maketrans({",": ".", "\N{ARABIC DECIMAL SEPARATOR}": ".", "\N{MINUS SIGN}": "-"})
 
 
 @patient
@@ -53,10 +57,14 @@ def test_dict_and_overrides_slot_read_alike(named):
 
 @patient
 @given(SLOTS[2])
+@example("\uff14\uff0c\uff15")
 def test_a_number_that_is_none_is_said(value):
     """Never a default in silence."""
     request = parse([{"scale": value}])
     plain = value is None or (
         isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 20
     )
-    assert request.notes or plain or 0 <= float(value) <= 20
+    if request.notes or plain:
+        return
+    # Full-width signs and a decimal comma are read, too: "４，５" is 4.5.
+    assert 0 <= float(unicodedata.normalize("NFKC", value).translate(DECIMAL_SIGNS)) <= 20
