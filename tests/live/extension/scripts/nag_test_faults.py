@@ -70,14 +70,16 @@ class Faults(scripts.Script):
 
     def process(self, p, step=-1, no_memory=-1, *args):
         self.faults.close()
-        if hasattr(scripts.Script, "process_before_every_sampling"):
+        wanted = any(one is not None and one >= 0 for one in (step, no_memory))
+        if not wanted or hasattr(scripts.Script, "process_before_every_sampling"):
             return
         # SD.Next has a pipeline and no sampler of ours to ask: a step is a call of the network.
-        network, calls = shared.sd_model.unet, itertools.count()
-        state = {}
+        network = getattr(shared.sd_model, "unet", None) or shared.sd_model.transformer
+        state, calls = {}, itertools.count()
         counting = network.register_forward_pre_hook(lambda *_: state.update(step=next(calls)))
         self.faults.callback(counting.remove)
-        self.arrange(lambda: state["step"], step, no_memory, cross_attentions(network))
+        blocks = cross_attentions(network) or network.transformer_blocks
+        self.arrange(lambda: state["step"], step, no_memory, blocks)
 
     def postprocess(self, p, processed, *args):
         self.faults.close()
