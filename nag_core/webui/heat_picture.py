@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,12 +82,21 @@ def show(p: Any, processed: Any, pictures: list[HeatPicture]) -> None:
         text = f"{text}, NAG heat map of: {one.largest:.1%} at most"
         one.picture.info["parameters"] = text
         beside = getattr(p, "extra_result_images", None)
-        if isinstance(beside, list):
+        if isinstance(beside, list) and not _left_by_api(p):
             beside.append(one.picture)
         elif not files:
             processed.images.append(one.picture)
             processed.infotexts.append(text)
         _save(p, one, text, files)
+
+
+def _left_by_api(p: Any) -> bool:
+    """Whether this is a job by API whose host sends the results alone (reForge: modules/api/api.py)."""
+    if not getattr(p, "is_api", False):
+        return False
+    api = getattr(sys.modules.get("modules.api.api"), "Api", None)
+    answer = getattr(api, "img2imgapi" if hasattr(p, "init_images") else "text2imgapi", None)
+    return inspect.isfunction(answer) and "extra_images" not in answer.__code__.co_names
 
 
 def _save(p: Any, one: HeatPicture, text: str, always: bool) -> None:

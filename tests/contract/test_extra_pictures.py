@@ -1,6 +1,8 @@
 """Heat maps and scripts that make pictures of a job's results: a map is never one of them, and never lost."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -111,6 +113,36 @@ def test_of_a_plain_job_they_are_handed_over_where_the_host_wants_them(job, save
     assert all("NAG heat map of: " in one.info["parameters"] for one in maps)
     assert saved() == []
     assert "heat maps are" not in p.extra_generation_params["NAG report"]
+
+
+class SendsAll:
+    """Forge's and Classic's."""
+
+    def text2imgapi(self, processed):
+        return processed.images + processed.extra_images
+
+
+class SendsResults:
+    """reForge's: no word of extra pictures."""
+
+    def text2imgapi(self, processed):
+        return list(processed.images)
+
+
+@pytest.mark.parametrize("api", [SendsAll, SendsResults])
+@pytest.mark.parametrize("by_api", [True, False], ids=["by API", "by page"])
+def test_an_api_that_sends_no_extra_pictures_sends_the_maps(host, prepared, monkeypatch, api, by_api):
+    """reForge has a place for extra pictures and its API forgets them: maps were lost, unsaid."""
+    monkeypatch.setitem(sys.modules, "modules.api.api", SimpleNamespace(Api=api))
+    with prepared(HEAT, batch_size=2) as p:
+        p.is_api = by_api
+        found = host.processing.process_images(p)
+    behind = by_api and api is SendsResults
+    assert len(found.images) == len(found.infotexts) == (4 if behind else 2)
+    assert len(found.extra_images) == (0 if behind else 2)
+    if by_api:
+        texts = [one.info.get("parameters", "") for one in api().text2imgapi(found)]
+        assert ["NAG heat map of: " in text for text in texts] == [False, False, True, True]
 
 
 def test_a_map_that_cannot_be_saved_is_said(by_script, host, saved, monkeypatch):
