@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 VERSION = "0.2.0"
@@ -13,7 +13,8 @@ FOLDERS = ("nag_core", "scripts", "javascript")
 _APART = ("sandbox", "bench", "evaluate")
 
 
-@cache
+# Not `cache`: Python 3.8 reads this file, too, before the sandbox says that it is too old.
+@lru_cache(maxsize=None)  # noqa: UP033
 def digest() -> str:
     """Twelve hexadecimal digits over the files that run in a WebUI, whatever their line ends; of the files as
     they are at the first call (a WebUI's start), since that is the code that was loaded.

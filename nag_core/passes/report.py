@@ -86,10 +86,16 @@ class PassReport:
         return ", ".join([*parts, *self.problems])
 
     def _counted_layers(self) -> str:
-        """ "70 layers", "19 double + 38 single blocks"."""
-        blocks = " + ".join(f"{count} {kind}" for kind, count in self.layers if kind)
-        layers = [f"{count} layers" for kind, count in self.layers if not kind]
-        return " + ".join([*layers, *([f"{blocks} blocks"] if blocks else [])])
+        """ "70 layers", "1 joint block", "19 double + 38 single blocks"."""
+        blocks = [(count, kind) for kind, count in self.layers if kind]
+        parts = [_number(count, "layer") for kind, count in self.layers if not kind]
+        parts += [f"{count} {kind}" for count, kind in blocks[:-1]]
+        parts += [_number(count, f"{kind} block") for count, kind in blocks[-1:]]
+        return " + ".join(parts)
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def of(session: Any, clipped: int) -> PassReport:

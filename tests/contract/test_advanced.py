@@ -113,7 +113,7 @@ def test_only_the_named_blocks_are_touched(pixels, patched, text):
 def test_blocks_that_do_not_exist_are_told_with_what_does(text, pixels):
     has = "this model has input.1, input.3, middle.0, output.0-3"
     partly = text({"blocks": "double.0-18 middle"})
-    assert "1 layers × 4/4 steps" in partly
+    assert "1 layer × 4/4 steps" in partly
     assert f"no blocks double.0-18 here; {has}" in partly
     assert f"not applied: no blocks single here; {has}" in text({"blocks": "single"})
     assert pixels({**ON, "blocks": "single"}) == pixels()

@@ -1,5 +1,6 @@
 """The sentence users read after a job."""
 
+import pytest
 import torch
 
 from nag_core.method.negative import Counts
@@ -195,3 +196,19 @@ def test_calls_in_which_no_image_has_a_negative_are_not_owed():
             counted(used, "layer", 100, 12)
     made = used.report()
     assert (made.guided_calls, made.due_calls, made.complete) == (2, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([("", 70)], "70 layers"),
+        ([("", 1)], "1 layer"),
+        ([("joint", 1)], "1 joint block"),
+        ([("double", 1), ("single", 38)], "1 double + 38 single blocks"),
+        ([("double", 19), ("single", 1)], "19 double + 1 single block"),
+        ([("", 2), ("joint", 3)], "2 layers + 3 joint blocks"),
+    ],
+)
+def test_layers_and_blocks_are_counted_in_words(layers, said):
+    done = report.PassReport("", layers=tuple(layers), guided_calls=4, total_calls=4)
+    assert done.sentence().startswith(f"{said} × 4/4 steps")

@@ -103,6 +103,20 @@ def test_what_goes_wrong_while_loading_is_one_line(pip, first_command, printed, 
     assert not (setup.FOLDER / "nag-sandbox").exists()
 
 
+def test_python_3_8_is_told_that_it_is_too_old():
+    """Still some systems' own Python: it ended in a traceback, as it has no functools.cache."""
+    as_3_8 = (
+        "import functools, runpy, sys; del functools.cache; sys.version_info = (3, 8, 18); "
+        "sys.argv = ['', '--setup']; runpy.run_module('nag_core.sandbox', run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", as_3_8], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == command.BAD_SETUP
+    assert ended.stderr.startswith("nag sandbox: it was started with Python 3.8, which is too old")
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(("version", "wrong"), [((3, 13, 0), "new"), ((3, 9, 18), "old")])
 def test_a_python_that_does_not_fit_is_one_line(pip, first_command, monkeypatch, version, wrong):
     monkeypatch.setattr(sys, "version_info", version)
