@@ -14,8 +14,6 @@ from torch import Tensor
 from nag_core.method.guidance import HEADROOM, l1_norm
 from nag_core.method.region import Spot
 
-Grid = tuple[tuple[int, ...], tuple[int, int], int]
-
 
 def relative_change(before: Tensor, after: Tensor) -> Tensor:
     """|after - before|_1 / |before|_1 of each token, (rows, tokens) in fp32 from (rows, tokens, channels).
