@@ -4,7 +4,7 @@ import pytest
 
 from tests.live.client import ON, Result
 
-JOBS, SETTLED, GROWTH = 200, 10, 20
+JOBS, SETTLED, GROWTH = 200, 100, 10  # jobs, and MiB
 
 
 def test_out_of_memory_inside_our_attention_costs_the_guidance_not_the_picture(webui):
@@ -50,13 +50,17 @@ def test_another_lora_between_two_jobs(webui, request):
 
 @pytest.mark.timeout(3600)
 def test_two_hundred_jobs_on_and_off_leave_no_trace_and_no_memory(webui):
-    """In turn, with another negative each time: what a job keeps by its text would pile up."""
+    """In turn, with another negative each time: what a job keeps by its text would pile up.
+
+    Seen from the middle on: before it the WebUI's heap grows in steps of its own, 16 MiB at the 40th job on
+    a fresh Forge Neo with Flux, and nothing in the 160 behind it.
+    """
     first = {nag is None: webui.txt2img(nag, steps=1).pngs for nag in (None, ON)}
     settled = 0.0
     for index in range(JOBS):
         nag = None if index % 2 else [{"enabled": True, "scale": 4, "negative": f"blue square, {index}"}]
         webui.txt2img(nag, steps=1, width=64, height=64)
         if index == SETTLED:
-            settled = webui.memory()
-    assert webui.memory() - settled < GROWTH
+            settled = webui.resident()
+    assert webui.resident() - settled < GROWTH
     assert {nag is None: webui.txt2img(nag, steps=1).pngs for nag in (None, ON)} == first
