@@ -35,13 +35,14 @@ class Store:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._writing = threading.Lock()
+        self._told: set[str] = set()
 
     def load(self) -> dict[str, Values]:
         """Values by preset name, held to the fields' ranges. Never raises: a damaged file is put aside, one
         that cannot be read counts as empty, each with a log line.
         """
         try:
-            return self._read()
+            return self._read()[0]
         except OSError as error:
             logger.warning("NAG: the presets in %s cannot be read (%s)", self.path, error.strerror or error)
             return {}
@@ -50,54 +51,60 @@ class Store:
         """Stores `values` under `name`, in place of a preset of that name; returns the name as stored."""
         name = clean_name(name)
         with self._writing:
-            stored = self._read_or_refuse()
+            stored, others = self._read_or_refuse()
             known = _same(stored, name)
             stored[known or name] = held(values)
-            self._write(stored)
+            self._write(stored, others)
         return known or name
 
     def rename(self, old: str, new: str) -> str:
         """Gives a preset another name, at the same place in the list; returns the name as stored."""
         new = clean_name(new)
         with self._writing:
-            stored = self._read_or_refuse()
+            stored, others = self._read_or_refuse()
             known, taken = _known(stored, old), _same(stored, new)
             if taken not in (None, known):
                 raise ValueError(f"a preset named '{taken}' exists already")
-            self._write({new if name == known else name: values for name, values in stored.items()})
+            self._write({new if name == known else name: values for name, values in stored.items()}, others)
         return new
 
     def delete(self, name: str) -> None:
         """Removes a preset."""
         with self._writing:
-            stored = self._read_or_refuse()
+            stored, others = self._read_or_refuse()
             del stored[_known(stored, name)]
-            self._write(stored)
+            self._write(stored, others)
 
-    def _read_or_refuse(self) -> dict[str, Values]:
+    def _read_or_refuse(self) -> tuple[dict[str, Values], Values]:
         """As `load`, but what cannot be read is not written over."""
         try:
             return self._read()
         except OSError as error:
             raise ValueError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
-    def _read(self) -> dict[str, Values]:
+    def _read(self) -> tuple[dict[str, Values], Values]:
+        """The presets, and what else stands in the file: it is nobody's to throw away. A name may have become
+        that of a built-in one.
+        """
         try:
             if self.path.stat().st_size > LARGEST_FILE:
                 raise OSError(f"larger than {LARGEST_FILE // 1_000_000} MB")
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = json.loads(self.path.read_text(encoding="utf-8-sig"))  # as Notepad writes it
         except FileNotFoundError:
-            return {}
+            return {}, {}
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, Mapping):
             self._put_aside()
-            return {}
+            return {}, {}
         found: dict[str, Values] = {}
         for name, values in content.items():
-            if isinstance(values, Mapping) and _is_clean(name) and _same(found, name) is None:
+            if not (why := _unusable(name, values, found)):
                 found[name] = held(values)
-        return found
+            elif name not in self._told:
+                self._told.add(name)
+                logger.warning("NAG: %r in %s is left as it is and not used: %s", name, self.path, why)
+        return found, {name: values for name, values in content.items() if name not in found}
 
     def _put_aside(self) -> None:
         aside = self.path.with_name(f"{self.path.name}.damaged")
@@ -110,14 +117,15 @@ class Store:
             return
         logger.warning("NAG: %s is damaged; it is kept as %s and the presets start empty", self.path, aside)
 
-    def _write(self, stored: Mapping[str, Values]) -> None:
+    def _write(self, stored: Mapping[str, Values], others: Values) -> None:
         """The whole file or none of it: a full disk or a crash leaves the old one."""
         target = self.path.resolve()  # a link stays a link
+        content = {**stored, **{name: one for name, one in others.items() if name not in stored}}
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(stored, file, ensure_ascii=False, indent=1)
+                json.dump(content, file, ensure_ascii=False, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
@@ -150,11 +158,17 @@ def held(values: Mapping[Any, Any]) -> Values:
     return kept
 
 
-def _is_clean(name: str) -> bool:
+def _unusable(name: str, values: Any, found: Mapping[str, Any]) -> str:
+    """Why an entry of the file is no preset; empty if it is one."""
+    if not isinstance(values, Mapping):
+        return "it has no values"
     try:
-        return clean_name(name) == name
-    except ValueError:
-        return False
+        if clean_name(name) != name:
+            return "blanks around a preset's name"
+    except ValueError as reason:
+        return str(reason)
+    same = _same(found, name)
+    return f"there is '{same}' already" if same is not None else ""
 
 
 def _same(stored: Mapping[str, Any], name: str) -> str | None:

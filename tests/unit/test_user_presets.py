@@ -127,6 +127,28 @@ def test_entries_that_are_no_presets_are_passed_over(file):
     assert Store(file).load() == {"ok": SOFT}
 
 
+def test_what_is_no_preset_any_more_stays_in_the_file_and_is_said_once(file, caplog):
+    """A release may bring a built-in one of that name; the next save threw the user's values away."""
+    written = {"SDXL": FULL, "Mine ": SOFT, "Two": SOFT, "two": FULL, "list": [1]}
+    file.write_text(json.dumps(written))
+    store = Store(file)
+    with caplog.at_level(logging.WARNING, "nag"):
+        assert store.load() == store.load() == {"Two": SOFT}
+    assert len(caplog.records) == 4
+    assert "'SDXL' is the name of a built-in preset" in caplog.text
+    store.save("New", SOFT)
+    store.rename("Two", "Other")
+    store.delete("New")
+    kept = json.loads(file.read_text())
+    assert kept == {"SDXL": FULL, "Mine ": SOFT, "two": FULL, "list": [1], "Other": SOFT}
+
+
+def test_a_file_that_notepad_has_written_is_read(file):
+    file.write_text(json.dumps({"ok": SOFT}), encoding="utf-8-sig")
+    assert Store(file).load() == {"ok": SOFT}
+    assert not file.with_name("nag_presets.json.damaged").exists()
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"null", b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_damaged_file_is_kept_aside_with_one_message(file, caplog, content):
     file.write_bytes(content)
