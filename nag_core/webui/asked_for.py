@@ -23,11 +23,13 @@ def request(p: Any, args: Sequence[Any], user_presets: Mapping[str, Mapping[str,
 
     own = sender.of(args, user_presets)
     parsed = parse(args, own.presets, of_model)
-    found = mask_image.compacted(options.with_default_negative(parsed, p, own.default_negative))
+    found = mask_image.compacted(parsed)
     if not found.settings.enabled:
         return found
     found = replace(found, settings=Job.of(found).build.ended(p.sd_model))
-    return negative_text.prepared(found, p)
+    found = negative_text.prepared(found, p)  # of a comment or a LoRA's tag nothing may be left
+    defaulted = options.with_default_negative(found, p, own.default_negative)
+    return found if defaulted is found else negative_text.prepared(defaulted, p)
 
 
 def said_while_off(notes: Sequence[str]) -> str:

@@ -49,7 +49,16 @@ def read(option: Option) -> Any:
     """
     from modules import shared
 
-    value = getattr(shared.opts, option.name, option.default)
+    return _typed(getattr(shared.opts, option.name, option.default), option)
+
+
+def of_job(p: Any, option: Option) -> Any:
+    """The same with `override_settings` of a job whose own the host has not put in force yet."""
+    own = getattr(p, "override_settings", None)
+    return _typed(own[option.name], option) if own and option.name in own else read(option)
+
+
+def _typed(value: Any, option: Option) -> Any:
     return value if isinstance(value, type(option.default)) else option.default
 
 

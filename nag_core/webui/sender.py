@@ -46,13 +46,13 @@ def taken_along(p: Any, start: int, end: int, saved: Presets) -> None:
     and they bring no sender. With NAG off nothing is touched.
     """
     args = list(p.script_args)
-    if SENDER not in _overrides(args[start:end]) and note(args, start, end, saved):
+    if SENDER not in _overrides(args[start:end]) and note(p, args, start, end, saved):
         p.script_args = tuple(args) if isinstance(p.script_args, tuple) else args
 
 
-def note(args: list[Any], start: int, end: int, saved: Presets) -> bool:
-    """Whether this machine was written into `args`: the presets of `saved` that are named there beside those
-    that a former call has noted. NAG is on there, and the slot can be read.
+def note(p: Any, args: list[Any], start: int, end: int, saved: Presets) -> bool:
+    """Whether this machine was written into `args`, which are of job `p`: the presets of `saved` that are
+    named there beside those that a former call has noted. NAG is on there, and the slot can be read.
     """
     own, slot = args[start:end], start + OVERRIDES_SLOT
     settings = parse(own, saved).settings
@@ -61,7 +61,9 @@ def note(args: list[Any], start: int, end: int, saved: Presets) -> bool:
     overrides = _overrides(own)
     known = of(own, {}).presets
     named = {name: dict(saved[name]) for name in (settings.preset,) if name in saved}
-    sender = Sender({**known, **named}, options.read(options.NEGATIVE))
+    # The host puts the job's own settings in force later than this.
+    negative = options.of_job(p, options.NEGATIVE)
+    sender = Sender({**known, **named}, negative)
     args[slot] = json.dumps({**overrides, SENDER: sender._asdict()})
     return True
 

@@ -254,7 +254,7 @@ def _override(p: Any, values: dict[str, Any], load: UserPresets) -> None:
     # The new values last: an older one under another name (phi for scale) must not be read after them.
     kept = {key: value for key, value in (json_object(args[slot]) or {}).items() if key not in values}
     args[slot] = json.dumps({**kept, **values})
-    sender.note(args, start, start + len(FIELDS) + 1, load())
+    sender.note(p, args, start, start + len(FIELDS) + 1, load())
     if _by_title(p) is not None:
         p.per_script_args = {**p.per_script_args, TITLE: args}
     else:

@@ -118,6 +118,28 @@ def test_the_default_negative_is_used_where_both_are_empty_and_said(job, options
     assert "NAG negative: blue" in default.infotexts[0], "the picture does not depend on the settings"
 
 
+def test_a_jobs_own_default_negative_counts_as_any_other_setting_of_its_own(job, options):
+    """It was read before the WebUI puts `override_settings` in force."""
+    _, blue = job([{"negative": "blue"}], negative_prompt="")
+    _, off = job(negative_prompt="")
+    own = {"override_settings": {"nag_default_negative": "blue"}, "negative_prompt": ""}
+    assert job([{}], **own)[1].images[0].tobytes() == blue.images[0].tobytes()
+    options(nag_default_negative="blue")
+    own = {"override_settings": {"nag_default_negative": ""}, "negative_prompt": ""}
+    _, processed = job([{}], **own)
+    assert processed.images[0].tobytes() == off.images[0].tobytes()
+    assert "not applied: the negative prompt is empty" in processed.infotexts[0]
+
+
+@pytest.mark.parametrize("written", ["<lora:x:1>", "  "])
+def test_the_default_negative_stands_in_where_nothing_is_left_of_the_own_one(job, options, written):
+    options(nag_default_negative="blue")
+    _, blue = job([{"negative": "blue"}], negative_prompt="")
+    _, processed = job([{"negative": written}], negative_prompt="")
+    assert processed.images[0].tobytes() == blue.images[0].tobytes()
+    assert "the default negative of the settings is used" in processed.infotexts[0]
+
+
 @pytest.mark.parametrize(
     ("nag", "fields"),
     [
