@@ -74,6 +74,8 @@ class NagScript(scripts.Script):
 
     @spared.hook(spared.NOT_APPLIED)
     def process(self, p, *args) -> None:
+        if not nested(p):
+            STATUS.announced()
         shares = self.jobs.inside_another(p)
         if not shares:
             infotext.clear(p.extra_generation_params)
@@ -108,9 +110,11 @@ class NagScript(scripts.Script):
         job = self.jobs.of(p)
         if job is None:
             return
+        job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
         if not self.jobs.inside_another(p):
             infotext.write_report_when_read(p.extra_generation_params, job.so_far)
-        job.begin_pass(p, kwargs.get("uc"), kwargs.get("c"))
+            if job.recorded is not None and (hires := job.of_hires()) is not None:
+                infotext.write_hires(p.extra_generation_params, job.recorded, hires)
 
     @spared.hook("the report is not complete")
     def postprocess_batch(self, p, *args, images=None, **kwargs) -> None:

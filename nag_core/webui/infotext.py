@@ -24,6 +24,7 @@ OF_ANOTHER = (
     "unknown: another WebUI drew this picture, or a script added it; its own report is not in this text"
 )
 UNKNOWN = "unknown"
+NOT_READ = "unknown: the job did not come to its end"
 # Whose tables Auto and the presets took their values from. For people: pictures are redrawn by the values.
 MADE_BY = "NAG version"
 # What a picture was made with, however it was chosen: always written. Their presence means NAG was on.
@@ -44,8 +45,7 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     """Records an enabled job. Auto and the user's presets are recorded as their values: a picture must not
     depend on what they were. The name of a built-in one is added where its values stand unchanged.
     """
-    core = {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
-    core["vsf_offset"] = strength.offset
+    core = {**_by_name(strength), "vsf_offset": strength.offset}
     for field in FIELDS:
         value = core.get(field.name, getattr(settings, field.name))
         if field.name in _CORE or (field.name not in ("enabled", "preset") and value != field.default):
@@ -56,6 +56,21 @@ def write(parameters: dict[str, Any], settings: Settings, strength: presets.Stre
     ):
         parameters["NAG preset"] = settings.preset
     parameters[MADE_BY] = VERSION
+
+
+def write_hires(parameters: dict[str, Any], first: presets.Strength, hires: presets.Strength) -> None:
+    """Records the values of a hires pass that are not the first pass's: Auto may have taken them for another
+    checkpoint, whose family a job drawn again by values does not ask.
+    """
+    recorded = _by_name(first)
+    for name, value in _by_name(hires).items():
+        if value != recorded[name]:
+            key = FIELD[f"hires_{name}"].infotext
+            parameters[key] = _writable(value, key)
+
+
+def _by_name(strength: presets.Strength) -> dict[str, float]:
+    return {"scale": strength.phi, "tau": strength.tau, "alpha": strength.alpha}
 
 
 def write_negatives(parameters: dict[str, Any], texts: Sequence[str], before: int) -> None:
@@ -80,8 +95,24 @@ def write_report_when_read(
     """Records the same as functions, which hosts call when they make a picture's text before the batch ends:
     ersatzForge all of them, right after the sampling, others that of a picture saved before its hires pass.
     """
-    parameters[REPORT] = lambda **_: so_far()[0]
-    parameters[APPLIED] = lambda **_: verdict(so_far()[1])
+    parameters[REPORT] = WhenRead(NOT_READ, lambda: so_far()[0])
+    parameters[APPLIED] = WhenRead(UNKNOWN, lambda: verdict(so_far()[1]))
+
+
+class WhenRead(str):
+    """A text that is made when it is asked for. To those who do not ask, as JSON, it is text all the same: a
+    plot hands on the parameters of a cell that failed.
+    """
+
+    __slots__ = ("made",)
+
+    def __new__(cls, text: str, made: Callable[[], str] | None = None) -> WhenRead:
+        one = super().__new__(cls, text)
+        one.made = made
+        return one
+
+    def __call__(self, **_: Any) -> str:
+        return str(self) if self.made is None else self.made()
 
 
 def forget_unread(parameters: dict[str, Any]) -> None:

@@ -61,6 +61,11 @@ class Job:
         except Exception as reason:  # hosts swallow it and go on without a word; the report shall not
             self.passes[name] = stood_aside(name, reason)
 
+    def of_hires(self) -> Strength | None:
+        """What the hires pass under way is guided with; None where there is none."""
+        current = self.passes.get(HIRES)
+        return current.session.plan.strength if isinstance(current, Pass) else None
+
     def begin_batch(self, p: Any) -> None:
         """Waits for the batch's passes, in a WebUI that announces none to scripts. Never raises."""
         if self.build.host is None:

@@ -17,8 +17,13 @@ class Status:
     def __init__(self) -> None:
         self.last: dict[str, Any] | None = None
 
+    def announced(self) -> None:
+        """A job comes: what is known is of another one. It stays so where reading its arguments fails."""
+        unknown = dict.fromkeys(("settings", "strength", "family", "report", "applied"))
+        self.last = {"time": _now(), **unknown, "explicit": [], "passes": []}
+
     def began(self, settings: Settings, strength: Strength | None, family: str | None = None) -> None:
-        """A job was announced. `strength` and the loaded model's `family` are None with NAG off."""
+        """The job's arguments were read. `strength` and the loaded model's `family` are None with NAG off."""
         self.last = {
             "time": _now(),
             "settings": {field.name: getattr(settings, field.name) for field in FIELDS},

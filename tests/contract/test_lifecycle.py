@@ -151,9 +151,22 @@ def test_a_job_that_ended_in_an_error_is_let_go_at_the_next_one(job, model, scri
         patched.setattr(type(model.forge_objects.unet.model), "apply_model", apply_model)
         with pytest.raises(ThrownError):
             job(ON)
-    assert len(script.jobs._jobs) == 1
     gc.collect()
     job()
+    assert not script.jobs._jobs
+
+
+def test_a_job_that_failed_is_let_go_as_soon_as_nothing_holds_it(job, model, script, monkeypatch):
+    """Its keys and values waited for the next job of the same tab."""
+
+    def apply_model(self, *args, **kwargs):
+        raise ThrownError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(model.forge_objects.unet.model), "apply_model", apply_model)
+        with pytest.raises(ThrownError):
+            job(ON)
+    gc.collect()
     assert not script.jobs._jobs
 
 
@@ -251,13 +264,15 @@ def test_a_second_job_object_run_inside_the_first_does_not_end_it(host, job, scr
     from nag_core.settings.parse import parse
     from nag_core.webui.job import Job
 
-    p, _ = job()
-    script.jobs.start(p, Job.of(parse(ON)))
-    inner = copy(p)
-    script.process(inner, {"enabled": True})
-    script.postprocess(inner, None)
-    assert script.jobs.of(p) is not None
-    assert script.jobs.of(inner) is None
+    def process_images(p):
+        script.jobs.start(p, Job.of(parse(ON)))
+        inner = copy(p)
+        script.process(inner, {"enabled": True})
+        script.postprocess(inner, None)
+        assert script.jobs.of(p) is not None
+        assert script.jobs.of(inner) is None
+
+    process_images(job()[0])
 
 
 def test_generation_is_the_same_in_whatever_order_jobs_came(job):

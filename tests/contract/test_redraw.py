@@ -369,3 +369,22 @@ def test_few_step_says_whose_values_it_takes_and_keeps_its_own_end(job, loaded_a
     (text,) = job([{"preset": "Few-step"}])[1].infotexts
     assert said in text
     assert "1/4 steps" in text
+
+
+def test_a_hires_pass_on_a_checkpoint_of_another_family_is_drawn_again(job, again, monkeypatch):
+    """Auto takes that family's row for it, and only the report's sentence had the values."""
+    from nag_core.hosts import model
+    from nag_core.webui import job as jobs
+
+    passes = []
+    pass_name = jobs._pass_name
+    monkeypatch.setattr(jobs, "_pass_name", lambda p: passes.append(pass_name(p)) or passes[-1])
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "family", lambda _: "SDXL" if passes[-1:] == ["hires pass"] else "SD1.5")
+        _, drawn = job([{"enabled": True}], **HIRES)
+    (text,) = drawn.infotexts
+    assert "NAG alpha: 0.375" in text
+    assert "NAG hires alpha: 0.5" in text
+    assert "NAG hires scale" not in text
+    redrawn = again(text, **HIRES)
+    assert redrawn.images[0].tobytes() == drawn.images[0].tobytes()

@@ -10,6 +10,7 @@ from nag_core.hosts.diffusers import sdnext
 from nag_core.settings.parse import FIELDS, OVERRIDES_SLOT, SENDER, parse
 from nag_core.settings.user_presets import FILE_NAME, Store
 from nag_core.webui import xyz
+from nag_core.webui.job import Job
 from nag_core.webui.xyz import register
 
 ON = [{"enabled": True}]
@@ -102,6 +103,58 @@ def test_the_infotext_of_a_cell_does_not_reach_the_next(plot):
     on, off = plot({"[NAG] Enabled": "on,off"}).cells
     assert "NAG scale" in on.text
     assert "NAG" not in off.text
+
+
+@pytest.fixture
+def failing(host, job, monkeypatch):
+    """`failing(2)`: that cell, counted from 1, raises in the middle of its sampling."""
+    job()
+    network = type(host.shared.sd_model.forge_objects.unet.model)
+    original, calls = network.apply_model, []
+
+    def at(number):
+        def apply_model(self, *args, **kwargs):
+            calls.append(1)
+            if len(calls) == 4 * (number - 1) + 2:
+                calls.extend([1, 1])  # its other steps
+                raise RuntimeError("out of memory, say")
+            return original(self, *args, **kwargs)
+
+        calls.clear()
+        monkeypatch.setattr(network, "apply_model", apply_model)
+
+    return at
+
+
+def test_a_cell_that_fails_leaves_nothing_to_the_cells_behind_it(plot, single, failing, script, monkeypatch):
+    """Plots go on behind it without `postprocess`, and all cells share one dict of parameters: the next were
+    taken for jobs within the failed one, and were recorded with its values.
+    """
+    wanted = [single([{"scale": scale}]) for scale in (2, 6)]
+    closed = []
+    monkeypatch.setattr(Job, "close", lambda job, close=Job.close: (closed.append(job.recorded), close(job)))
+    failing(2)
+    first, last = plot({"[NAG] Scale": "2,4,6"}, ON).cells
+    assert [first.pixels, last.pixels] == wanted
+    assert "NAG scale: 6," in last.text
+    assert "× 4/4 steps" in last.text
+    assert [one.phi for one in closed] == [2, 4, 6]
+    assert not script.jobs._jobs
+
+
+def test_an_off_cell_behind_a_cell_that_failed_says_nothing_of_nag(plot, single, failing):
+    failing(2)
+    _, off = plot({"[NAG] Enabled": "on,on,off"}, ON).cells
+    assert off.pixels == single()
+    assert "NAG" not in off.text
+
+
+def test_the_parameters_of_a_plot_whose_last_cell_failed_are_json(host, plot, failing):
+    """Forge Classic's answer is json.dumps of them: functions among them cost the whole plot."""
+    failing(2)
+    drawn = plot({"[NAG] Scale": "2,4"}, ON)
+    parameters = drawn.p.extra_generation_params
+    assert json.loads(json.dumps(parameters)) == dict(parameters)
 
 
 def test_three_scales_by_off_and_on(plot, single):
