@@ -3,6 +3,7 @@
     const TABS = ["txt2img", "img2img"];
     const NAMES = ["preset", "method", "start", "end"];
     const OF_PAGE = ["steps", "cfg_scale"];
+    const REFUSED = [401, 403, 404]; /* for good; a proxy's 502 is over when the server is back */
     const PAUSE = 3000; /* ms until the same is asked again: the model may be another one by then */
 
     const element = (tab, name) => gradioApp().getElementById(`script_${tab}_nag_${name}`);
@@ -36,7 +37,7 @@
             /* With credentials the browser would ask for a password where --api-auth guards the route. */
             const response = await fetch(`./nag/v1/auto?${what}`, {credentials: "omit"});
             one.answer = response.ok ? await response.json() : null;
-            one.refused = !response.ok; /* for good */
+            one.refused = REFUSED.includes(response.status);
         } catch {
             one.answer = null;
         }

@@ -26,12 +26,14 @@ LARGEST_TEXT = 30_000_000
 
 def compacted(request: Request) -> Request:
     """The request with its mask picture as it will be recorded and used; none, with a note, where no mask is
-    asked for and where it cannot be read.
+    asked for and where it cannot be read. The page's picture stays with NAG off, and is nothing to speak of.
     """
     asked = request.settings
     if not asked.mask_image:
         return request
-    if asked.mask == MASK_OFF or not asked.enabled:
+    if not asked.enabled:
+        return replace(request, settings=replace(asked, mask_image=""))
+    if asked.mask == MASK_OFF:
         return Request(replace(asked, mask_image=""), (*request.notes, "mask image ignored: Mask is Off"))
     try:
         return Request(replace(asked, mask_image=encoded(decoded(asked.mask_image))), request.notes)

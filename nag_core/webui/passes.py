@@ -99,7 +99,7 @@ class Passes:
     def start(self, p: Any, uc: Any, c: Any, name: str) -> Pass | PassReport:
         """The pass that is about to be sampled, under NAG; or why it stands aside. See `Job.begin_pass`."""
         wanted = self.strength(p.sd_model, name)
-        reason = _not_this_pass(self.settings, name) or strength.asks_nothing(self.settings, wanted)
+        reason = _not_this_pass(self.settings, name, p) or strength.asks_nothing(self.settings, wanted)
         if reason:
             return report.aside(name, reason, due=False)
         if _cfg(p, name) == 0:
@@ -202,7 +202,9 @@ class Passes:
     def _guided(self, call: Any, p: Any) -> AbstractContextManager:
         """What guides the call; `UnsupportedHost` with the reason where it is left alone."""
         settings = self.settings
-        reason = "the refiner is left alone" if call.name == REFINER else _not_this_pass(settings, call.name)
+        reason = _not_this_pass(settings, call.name, p)
+        if call.name == REFINER:
+            reason = "the refiner is left alone"
         if reason:
             raise UnsupportedHost(reason)
         if call.name == HIRES:
@@ -244,8 +246,11 @@ def _cfg(p: Any, name: str) -> Any:
     return getattr(p, "hr_cfg", first) if name == HIRES else first
 
 
-def _not_this_pass(settings: Settings, name: str) -> str:
-    """Why the settings leave this pass out; empty if they do not."""
-    if (name == HIRES and settings.hires == HIRES_FIRST) or (name == FIRST and settings.hires == HIRES_ONLY):
+def _not_this_pass(settings: Settings, name: str, p: Any) -> str:
+    """Why the settings leave this pass out; empty if they do not. An img2img job has no hires pass: its page
+    shows no control for one, and "Send to img2img" brings what txt2img had.
+    """
+    other = {HIRES_FIRST: HIRES, HIRES_ONLY: FIRST}.get(settings.hires)
+    if name == other and hasattr(p, "enable_hr"):
         return f"hires is set to {settings.hires}"
     return ""

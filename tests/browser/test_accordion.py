@@ -133,6 +133,27 @@ def test_without_the_route_the_header_is_as_it_was(page):
     page.errors.clear()
 
 
+def test_one_answer_of_a_proxy_in_between_does_not_switch_the_header_off(page):
+    """A restart behind a proxy is a 502: the line stayed away until the page was loaded again."""
+    answers = []
+
+    def in_between(route):
+        answers.append(route)
+        if len(answers) == 1:
+            route.fulfill(status=502)
+        else:
+            route.continue_()
+
+    page.raw.route("**/nag/v1/auto*", in_between)
+    page.open()
+    page.set("enabled", True)
+    page.until(lambda: len(answers), 1)
+    page.fill("txt2img_steps", 19)
+    page.until(lambda: page.auto != "", True)
+    assert len([error for error in page.errors if "502" in error]) == 1
+    page.errors.clear()
+
+
 def dimmed(page, name):
     parts = page.raw.locator(f"{page.id(name)} > *")
     return parts.evaluate_all("parts => parts.some((part) => Number(part.style.opacity || 1) < 1)")

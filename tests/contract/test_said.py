@@ -3,7 +3,9 @@
 And that a job within another one writes none of that one's.
 """
 
+import base64
 import inspect
+import io
 import logging
 from contextlib import closing
 from copy import copy
@@ -274,3 +276,41 @@ def test_a_wrapper_that_drops_the_models_options_is_named(host, job, monkeypatch
     unet = "another extension took the attention or the model call over, and NAG never ran"
     wanted = f"off from call 1 on: {flux}" if checkpoint == "tiny-shapes-flux" else unet
     assert report.startswith(f"not applied: {wanted}")
+
+
+@pytest.mark.parametrize("mask", ["Off", "Inside"])
+def test_the_pages_mask_picture_is_nothing_to_speak_of_while_nag_is_off(job, mask):
+    """It stays in the page when the box is unticked, and every picture had a report of it."""
+    with io.BytesIO() as buffer:
+        Image.new("L", (8, 8), 255).save(buffer, format="PNG")
+        picture = base64.b64encode(buffer.getvalue()).decode()
+    p, processed = job([{"enabled": False, "mask": mask, "mask_image": picture}])
+    _, without = job()
+    assert processed.infotexts == without.infotexts
+    assert not any("NAG" in comment for comment in p.comments)
+
+
+def test_the_status_does_not_tell_of_the_job_before_one_that_failed(job, status, script, monkeypatch):
+    job([ON])
+    assert status()["applied"] == "fully"
+
+    def fails(*args):
+        raise ValueError("a WebUI of tomorrow")
+
+    names = inspect.unwrap(type(script).process).__globals__
+    monkeypatch.setattr(names["asked_for"], "request", fails)
+    _, processed = job([ON])
+    assert "a WebUI of tomorrow" in processed.infotexts[0]
+    assert (status()["report"], status()["applied"], status()["settings"]) == (None, None, None)
+
+
+def test_img2img_does_not_read_hires_only(job, inner):
+    """Its page shows no control for it, and "Send to img2img" brings it along: no job there was guided."""
+    p, _ = job()
+    drawn = inner(p, {**ON, "hires": "Hires only", "negative": "blue"})
+    assert "× 2/2 steps" in drawn.extra_generation_params["NAG report"]
+    plain = inner(p, {**ON, "negative": "blue"})
+    assert inner.drawn[0].images[0].tobytes() == inner.drawn[1].images[0].tobytes()
+    assert plain.extra_generation_params["NAG applied"] == "fully"
+    p, _ = job([{**ON, "hires": "Hires only"}])
+    assert "not applied: hires is set to Hires only" in p.extra_generation_params["NAG report"]
