@@ -1,6 +1,6 @@
 """Odd argument lists over HTTP: never a server error, and the WebUI answers afterwards as before.
 
-The sandbox gets its thousand in tests/contract/test_odd_jobs.py, without a network in between.
+The sandbox gets 30 here and more in tests/contract/test_odd_jobs.py, without a network in between.
 """
 
 import pytest

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from nag_core.settings import strength
+from nag_core.settings.fields import METHODS
+from nag_core.settings.presets import STRENGTHS
+
 FILES = sorted((Path(__file__).parents[2] / "javascript").glob("*"))
 # Our own route, and what it wants to know of the page.
 ASKS = {"nag_auto.js": ["./nag/v1/auto"]}
@@ -32,3 +36,21 @@ def test_a_script_finds_elements_by_our_own_ids_only(file):
     own = ["`script_${tab}_nag_${name}`"]
     assert re.findall(r"getElementById\((.*?)\)", text) == own + READS.get(file.name, [])
     assert "gradioApp().querySelector" not in text
+
+
+def methods(name, text):
+    """The list of words behind a name."""
+    (listed,) = re.findall(rf"\b{name}(?: =|:) \[(.*?)\]", text)
+    return set(re.findall('"(.*?)"', listed))
+
+
+def test_the_page_knows_what_each_method_reads():
+    texts = {file.name: file.read_text(encoding="utf-8") for file in FILES}
+    readers = {
+        name: {method for method, read in strength.READS.items() if name in read} for name in STRENGTHS
+    }
+    assert methods("READ_ALPHA", texts["nag.js"]) == readers["alpha"]
+    for name in ("tau", "alpha"):
+        for field in (name, f"hires_{name}"):
+            assert methods(field, texts["nag_dim.js"]) == readers[name], field
+    assert readers["scale"] == set(METHODS), "nothing is dimmed there"
