@@ -166,6 +166,12 @@ SAMPLING: tuple[Entry, ...] = (
         ("hypernetworks", "context", "layer"),
     ),
     Name(_SHARED, "loaded_hypernetworks", (A1111,)),
+    # hosts/a1111/host.py: what of a LoRA the weights depend on.
+    Name(("extensions-builtin/Lora/networks.py",), "loaded_networks", (A1111,)),
+    *(
+        Name(("extensions-builtin/Lora/network.py",), f"Network.{name}", (A1111,))
+        for name in ("name", "te_multiplier", "unet_multiplier", "dyn_dim")
+    ),
     Name(("modules/sd_hijack_optimizations.py",), "scaled_dot_product_attention_forward", (A1111,)),
     Name(("modules/sd_hijack_unet.py",), "apply_model", (A1111,)),
     # Counts of a text's tokens, for VSF.

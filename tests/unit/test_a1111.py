@@ -221,6 +221,22 @@ def test_keys_and_values_of_the_negative_are_made_once_for_the_pass():
     assert widths == [(2, 7), (1, 5), (2, 7), (2, 7)]
 
 
+def test_a_lora_whose_strength_changes_over_the_steps_changes_the_negatives_keys(monkeypatch):
+    """As loractl has it: the host merges it anew in each step, and the first step's keys were used on."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    lora = SimpleNamespace(name="style", te_multiplier=1.0, unet_multiplier=0.0, dyn_dim=None)
+    monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[lora]))
+    x, cond, uncond = tensors(1)
+    before = {layer: layer.to_k.weight.clone() for layer in network.attentions()}
+    for strength in (0.0, 0.5, 0.5, 1.0):
+        lora.unet_multiplier = strength
+        for layer, weight in before.items():
+            layer.to_k.weight.copy_(weight * (1 + strength))
+        found = denoiser(x, cond, uncond)
+        assert error(found[:1], literal(network, x, cond, entry(5, 5))) <= 1e-12
+    assert used.problems == []
+
+
 def test_hypernetworks_change_the_negative_as_they_change_the_prompt(hypernetworks):
     hypernetworks.apply_hypernetworks = lambda loaded, context, layer=None: (context * 2, context * 3)
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
