@@ -1,5 +1,5 @@
-"""NAG on attention layers whose forward another extension replaced (NegPiP), for one model call. An attn2
-replace on such a layer would switch that forward off.
+"""NAG on attention layers whose forward NegPiP replaced, for one model call. An attn2 replace on such a layer
+would switch that forward off.
 """
 
 from __future__ import annotations

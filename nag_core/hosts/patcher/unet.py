@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import replaced_forward
+from nag_core.hosts.foreign import is_negpip, replaced_by, replaced_forward
 from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, projected, split_heads
 from nag_core.hosts.patcher.provenance import marks_of, told_apart
 from nag_core.hosts.patcher.replaced import patch_replaced
@@ -58,11 +58,15 @@ def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tup
     if not layers:
         return given
     replaced = _replaced(given[2], layers)
+    negpips = {key: module for key, module in replaced.items() if is_negpip(replaced_forward(module))}
+    for key, module in replaced.items():
+        if key not in negpips:  # a term of its own (IP-Adapter's) would stay in z+ - z-
+            step.session.problem(replaced_by(replaced_forward(module)))
     texts = None if replaced else _texts(given[2], step, unet, progress)
     cond, uncond, options, provenance = told_apart(given, texts or (None, None))
     options = patch_attn2(options, layers, step)
-    if replaced:
-        options = patch_replaced(options, replaced, step)
+    if negpips:
+        options = patch_replaced(options, negpips, step)
     elif texts:
         options = patch_reuse(options, unet.network, unet.reuse, provenance)
     return cond, uncond, options
