@@ -157,7 +157,9 @@ SAMPLING: tuple[Entry, ...] = (
     Name(("backend/attention.py",), "attention_function", (FORGE, NEO)),
     Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO), _QKV),
     Function(_PREPARE, "sampling_prepare", 1, ("x",), PATCHED),
-    # Neo has none: there the identity of the weights is that of a tensor (nag_core/hosts/patcher/neo.py).
+    # Neo's patcher has the identity of the weights' patches; of what is copied into them, a tensor's stands
+    # for it (nag_core/hosts/patcher/neo.py).
+    Name(_BASE_PATCHER, "*.current_weight_patches_uuid", (NEO,)),
     Name(("backend/patcher/lora.py",), "LoraLoader.loaded_hash", (FORGE,)),
     Name(_LDM_ATTENTION, "optimized_attention", (LDM,)),
     Function(_LDM_ATTENTION, "attention_pytorch", 4, (), (LDM,), _QKV),
