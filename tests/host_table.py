@@ -157,7 +157,9 @@ SAMPLING: tuple[Entry, ...] = (
     Name(("backend/attention.py",), "attention_function", (FORGE, NEO)),
     Function(("backend/attention.py",), "attention_pytorch", 4, (), (FORGE, NEO), _QKV),
     Function(_PREPARE, "sampling_prepare", 1, ("x",), PATCHED),
-    # Neo has none: there the identity of the weights is that of a tensor (nag_core/hosts/patcher/neo.py).
+    # Neo's patcher has the identity of the weights' patches; of what is copied into them, a tensor's stands
+    # for it (nag_core/hosts/patcher/neo.py).
+    Name(_BASE_PATCHER, "*.current_weight_patches_uuid", (NEO,)),
     Name(("backend/patcher/lora.py",), "LoraLoader.loaded_hash", (FORGE,)),
     Name(_LDM_ATTENTION, "optimized_attention", (LDM,)),
     Function(_LDM_ATTENTION, "attention_pytorch", 4, (), (LDM,), _QKV),
@@ -166,6 +168,12 @@ SAMPLING: tuple[Entry, ...] = (
         ("hypernetworks", "context", "layer"),
     ),
     Name(_SHARED, "loaded_hypernetworks", (A1111,)),
+    # hosts/a1111/host.py: what of a LoRA the weights depend on.
+    Name(("extensions-builtin/Lora/networks.py",), "loaded_networks", (A1111,)),
+    *(
+        Name(("extensions-builtin/Lora/network.py",), f"Network.{name}", (A1111,))
+        for name in ("name", "te_multiplier", "unet_multiplier", "dyn_dim")
+    ),
     Name(("modules/sd_hijack_optimizations.py",), "scaled_dot_product_attention_forward", (A1111,)),
     Name(("modules/sd_hijack_unet.py",), "apply_model", (A1111,)),
     # Counts of a text's tokens, for VSF.

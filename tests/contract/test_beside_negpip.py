@@ -10,8 +10,8 @@ ON = {"enabled": True, "scale": 4}
 FLUX = {"override_settings": {"sd_model_checkpoint": "tiny-shapes-flux"}}
 
 
-def subtracting(module):
-    """A forward that takes the first text tokens' values as negative ones."""
+def subtracting(module, file="/webui/extensions/sd-webui-negpip/scripts/negpip.py"):
+    """A forward, of that file, which takes the first text tokens' values as negative ones."""
 
     def forward(x, context=None, *_, **__):
         q, k, v = module.to_q(x), module.to_k(context), module.to_v(context)
@@ -20,6 +20,7 @@ def subtracting(module):
         out = nn.functional.scaled_dot_product_attention(q, k, v)
         return module.to_out(out.transpose(1, 2).flatten(2))
 
+    forward.__code__ = forward.__code__.replace(co_filename=file)
     return forward
 
 
@@ -53,6 +54,32 @@ def test_both_act_on_a_unet(draw, host, cfg):
     assert report.startswith(f"{len(modules)} layers × 4/4 steps")
     assert "unguided" not in report
     assert draw(False, cfg_scale=cfg)[0] == plain
+
+
+def test_layers_with_any_other_forward_are_left_alone_and_that_is_said(draw, host):
+    """Such a forward may add a term (IP-Adapter's does), which was left in z+ - z- and made stronger."""
+    draw(False)
+    modules = list(
+        cross_attention_layers(host.shared.sd_model.forge_objects.unet.model.diffusion_model).values()
+    )
+    theirs, said = (
+        "/webui/extensions/their-adapter/scripts/adapter.py",
+        "the extension their-adapter replaced",
+    )
+    try:
+        modules[0].forward = subtracting(modules[0], theirs)
+        _, some = draw(ON)
+        for module in modules[1:]:
+            module.forward = subtracting(module, theirs)
+        alone, _ = draw(False)
+        both, report = draw(ON)
+    finally:
+        for module in modules:
+            module.__dict__.pop("forward", None)
+    assert some.startswith(f"{len(modules) - 1} layers × 4/4 steps")
+    assert said in some
+    assert both == alone
+    assert report.startswith(f"not applied: {said}")
 
 
 def test_a_block_of_another_kind_is_left_alone_and_that_is_said(draw, host):

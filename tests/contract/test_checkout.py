@@ -3,9 +3,12 @@
 A host update that breaks the extension fails here, without a server and a checkpoint.
 """
 
+from importlib import import_module
+
 import pytest
 import torch
 
+from nag_core.hosts import which
 from nag_core.hosts.ldm_unet import cross_attention_layers
 from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 from tests.contract.checkout import Engine, Run, embedding, unet
@@ -14,6 +17,7 @@ from tests.infotext_line import TEXTS, assert_survives
 from tests.reference import attention, nag
 
 PHI, TAU, ALPHA = 4.0, 1.2, 0.5
+CALLS = ("backend.sampling.sampling_function", "ldm_patched.modules.samplers")
 ON = [{"scale": PHI, "tau": TAU, "alpha": ALPHA}]
 
 
@@ -144,6 +148,22 @@ def test_another_attention_replacer_cancels_out_of_the_difference(checkout, runn
     same, plain = (Run(checkout, runner, patched, nag, **texts) for nag in (early, ()))
     assert "× 2/4 steps" in same.report
     assert torch.allclose(same.latent, plain.latent, atol=1e-5)
+
+
+def test_the_uncond_computed_in_the_prompts_place_is_not_guided(checkout, runner, engine):
+    """As self-attention guidance does behind each step, by the host's own function."""
+    calc, found = import_module(CALLS[which.detect().name == "ldm_patched"]).calc_cond_uncond_batch, []
+
+    def again(args):
+        for given in (args["cond"], args["uncond"]):
+            call = (args["model"], given, None, args["input"], args["sigma"])
+            found.append(torch.equal(calc(*call, args["model_options"])[0], calc(*call, {})[0]))
+        return args["denoised"]
+
+    patched = Engine(engine.original.model.diffusion_model)
+    patched.original.set_model_sampler_post_cfg_function(again)
+    assert "4/4 steps" in Run(checkout, runner, patched, ON, cfg=7).report
+    assert found == [False, True] * 4
 
 
 def test_the_unet_the_host_keeps_carries_nothing_of_ours(run, engine):

@@ -266,7 +266,7 @@ def test_a_host_whose_conditions_look_different_loses_only_the_speed(job, comput
     def fail(*args):
         raise KeyError("model_conds")
 
-    monkeypatch.setattr("nag_core.hosts.patcher.unet.traced", fail)
+    monkeypatch.setattr("nag_core.hosts.patcher.provenance.traced", fail)
     _, found = job(ON)
     assert pixels(found) == pixels(wanted)
     assert "7 layers × 4/4 steps" in found.infotexts[0]

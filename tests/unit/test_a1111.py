@@ -80,6 +80,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.step, self.total_steps, self.parts, self.at_once = 0, 4, parts, at_once
         self.callback, self.fails = callback, False
+        self.denoised = lambda: None  # what extensions do behind the host's own call
         cond = SimpleNamespace(batch=[[0] * count for count in parts])
         self.sampler = SimpleNamespace(sampler_extra_args={"cond": cond})
         object.__setattr__(self, "inner_model", nn.Identity())
@@ -95,6 +96,7 @@ class Denoiser(nn.Module):
             parts = rows[: len(cond)].split(size), cond.split(size)
             pieces = list(zip(*parts, strict=True))
             out = torch.cat([self.network(a, None, b) for a, b in [*pieces, (rows[len(cond) :], uncond)]])
+        self.denoised()
         if self.fails:
             raise RuntimeError("no room")
         self.step += 1
@@ -219,6 +221,22 @@ def test_keys_and_values_of_the_negative_are_made_once_for_the_pass():
     assert widths == [(2, 7), (1, 5), (2, 7), (2, 7)]
 
 
+def test_a_lora_whose_strength_changes_over_the_steps_changes_the_negatives_keys(monkeypatch):
+    """As loractl has it: the host merges it anew in each step, and the first step's keys were used on."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    lora = SimpleNamespace(name="style", te_multiplier=1.0, unet_multiplier=0.0, dyn_dim=None)
+    monkeypatch.setitem(sys.modules, "networks", SimpleNamespace(loaded_networks=[lora]))
+    x, cond, uncond = tensors(1)
+    before = {layer: layer.to_k.weight.clone() for layer in network.attentions()}
+    for strength in (0.0, 0.5, 0.5, 1.0):
+        lora.unet_multiplier = strength
+        for layer, weight in before.items():
+            layer.to_k.weight.copy_(weight * (1 + strength))
+        found = denoiser(x, cond, uncond)
+        assert error(found[:1], literal(network, x, cond, entry(5, 5))) <= 1e-12
+    assert used.problems == []
+
+
 def test_hypernetworks_change_the_negative_as_they_change_the_prompt(hypernetworks):
     hypernetworks.apply_hypernetworks = lambda loaded, context, layer=None: (context * 2, context * 3)
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
@@ -241,6 +259,32 @@ def test_more_rows_than_the_denoiser_has_are_left_alone_and_said():
     denoiser.nag_installed.stack.close()
     assert torch.equal(found, network(rows, None, context))
     assert used.problems == ["a batch layout nobody knows; there the attention ran unguided"]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one call", "calls apart"])
+@pytest.mark.parametrize("images", [1, 2])
+def test_another_extensions_call_of_the_uncond_alone_is_left_alone_and_said(images, at_once):
+    """SAG's, behind the host's own: its rows passed for the prompt's, and were guided silently."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)] * images, (1,) * images, at_once)
+    x, cond, uncond = tensors(images)
+    plain, found = network(x, None, uncond), []
+    denoiser.denoised = lambda: found.append(network(x, None, uncond))
+    own = denoiser(x, cond, uncond)
+    assert torch.equal(found[0], plain)
+    wanted = [literal(network, x[i][None], cond[i][None], entry(5, 5)) for i in range(images)]
+    assert error(own, torch.cat([*wanted, plain])) <= 1e-12
+    assert used.problems == ["a batch layout nobody knows; there the attention ran unguided"]
+    assert not used.complete
+
+
+def test_another_extensions_call_of_all_rows_is_guided_as_the_hosts_own():
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    (x, cond, uncond), found = tensors(1), []
+    denoiser.denoised = lambda: found.append(
+        network(torch.cat([x, x]), None, torch.cat([cond, uncond])),
+    )
+    assert torch.equal(denoiser(x, cond, uncond), found[0])
+    assert used.problems == []
 
 
 def test_a_sampler_that_another_extension_took_over_is_left_to_it():

@@ -86,6 +86,16 @@ def test_a_change_of_lora_changes_the_weights_identity():
         model.lora_loader.loaded_hash, model.current_weight_patches_uuid = "[]", 1
 
 
+def test_a_change_of_lora_changes_the_weights_identity_on_neo():
+    """It has no loader as Forge main's, and its identity was the same for all LoRAs."""
+    model = torch.nn.Linear(2, 2)
+    model.current_weight_patches_uuid = "one"
+    before = neo.Neo().weights(model)
+    assert neo.Neo().weights(model) == before
+    model.current_weight_patches_uuid = "other"
+    assert neo.Neo().weights(model) != before
+
+
 def test_after_an_encode_in_mid_sampling_the_host_prepares_the_unet_again(monkeypatch):
     prepared = []
 

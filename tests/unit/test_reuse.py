@@ -7,10 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nag_core.hosts.patcher.reuse import KeyValueReuse, Provenance, traced
+from nag_core.hosts.patcher.provenance import Origin, Provenance, marks_of, told_apart, traced
+from nag_core.hosts.patcher.reuse import KeyValueReuse
 from nag_core.hosts.patcher.texts import may_change
 from nag_core.hosts.patcher.unet import Unet
 from tests.unit.test_cross import session
+
+P, N = Origin(0, "prompt"), Origin(1, "negative")
 
 
 class Condition:
@@ -41,42 +44,91 @@ def context(*chosen):
 
 def test_a_joined_context_is_known_by_its_texts_and_only_that_tensor():
     provenance = Provenance()
-    (prompt,), (negative,) = traced(conds(1.0), "p", provenance), traced(conds(2.0), "n", provenance)
+    (prompt,), (negative,) = traced(conds(1.0), P, provenance), traced(conds(2.0), N, provenance)
     joined = context(negative, prompt)
-    assert provenance.of(joined) == (("n", 0), ("p", 0))
+    assert provenance.of(joined) == (N, P)
     assert provenance.of(joined.clone()) is None
     assert provenance.of(None) is None
 
 
 def test_the_parts_of_an_and_prompt_are_told_apart_where_memory_is_short_and_they_run_one_by_one():
     provenance = Provenance()
-    one, other = traced(conds(1.0, 2.0), "p", provenance)
+    one, other = traced(conds(1.0, 2.0), P, provenance)
     assert provenance.of(context(one)) != provenance.of(context(other))
 
 
 def test_a_context_with_a_part_of_unknown_origin_is_unknown():
     provenance = Provenance()
-    (ours,), (theirs,) = traced(conds(1.0), "p", provenance), conds(2.0)
+    (ours,), (theirs,) = traced(conds(1.0), P, provenance), conds(2.0)
     assert provenance.of(context(ours, theirs)) is None
 
 
 def test_the_hosts_conditions_are_copied_not_changed():
     given = conds(1.0)
     before = given[0]["model_conds"]["c_crossattn"]
-    copies = traced(given, "p", Provenance())
+    copies = traced(given, P, Provenance())
     assert given[0]["model_conds"]["c_crossattn"] is before
     assert type(before) is Condition
     assert copies[0]["strength"] == 1
-    assert traced(None, "n", Provenance()) is None
+    assert traced(None, N, Provenance()) is None
 
 
 def test_a_copy_into_which_somebody_put_another_text_has_no_name():
     provenance = Provenance()
-    (prompt,) = traced(conds(1.0), "p", provenance)
+    (prompt,) = traced(conds(1.0), P, provenance)
     other = copy.copy(prompt["model_conds"]["c_crossattn"])
     other.cond = other.cond * 2
     assert provenance.of(context({"model_conds": {"c_crossattn": other}})) is None
     assert provenance.of(context(prompt)) is not None
+
+
+def marked(options, context, marks):
+    """The marks that the network's layers go by, in a call with this context."""
+    seen = []
+
+    def apply(x, timestep, **c):
+        seen.append((marks_of(c["transformer_options"]), c["transformer_options"]["cond_or_uncond"]))
+
+    c = {"c_crossattn": context, "transformer_options": {"cond_or_uncond": marks}}
+    options["model_function_wrapper"](apply, {"input": None, "timestep": None, "c": c})
+    ((ours, hosts),) = seen
+    assert hosts == marks, "the host's own stay for others"
+    return ours
+
+
+def test_rows_are_whose_context_they_have_whatever_place_they_are_computed_in():
+    """SAG has the uncond computed in the prompt's place."""
+    (prompt,), (negative,), options, _ = told_apart((conds(1.0), conds(2.0), {}))
+    assert marked(options, context(negative), [0]) == [1]
+    assert marked(options, context(prompt), [1]) == [0]
+    assert marked(options, context(negative, prompt), [1, 0]) == [1, 0]
+
+
+def test_the_hosts_marks_stand_where_a_context_is_of_unknown_origin():
+    (prompt,), _, options, _ = told_apart((conds(1.0), conds(2.0), {}))
+    assert marked(options, context(prompt).clone(), [1]) == [1]
+    assert marked(options, None, [0]) == [0]
+
+
+def test_a_wrapper_that_takes_the_context_apart_hands_the_marks_on():
+    """MultiDiffusion's tiles."""
+    tiles = {}
+
+    def wrapper(apply, arguments):
+        c = arguments["c"]
+        return apply(None, None, **{**c, "c_crossattn": c["c_crossattn"].repeat(2, 1, 1)})
+
+    tiles["model_function_wrapper"] = wrapper
+    _, (negative,), options, _ = told_apart((conds(1.0), conds(2.0), tiles))
+    assert marked(options, context(negative), [0]) == [1]
+    assert tiles == {"model_function_wrapper": wrapper}
+
+
+def test_conditions_of_another_kind_are_left_as_they_are():
+    given = ([{"cross_attn": None}], None, {})
+    *same, provenance = told_apart(given)
+    assert all(one is other for one, other in zip(same, given, strict=True))
+    assert provenance.known == []
 
 
 class Network(torch.nn.Module):

@@ -70,11 +70,16 @@ class HookedCall:
             session.problem(replaced_by(theirs))
 
     def _begin(self, _: nn.Module, arguments: tuple) -> None:
-        """Which rows these are: the host goes through them in order. Anything else is nobody's guess."""
+        """Which rows these are: the host goes through them in order. Anything else is nobody's guess.
+
+        What comes behind all of them is another extension's call. It is known only as a whole: SAG's has the
+        uncond's rows alone.
+        """
         rows = arguments[0].shape[0]
-        first = self.done % len(self.images)
-        part = self.images[first : first + rows]
-        self.done, self.size = first + rows, tuple(arguments[0].shape[-2:])
+        if self.done == rows == len(self.images):
+            self.done = 0
+        part = self.images[self.done : self.done + rows]
+        self.done, self.size = self.done + rows, tuple(arguments[0].shape[-2:])
         self.arrangement, self.part = None, part if len(part) == rows else ()
         if len(part) < rows:
             self.step.session.problem("a batch layout nobody knows; there the attention ran unguided")

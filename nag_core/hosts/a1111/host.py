@@ -8,6 +8,7 @@ outlives the call but what dies with the pass.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Hashable
 from contextlib import ExitStack
 from typing import Any
@@ -23,6 +24,8 @@ from nag_core.method.rows import Batch
 from nag_core.passes.session import Session
 
 _FOREIGN_SAMPLING = "another extension took the sampler's model call over; NAG cannot tell its rows apart"
+# What identifies a merged network: network_apply_weights in extensions-builtin/Lora/networks.py.
+_OF_A_LORA = ("name", "te_multiplier", "unet_multiplier", "dyn_dim")
 
 
 def probe() -> A1111 | None:
@@ -68,7 +71,10 @@ class A1111(Host):
         return "torch attention for the negative"
 
     def weights(self, model: Any) -> Hashable:
-        return id(model)
+        # The host's LoRA extension merges its networks anew, in the layer's forward, whenever one of these
+        # has changed; others change them from step to step (loractl). Its module has no package.
+        loaded = getattr(sys.modules.get("networks"), "loaded_networks", None) or ()
+        return id(model), tuple(tuple(getattr(one, name, None) for name in _OF_A_LORA) for one in loaded)
 
     def network(self, sd_model: Any) -> nn.Module:
         network = getattr(getattr(sd_model, "model", None), "diffusion_model", None)

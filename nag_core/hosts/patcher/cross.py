@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.patcher.networks import CrossModel, replaced
+from nag_core.hosts.patcher.provenance import marks_of
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.wrapper import ApplyModel, reason, wrapped
 from nag_core.method.cross import Layer
@@ -30,7 +31,7 @@ def patch_cross_call(model_options: dict, model: CrossModel, step: Step) -> dict
     """A copy of `model_options` whose model calls run under NAG; the original is not touched."""
 
     def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
-        marks = c.get("transformer_options", {}).get("cond_or_uncond")
+        marks = marks_of(c.get("transformer_options"))
         rows = rows_of(step.session, step.batch, x.shape[0], marks, x.device)
         if rows is None:
             return apply(x, timestep, **c)

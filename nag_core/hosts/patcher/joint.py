@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.hosts.patcher.networks import TEXT_ONLY, UNTOUCHED, JointModel, image_tokens, replaced
+from nag_core.hosts.patcher.provenance import marks_of
 from nag_core.hosts.patcher.wrapper import ApplyModel, reason, wrapped
 from nag_core.method.joint import JointCall, NotGuided, Plain
 from nag_core.method.layout import Layout, padded, slot_width, with_negative
@@ -56,7 +57,7 @@ def _prepared(
     """The call to make for these rows; None where it has nobody to guide."""
     if session.stopped or session.closed:
         return None
-    marks = (c.get("transformer_options") or {}).get("cond_or_uncond")
+    marks = marks_of(c.get("transformer_options"))
     if marks is None:
         return session.off("another extension's wrapper around the model call drops its transformer_options")
     rows = rows_of(session, batch, x.shape[0], marks, x.device)

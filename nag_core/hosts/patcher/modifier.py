@@ -17,6 +17,7 @@ from nag_core.hosts.compiled import RUNS_UNCOMPILED, original, why_compiled_only
 from nag_core.hosts.model import no_attention, unet_patcher
 from nag_core.hosts.patcher.cross import patch_cross_call
 from nag_core.hosts.patcher.joint import patch_model_call
+from nag_core.hosts.patcher.provenance import told_apart
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.unet import Texts, Unet, guided_unet
 from nag_core.hosts.patcher.wrapper import as_written
@@ -99,7 +100,7 @@ def _guided(
     given: tuple, host: Host, step: Step, unet: Unet, network: nn.Module, progress: Progress
 ) -> tuple:
     """Conditions and options of the call with NAG in them, by the mechanism that the network has."""
-    cond, uncond, options = given
+    options = given[2]
     begins = step.session.armed == 1  # others install theirs before the sampling, and looking walks the model
     twice = foreign.doubled(options) if begins else ""
     if twice:
@@ -111,8 +112,10 @@ def _guided(
         if theirs is not None:
             step.session.stop(foreign.replaced_by(theirs))
             return given
+        cond, uncond, options, _ = told_apart(given)
         return cond, uncond, patch_model_call(options, joint, step.session, step.batch)
     if crossing is not None:
+        cond, uncond, options, _ = told_apart(given)
         return cond, uncond, patch_cross_call(options, crossing, step)
     if not unet.of(network):
         step.session.problem(no_attention(network))

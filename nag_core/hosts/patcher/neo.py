@@ -115,7 +115,9 @@ class Neo(Forge):
         # same tensors within a pass; modules/sd_samplers_common.py remembers which file was there before.
         first = next(iter(model.parameters()), None) if isinstance(model, nn.Module) else None
         switched = globals_of("modules.sd_samplers_common").get("ORIGINAL_CHECKPOINT")
-        return super().weights(model), _tensor_identity(first), switched
+        # Neo 2.26 has no LoRA loader as Forge main: its patcher notes whose patches are in the weights.
+        patches = str(getattr(model, "current_weight_patches_uuid", None))
+        return super().weights(model), patches, _tensor_identity(first), switched
 
     def compiled(self, model: Any) -> bool:
         # Its graphs are cached without regard to what is in the transformer options: one made under NAG would

@@ -1,5 +1,5 @@
-"""NAG on attention layers whose forward another extension replaced (NegPiP), for one model call. An attn2
-replace on such a layer would switch that forward off.
+"""NAG on attention layers whose forward NegPiP replaced, for one model call. An attn2 replace on such a layer
+would switch that forward off.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nag_core.hosts.ldm_unet import LayerKey
+from nag_core.hosts.patcher.provenance import marks_of
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 from nag_core.hosts.replaced import Replaced
@@ -21,7 +22,7 @@ def patch_replaced(model_options: dict, layers: dict[LayerKey, nn.Module], step:
     """A copy of `model_options` whose model calls guide these layers; the original is not touched."""
 
     def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
-        marks = c.get("transformer_options", {}).get("cond_or_uncond")
+        marks = marks_of(c.get("transformer_options"))
 
         def rows(total: int, part: slice, device: torch.device) -> Arrangement | None:
             return step.batch.part(total, marks, part, device) if marks else None

@@ -1,16 +1,14 @@
 """K+ and V+ of UNet cross-attention, made once for each text and reused over the steps of a pass.
 
 The host makes them anew in every step from a context that has not changed. Skipping that saves two launches a
-layer, about what NAG adds. Tensors are never compared: a context is recognised by where it came from. The
-pass names the schedule entries in use; copies of the step's conditions carry that name through the host's
-batching; and a layer reuses only what was made from the very tensor the network was called with. Whoever
-changes the text on the way (a patch, a wrapper) makes another tensor, and the layer computes as ever.
+layer, about what NAG adds. Tensors are never compared: a context is recognised by where it came from
+(provenance.py). The pass names the schedule entries in use, and a layer reuses only what was made from the
+very tensor the network was called with. Whoever changes the text on the way (a patch, a wrapper) makes
+another tensor, and the layer computes as ever.
 """
 
 from __future__ import annotations
 
-import functools
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -20,67 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nag_core.hosts.patcher.provenance import Provenance
 from nag_core.hosts.patcher.wrapper import ApplyModel, wrapped
 
 # Texts kept at a time: two suffice for `[a|b]`, which alternates, and bound what a long schedule may take.
 MOST_TEXTS = 2
-
-
-class Provenance:
-    """Which context tensors of one denoiser call hold which texts."""
-
-    def __init__(self) -> None:
-        self.known: list[tuple[weakref.ref, Hashable]] = []
-
-    def note(self, context: Tensor, texts: Hashable) -> None:
-        self.known.append((weakref.ref(context), texts))
-
-    def of(self, context: Any) -> Hashable | None:
-        """The texts of exactly this tensor; None for every other."""
-        return next((texts for seen, texts in self.known if seen() is context), None)
-
-
-def traced(conds: list[dict] | None, name: Hashable, provenance: Provenance) -> list[dict] | None:
-    """Copies of the host's compiled conditions whose joined context `provenance` will recognise.
-
-    name: stands for their texts; conditions of one list (AND) are told apart by their place in it.
-    """
-    if conds is None:
-        return None
-    copies = []
-    for place, cond in enumerate(conds):
-        parts = cond["model_conds"]
-        condition = _traced_kind(type(parts["c_crossattn"]))(parts["c_crossattn"].cond)
-        condition.text, condition.provenance = (name, place), provenance
-        condition.made_from = condition.cond
-        copies.append({**cond, "model_conds": {**parts, "c_crossattn": condition}})
-    return copies
-
-
-@functools.cache
-def _traced_kind(kind: type) -> type:
-    """The host's condition class, with a text that survives process_cond and is noted at concat."""
-
-    class Traced(kind):
-        text: Hashable | None = None
-        provenance: Provenance | None = None
-        made_from: Tensor | None = None
-
-        def process_cond(self, *args: Any, **kwargs: Any) -> Any:
-            processed = super().process_cond(*args, **kwargs)
-            # Not of a copy into which somebody put another text.
-            if isinstance(processed, Traced) and self.cond is self.made_from:
-                processed.text, processed.provenance = self.text, self.provenance
-            return processed
-
-        def concat(self, others: list) -> Tensor:
-            joined = super().concat(others)
-            texts = tuple(getattr(one, "text", None) for one in (self, *others))
-            if None not in texts:
-                self.provenance.note(joined, texts)
-            return joined
-
-    return Traced
 
 
 @dataclass(slots=True)

@@ -9,10 +9,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import replaced_forward
+from nag_core.hosts.foreign import is_negpip, replaced_by, replaced_forward
 from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, projected, split_heads
+from nag_core.hosts.patcher.provenance import marks_of, told_apart
 from nag_core.hosts.patcher.replaced import patch_replaced
-from nag_core.hosts.patcher.reuse import KeyValueReuse, Provenance, patch_reuse, traced
+from nag_core.hosts.patcher.reuse import KeyValueReuse, patch_reuse
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.texts import may_change
 from nag_core.method.cross import Layer
@@ -53,25 +54,34 @@ def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tup
     """Conditions and options of a call with NAG in the chosen layers, and with the prompt's keys and values
     kept over the steps where nothing may have changed them.
     """
-    cond, uncond, options = given
     layers = {key: layer for key, layer in unet.layers.items() if step.session.chosen(key[:2])}
     if not layers:
         return given
-    guided = patch_attn2(options, layers, step)
-    replaced = _replaced(options, layers)
-    if replaced:
-        return cond, uncond, patch_replaced(guided, replaced, step)
+    replaced = _replaced(given[2], layers)
+    negpips = {key: module for key, module in replaced.items() if is_negpip(replaced_forward(module))}
+    for key, module in replaced.items():
+        if key not in negpips:  # a term of its own (IP-Adapter's) would stay in z+ - z-
+            step.session.problem(replaced_by(replaced_forward(module)))
+    texts = None if replaced else _texts(given[2], step, unet, progress)
+    cond, uncond, options, provenance = told_apart(given, texts or (None, None))
+    options = patch_attn2(options, layers, step)
+    if negpips:
+        options = patch_replaced(options, negpips, step)
+    elif texts:
+        options = patch_reuse(options, unet.network, unet.reuse, provenance)
+    return cond, uncond, options
+
+
+def _texts(options: dict, step: Step, unet: Unet, progress: Progress) -> tuple[Hashable, Hashable] | None:
+    """Names of what the keys and values of prompt and uncond depend on; None where nothing may be reused."""
     if unet.texts is None or may_change(options):
-        return cond, uncond, guided
+        return None
     try:
         prompt, negative = unet.texts(progress.call)
-        provenance = Provenance()
-        cond = traced(cond, ("cond", prompt, step.weights), provenance)
-        uncond = traced(uncond, ("uncond", negative, step.weights), provenance)
-        return cond, uncond, patch_reuse(guided, unet.network, unet.reuse, provenance)
     except Exception as error:  # only the speed is lost
         logger.debug("NAG: the prompt's keys and values cannot be reused here", exc_info=error)
-        return given[0], given[1], guided
+        return None
+    return (prompt, step.weights), (negative, step.weights)
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], step: Step) -> dict:
@@ -115,7 +125,7 @@ def _guided_attention(key: LayerKey, module: nn.Module, theirs: Replace | None, 
         if "n_heads" not in extra:  # another name in a later version: it must not cost the picture
             extra = options = {**extra, "n_heads": getattr(module, "heads", 1)}
         pos = inner(q, k, v, extra)
-        rows = rows_of(session, batch, len(pos), options.get("cond_or_uncond"), pos.device, "attention")
+        rows = rows_of(session, batch, len(pos), marks_of(options), pos.device, "attention")
         if rows is None:
             return pos
 
