@@ -95,4 +95,5 @@ def test_a_block_of_another_kind_is_left_alone_and_that_is_said(draw, host):
         del block.forward
     assert both == alone
     assert report.startswith("not applied: another extension replaced the forward of some attention layers")
+    assert "please report" not in report, "the reason is known and named"
     assert "4/4 steps" in draw(ON, **FLUX)[1]

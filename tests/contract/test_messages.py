@@ -70,6 +70,35 @@ def off_by_mistake(report, **_):
     return report("checked")
 
 
+def scale_0(report, **_):
+    return report({**ON, "scale": 0})
+
+
+def hires_only(report, **_):
+    return report({**ON, "hires": "Hires only"})
+
+
+def no_mask(report, **_):
+    return report({**ON, "mask": "Inside"})
+
+
+def no_use_for_a_mask(report, **_):
+    return report({**ON, "mask_image": "data:,"})
+
+
+def lora(report, **_):
+    return report({**ON, "negative": "red<lora:none:1>"})
+
+
+def beside_several(report, **_):
+    return report({**ON, "negative": "red", "negatives": "blue"})
+
+
+def points(report, **_):
+    hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5, "hr_cfg": 1}
+    return report({**ON, "hires_scale": 9, "curve": "0:8, 1:1"}, **hires)
+
+
 def cfg_0(report, **_):
     return report(cfg_scale=0)
 
@@ -280,6 +309,13 @@ MADE_BY = {
     "`not applied: the model is compiled, and this PyTorch cannot run it uncompiled for a while`": too_old,
     'More scale changes nothing, "100 % of tokens clipped"': clipped,
     "`off; enabled 'x' not understood, False used`": off_by_mistake,
+    "`not applied: scale φ is 0`": scale_0,
+    "`not applied: hires is set to …`": hires_only,
+    "`not applied: there is no mask`": no_mask,
+    "`mask image ignored: …`": no_use_for_a_mask,
+    "`LoRA tags in the NAG negative are ignored`": lora,
+    "`the NAG negative is not used beside several negatives`": beside_several,
+    "`hires scale has no effect: the curve's points are used`": points,
     "`not applied: CFG is 0`": cfg_0,
     "`not applied: another extension took the attention or the model call over`": taken_over,
     "`another extension's wrapper around the model call drops its transformer_options`": options_dropped,

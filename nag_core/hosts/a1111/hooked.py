@@ -78,10 +78,13 @@ class HookedCall:
         rows = arguments[0].shape[0]
         if self.done == rows == len(self.images):
             self.done = 0
+        is_further = self.done >= len(self.images)
         part = self.images[self.done : self.done + rows]
         self.done, self.size = self.done + rows, tuple(arguments[0].shape[-2:])
         self.arrangement, self.part = None, part if len(part) == rows else ()
-        if len(part) < rows:
+        if is_further:
+            self.step.session.remark("another extension's own call of the model is left unguided")
+        elif len(part) < rows:
             self.step.session.problem("a batch layout nobody knows; there the attention ran unguided")
         elif any(image is not None for image in part):
             self.arrangement = self.step.batch.of_images(part, arguments[0].device)
