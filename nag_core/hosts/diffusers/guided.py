@@ -56,6 +56,7 @@ class Guiding:
         if there is something to do. `as_words` says afterwards whether the texts were taken as they are
         written.
     interrupted: whether the call was ended early; by default the pipeline's own mark of that.
+    on_values: what is to be said of the settings' values if anything is guided.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Guiding:
         weights: Sequence[float] = (),
         read: Callable[[], Reading | None] = lambda: None,
         interrupted: Callable[[], bool] | None = None,
+        on_values: Sequence[str] = (),
     ) -> None:
         self.pipe, self.negative, self.settings = pipe, negative, settings
         self.pass_name, self.strict, self.weights = pass_name, strict, weights
@@ -78,6 +80,7 @@ class Guiding:
         self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
         self.ended: list[PassReport] = []
+        self.on_values = on_values
         self.remarks: list[str] = []  # on the texts
         self.steps = Steps()
         self.step: tuple[int, Batch | None] | None = None  # under way: its number, and whom it guides
@@ -193,9 +196,9 @@ class Guiding:
             curve=self.settings.strength_curve, progress=self._progress, pass_name=self.pass_name,
         )  # fmt: skip
         session = Session(plan, text.negative, None if chosen is None else chosen.blocks)
-        name = family.preset(network.model)
-        said = strength.borrowed(self.settings, name), strength.unread(self.settings)
-        for remark in filter(None, (*said, *self.remarks)):
+        for remark in self.on_values:
+            session.remark(remark)
+        for remark in self.remarks:
             session.problem(remark, partly=False)
         if chosen is not None and chosen.unknown:
             session.problem(no_such_blocks(network.model, chosen), partly=False)
