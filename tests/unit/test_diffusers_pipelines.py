@@ -247,12 +247,18 @@ def test_an_image_without_a_negative_is_left_alone(name, pipe):
     assert "1 of 2 images" in nag.report
 
 
+@pytest.mark.parametrize(
+    "own", ["dark", "a red circle", ""], ids=["another text", "the prompt", "both empty"]
+)
 @on()
-def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
+def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe, own):
     """The first step's model calls, on the same latents with NAG on and off: the same answer for those
-    rows.
+    rows. Where CFG's negative was the prompt they were guided, too, and CFG did nothing.
     """
     model = getattr(pipe, "unet", None) or pipe.transformer
+
+    # Klein's pipeline takes no negative: it is empty.
+    prompt, more = own and "a red circle", {} if name == "klein" else {"negative_prompt": own}
 
     def first_step(negative):
         answers = []
@@ -263,7 +269,7 @@ def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
 
         handle = model.register_forward_hook(answered)
         with nag_core.applied(pipe, negative, scale=4):
-            draw(name, pipe, cfg=True, steps=1)
+            draw(name, pipe, prompt, cfg=True, steps=1, **more)
         handle.remove()
         return answers
 
@@ -274,6 +280,37 @@ def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
     off, on_ = (a if len(a) == 2 else list(a[0].chunk(2))[::order] for a in (off, on_))
     assert apart(on_[0], off[0]) > 1e-4
     assert torch.allclose(on_[1], off[1], rtol=0, atol=1e-5 * float(off[1].abs().max()))
+
+
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@pytest.mark.parametrize("own", ["dark", "a red circle"], ids=["another text", "the prompt"])
+@on("sd15")
+def test_rows_that_cannot_be_told_from_cfgs_are_said(name, pipe, own, cfg):
+    """PAG takes the prompt's rows a second time, so that with CFG there are three kinds of them."""
+    from diffusers import StableDiffusionPAGPipeline
+
+    parts = {key: part for key, part in pipe.components.items() if key != "image_encoder"}
+    other = StableDiffusionPAGPipeline(**parts, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    before = dict(pipe.unet.attn_processors)
+    try:
+        with nag_core.applied(other, "blue", scale=4) as nag:
+            draw(name, other, cfg=cfg, negative_prompt=own, pag_scale=3.0)
+    finally:
+        pipe.unet.set_attn_processor(before)
+    assert "2/2 steps" in nag.report
+    said = "all rows have the prompt, and which of them are CFG's is not known: all are guided"
+    assert nag.reports[0].problems == ((said,) if cfg and own == "a red circle" else ())
+
+
+@on("flux")
+def test_and_so_are_those_of_one_tensor_given_as_both(name, pipe):
+    prompt, pooled, _ = pipe.encode_prompt("a red circle", None, "cpu")
+    both = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
+    both |= {f"negative_{key}": value for key, value in both.items()}
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, None, true_cfg_scale=3.0, **both)
+    assert nag.report.endswith("which of them are CFG's is not known: all are guided")
 
 
 @on()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt
+from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt, own_cfg
 from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
 from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of
 from nag_core.hosts.diffusers.families import models_of
@@ -20,6 +20,7 @@ from nag_core.hosts.diffusers.prompts import (
     Contexts,
     Encoded,
     Reading,
+    conditional,
     context_of,
     has_syntax,
     mixed_negative,
@@ -42,6 +43,7 @@ from nag_core.settings.parse import Settings
 logger = logging.getLogger("nag")
 
 CHANGED = "the text reached the model other than encode_prompt had made it"
+ALL_THE_PROMPT = "all rows have the prompt, and which of them are CFG's is not known: all are guided"
 NOT_SAMPLED = "no step was sampled"
 NOT_ENCODED = "the prompt came encoded, and the pipeline encoded none; give it the text"
 
@@ -156,7 +158,10 @@ class Guiding:
         if self.current is None:
             return None
         text, session = self.current
-        marks = text.marks(context)
+        own = own_cfg()
+        marks = conditional(text.marks(context), context, own)
+        if (len(marks) > 1 or context is own.negative) and not any(marks) and own.cfg is not False:
+            session.problem(ALL_THE_PROMPT, partly=False)
         if 0 not in marks:
             if not marks:
                 session.problem("a batch layout nobody knows; there the model ran unguided")
