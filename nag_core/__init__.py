@@ -42,7 +42,7 @@ def applied(
     negative: one text for all prompts, or one for each prompt of the call; a blank one leaves its images
     alone. The others as in the WebUI: scale (phi is the same), tau, alpha; start and end of the steps, 0 to
     1; method, preset, curve, blocks, vsf_offset; negatives (beside an empty `negative`). Without any the
-    paper's values for the model are taken.
+    model's row is taken as by Auto in the WebUI, with the End that some have unless start or end is given.
 
     Gives an object whose `report` says what was done, and `complete` whether everywhere. `UnsupportedHost`
     for a pipeline that NAG does not know, ValueError for a setting that is out of range or means nothing.

@@ -124,7 +124,7 @@ class Sana(Case):
 class Wan(Case):
     """The text is padded with zeros, here to 14 tokens (the real ones have 512)."""
 
-    neg = 14
+    neg, layers = 14, 2
 
     def build(self, **more):
         from diffusers import WanTransformer3DModel
@@ -132,7 +132,7 @@ class Wan(Case):
         config = {"in_channels": 4, **more}
         return WanTransformer3DModel(
             num_attention_heads=2, attention_head_dim=12, out_channels=4, text_dim=self.text, freq_dim=16,
-            ffn_dim=24, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32, **config,
+            ffn_dim=24, num_layers=self.layers, cross_attn_norm=True, rope_max_seq_len=32, **config,
         )  # fmt: skip
 
     def context(self, rows, tokens, seed):

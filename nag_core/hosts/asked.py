@@ -30,13 +30,13 @@ def to_report() -> str:
     return f"please report this line to the author of this extension ({versions})"
 
 
-def attribute(owner: Any, name: str) -> Any:
-    """`owner.name`; `HostChanged` where it is gone."""
+def attribute(owner: Any, name: str, whose: str = "the WebUI") -> Any:
+    """`owner.name`; `HostChanged` where it is gone. whose: what the owner is a part of."""
     try:
         return getattr(owner, name)
     except AttributeError:
         where = getattr(owner, "__name__", type(owner).__name__)
-        raise HostChanged(f"this version of the WebUI has no {where}.{name}, which NAG needs") from None
+        raise HostChanged(f"this version of {whose} has no {where}.{name}, which NAG needs") from None
 
 
 def call(

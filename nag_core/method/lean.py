@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nag_core.method.autocast import without_autocast
 from nag_core.method.guidance import CHUNK, HEADROOM, Method
 from nag_core.method.merge import Part
 
@@ -72,7 +73,8 @@ def _orthogonal(base: Tensor, work: Tensor, phi: float, scale: float, out: Tenso
     up, and so is one tensor like it. Divided by the largest element first: squares could overflow.
     """
     along = base / base.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(base.dtype).tiny)
-    share = torch.linalg.vecdot(work, along).div_(torch.linalg.vecdot(along, along).clamp_min_(1.0))
+    with without_autocast(work):
+        share = torch.linalg.vecdot(work, along).div_(torch.linalg.vecdot(along, along).clamp_min_(1.0))
     work.addcmul_(along, share.unsqueeze(-1), value=-1.0).mul_(-phi).add_(base)
     _unscaled(work, scale, out)
 

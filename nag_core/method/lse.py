@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from nag_core.method.autocast import without_autocast
 from nag_core.method.guidance import average
 from nag_core.method.merge import Part
 
@@ -20,21 +21,23 @@ def log_sum_exp(q: Tensor, k: Tensor, mask: Tensor | None = None, repeats: int =
     """Log-sum-exp of softmax attention, (B, H, N) in at least fp32, natural logarithm.
 
     q, k: (B, H, N, D) and (B, H, M, D). mask: additive or boolean, broadcastable to (B, H, N, M). repeats:
-        how many equal keys the last one stands for. Worked out for some of the queries at a time.
+        how many equal keys the last one stands for. Worked out for some of the queries at a time, under
+        autocast, too, in that precision.
     """
     work = torch.promote_types(q.dtype, torch.float32)
     scaled, keys = q.to(work) * q.shape[-1] ** -0.5, k.to(work).transpose(-1, -2)
     rows = max(1, LOGITS // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
     found = []
-    for first in range(0, q.shape[2], rows):
-        logits = scaled[:, :, first : first + rows] @ keys
-        part = mask if mask is None or mask.shape[-2] == 1 else mask[..., first : first + rows, :]
-        if part is not None and part.dtype is torch.bool:
-            logits = logits.masked_fill(~part, float("-inf"))
-        elif part is not None:
-            logits = logits + part
-        logits[..., -1] += math.log(repeats)
-        found.append(logits.logsumexp(-1))
+    with without_autocast(q):
+        for first in range(0, q.shape[2], rows):
+            logits = scaled[:, :, first : first + rows] @ keys
+            part = mask if mask is None or mask.shape[-2] == 1 else mask[..., first : first + rows, :]
+            if part is not None and part.dtype is torch.bool:
+                logits = logits.masked_fill(~part, float("-inf"))
+            elif part is not None:
+                logits = logits + part
+            logits[..., -1] += math.log(repeats)
+            found.append(logits.logsumexp(-1))
     return torch.cat(found, dim=2) if found else q.new_empty(q.shape[:3], dtype=work)
 
 

@@ -70,6 +70,28 @@ def unread(settings: Settings) -> str:
     return f"{settings.method} does not read {' and '.join(names)}" if names else ""
 
 
+def remarks(settings: Settings, family: str, mechanism: str = CROSS) -> list[str]:
+    """What has to be said of a job's values: whose Auto or Few-step takes for a model that the paper has none
+    for, and which the method ignores.
+    """
+    own = borrowed(settings, family)
+    said = (own, unread(settings), "" if own else _of_row(settings, family, mechanism))
+    return [one for one in said if one]
+
+
+def _of_row(settings: Settings, family: str, mechanism: str) -> str:
+    """Whose row the values are from; empty for the paper's of this very model, and where none are taken."""
+    row = presets.auto(family, mechanism)
+    if not presets.asks_model(settings.preset) or row == family:
+        return ""
+    given = settings.explicit | ({"end"} if "start" in settings.explicit else set())
+    if not presets.values(row).keys() & {*READS[settings.method], "end"} - given:
+        return ""
+    if row in presets.COMMUNITY:
+        return f"{settings.preset} took the values of {row}"
+    return f"{settings.preset} has no values for this model ({family}) and took {row}'s"
+
+
 def ended(settings: Settings, family: str, mechanism: str = CROSS) -> Settings:
     """The settings with the End of the row that Auto takes for a model family, where that has one and nobody
     has set Start or End.

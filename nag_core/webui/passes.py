@@ -18,7 +18,7 @@ from nag_core.passes import report
 from nag_core.passes.plan import FIRST, HIRES, REFINER, Plan
 from nag_core.passes.report import PassReport
 from nag_core.passes.session import Session
-from nag_core.settings import presets, strength
+from nag_core.settings import strength
 from nag_core.settings.blocks import Block, choose, listing, parse_blocks
 from nag_core.settings.fields import FIELD
 from nag_core.settings.parse import HIRES_FIRST, HIRES_ONLY, Settings
@@ -64,19 +64,9 @@ class Passes:
         return strength.ended(self.settings, model.family(sd_model), self._mechanism(sd_model))
 
     def name_row(self, sd_model: Any) -> None:
-        """Notes whose values Auto or Few-step takes for a model that the paper has none for, and what the
-        method ignores.
-        """
-        family, preset = model.family(sd_model), self.settings.preset
-        row = presets.auto(family, self._mechanism(sd_model))
-        own = strength.borrowed(self.settings, family)
-        self.notes.extend(filter(None, (own, strength.unread(self.settings))))
-        if own or not presets.asks_model(preset) or row == family:
-            return
-        if row in presets.COMMUNITY:
-            self.notes.append(f"{preset} took the values of {row}")
-        else:
-            self.notes.append(f"{preset} has no values for this model ({family}) and took {row}'s")
+        """Notes what has to be said of the values for the model that is loaded now."""
+        family = model.family(sd_model)
+        self.notes.extend(strength.remarks(self.settings, family, self._mechanism(sd_model)))
 
     def name_words(self, p: Any, given: Texts, name: str) -> None:
         """Notes where this model's text encoder does not read the weights in the negative."""

@@ -454,6 +454,13 @@ def test_a_parser_that_does_not_read_the_negative_is_said(draw, parser, said):
     assert not torch.equal(found, draw(parser=parser)[1])
 
 
+def test_what_is_to_be_said_of_the_values_is_said_once(draw):
+    """By the page's own notes and by the pipeline's report, it stood there twice."""
+    p, _ = draw([{"negative": "blue", "method": "VSF", "tau": 3}])
+    for sentence in ("Auto has no VSF values for this model", "VSF does not read tau"):
+        assert report(p).count(sentence) == 1
+
+
 @pytest.mark.parametrize("parser", [None, Parser], ids=["plain", "parsed"])
 def test_several_negatives_and_blocks(draw, parser):
     def drawn(**values):

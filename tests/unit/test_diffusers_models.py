@@ -21,7 +21,7 @@ from nag_core.method.rows import Batch
 from nag_core.passes.plan import Progress
 from nag_core.settings.blocks import listing
 from tests import sessions
-from tests.diffusers_models import BATCH, CASES
+from tests.diffusers_models import BATCH, CASES, WanI2V
 from tests.diffusers_reference import Cross, Joint, Listed, Parallel, Prefix, image_positions_of_the_prompts
 from tests.extras import needs_any_diffusers
 
@@ -205,6 +205,36 @@ def test_several_negatives_of_different_lengths_are_the_literal_reference(name, 
         for one, its, weight in given
     ]
     compared(found, literal(case, model, dtype, both), plain, dtype)
+
+
+class DeepWanI2V(WanI2V):
+    """So many layers that Python gives the ids of dead tensors out again."""
+
+    layers = 12
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_negatives_of_wans_image_to_video_are_embedded_once_and_not_mixed_up(count):
+    """Each layer embedded views of their context, kept by the ids of views that were gone by the next layer:
+    that took another negative's, and every layer's stayed until the end of the pass.
+    """
+    case = DeepWanI2V()
+    model = case.model(torch.float64)
+    family = family_of(model)
+    context, mask, *_ = texts(case, torch.float64)
+    given = [(case.context(1, 512, 20 + one), None, 1.0 + one) for one in range(count)]
+    single = [(Scheduled(FOREVER, entry(family, one[0], None, of_several=True)),) for one, *_ in given]
+    ((part,), _) = mixed(single, [weight for *_, weight in given], 2).images
+    plain, source, embedded = case.call(model, BATCH, context, mask), Given([part.entry] * 2), []
+    handle = model.condition_embedder.text_embedder.register_forward_hook(
+        lambda _module, args, _out: embedded.append(args[0].shape[1])
+    )
+    found = guided(case, model, source, context, mask)
+    handle.remove()
+    assert source.failures == source.session.problems == []
+    assert embedded == [512, 512 * count], "the prompt, and all negatives together"
+    wanted = literal(case, model, torch.float64, [(one.repeat(2, 1, 1), *more) for one, *more in given])
+    compared(found, wanted, plain, torch.float64)
 
 
 @pytest.mark.parametrize("name", NAMES)

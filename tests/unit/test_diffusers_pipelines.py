@@ -19,6 +19,8 @@ pytestmark = needs_pipelines
 
 NAMES = list(pipelines.BUILD)
 TWO = ["a red circle", "green dog on the dark"]
+# Nothing is left to the model's row, which may have an End and is named where the paper has none.
+GIVEN = {"scale": 4, "tau": 2.5, "alpha": 0.5, "end": 1}
 _made = {}
 
 
@@ -54,11 +56,11 @@ def touched(pipe):
 @on()
 def test_the_picture_changes_with_the_negative_and_only_inside(name, pipe, cfg):
     plain, before = draw(name, pipe, cfg=cfg), touched(pipe)
-    with nag_core.applied(pipe, "blue", scale=4) as nag:
+    with nag_core.applied(pipe, "blue", **GIVEN) as nag:
         blue = draw(name, pipe, cfg=cfg)
     assert "2/2 steps" in nag.report
     assert nag.reports[0].problems == ()
-    with nag_core.applied(pipe, "dark dog", scale=4):
+    with nag_core.applied(pipe, "dark dog", **GIVEN):
         dark = draw(name, pipe, cfg=cfg)
     assert touched(pipe) == before
     assert torch.equal(draw(name, pipe, cfg=cfg), plain)
@@ -76,7 +78,7 @@ def test_each_rule_draws_another_picture_and_is_named(name, pipe, method):
     plain = draw(name, pipe)
     with nag_core.applied(pipe, "blue", scale=METHODS[method]["scale"]):
         by_nag = draw(name, pipe)
-    with nag_core.applied(pipe, "blue", method=method, **METHODS[method]) as nag:
+    with nag_core.applied(pipe, "blue", method=method, end=1, **METHODS[method]) as nag:
         drawn = draw(name, pipe)
     assert f"2/2 steps, {method}" in nag.report
     assert (nag.complete, nag.reports[0].problems) == (True, ())
@@ -108,7 +110,7 @@ def test_the_negatives_padding_takes_no_part_in_vsf(name, pipe, families, monkey
         return found
 
     monkeypatch.setattr(padding, "without", watched)
-    with nag_core.applied(pipe, "blue dog", method="VSF", scale=2, vsf_offset=0.5) as nag:
+    with nag_core.applied(pipe, "blue dog", method="VSF", scale=2, vsf_offset=0.5, end=1) as nag:
         draw(name, pipe)
     assert seen[0][1] == {"SD3.5": 8, "Flux.2 Klein": 6}.get(families, 4)
     assert nag.reports[0].problems == ()
@@ -159,7 +161,7 @@ def test_of_two_images_only_the_one_with_another_negative_is_guided(name, pipe):
 @on()
 def test_several_negatives_with_weights_are_taken_together(name, pipe):
     def drawn(negative, **settings):
-        with nag_core.applied(pipe, negative, scale=4, **settings) as nag:
+        with nag_core.applied(pipe, negative, **GIVEN, **settings) as nag:
             return draw(name, pipe, TWO), nag.report
 
     blue, _ = drawn("blue")
@@ -179,13 +181,13 @@ def test_several_negatives_with_weights_are_taken_together(name, pipe):
 @on()
 def test_blocks_by_the_names_that_webuis_have(name, pipe):
     def drawn(blocks):
-        with nag_core.applied(pipe, "blue", scale=4, blocks=blocks) as nag:
+        with nag_core.applied(pipe, "blue", **GIVEN, blocks=blocks) as nag:
             return draw(name, pipe), nag
 
     model = models_of(pipe)[0]
     available = list(dict.fromkeys(family_of(model).blocks(model).values()))
     everything, _ = drawn(listing(available))
-    with nag_core.applied(pipe, "blue", scale=4):
+    with nag_core.applied(pipe, "blue", **GIVEN):
         assert torch.equal(everything, draw(name, pipe))
     first, nag = drawn(f"{listing(available[:1])}, single.99")
     assert sum(count for _, count in nag.reports[0].layers) < len(family_of(model).layers(model))
@@ -245,12 +247,18 @@ def test_an_image_without_a_negative_is_left_alone(name, pipe):
     assert "1 of 2 images" in nag.report
 
 
+@pytest.mark.parametrize(
+    "own", ["dark", "a red circle", ""], ids=["another text", "the prompt", "both empty"]
+)
 @on()
-def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
+def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe, own):
     """The first step's model calls, on the same latents with NAG on and off: the same answer for those
-    rows.
+    rows. Where CFG's negative was the prompt they were guided, too, and CFG did nothing.
     """
     model = getattr(pipe, "unet", None) or pipe.transformer
+
+    # Klein's pipeline takes no negative: it is empty.
+    prompt, more = own and "a red circle", {} if name == "klein" else {"negative_prompt": own}
 
     def first_step(negative):
         answers = []
@@ -261,7 +269,7 @@ def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
 
         handle = model.register_forward_hook(answered)
         with nag_core.applied(pipe, negative, scale=4):
-            draw(name, pipe, cfg=True, steps=1)
+            draw(name, pipe, prompt, cfg=True, steps=1, **more)
         handle.remove()
         return answers
 
@@ -272,6 +280,37 @@ def test_rows_of_cfgs_own_negative_are_never_guided(name, pipe):
     off, on_ = (a if len(a) == 2 else list(a[0].chunk(2))[::order] for a in (off, on_))
     assert apart(on_[0], off[0]) > 1e-4
     assert torch.allclose(on_[1], off[1], rtol=0, atol=1e-5 * float(off[1].abs().max()))
+
+
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@pytest.mark.parametrize("own", ["dark", "a red circle"], ids=["another text", "the prompt"])
+@on("sd15")
+def test_rows_that_cannot_be_told_from_cfgs_are_said(name, pipe, own, cfg):
+    """PAG takes the prompt's rows a second time, so that with CFG there are three kinds of them."""
+    from diffusers import StableDiffusionPAGPipeline
+
+    parts = {key: part for key, part in pipe.components.items() if key != "image_encoder"}
+    other = StableDiffusionPAGPipeline(**parts, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    before = dict(pipe.unet.attn_processors)
+    try:
+        with nag_core.applied(other, "blue", scale=4) as nag:
+            draw(name, other, cfg=cfg, negative_prompt=own, pag_scale=3.0)
+    finally:
+        pipe.unet.set_attn_processor(before)
+    assert "2/2 steps" in nag.report
+    said = "all rows have the prompt, and which of them are CFG's is not known: all are guided"
+    assert nag.reports[0].problems == ((said,) if cfg and own == "a red circle" else ())
+
+
+@on("flux")
+def test_and_so_are_those_of_one_tensor_given_as_both(name, pipe):
+    prompt, pooled, _ = pipe.encode_prompt("a red circle", None, "cpu")
+    both = {"prompt_embeds": prompt, "pooled_prompt_embeds": pooled}
+    both |= {f"negative_{key}": value for key, value in both.items()}
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, None, true_cfg_scale=3.0, **both)
+    assert nag.report.endswith("which of them are CFG's is not known: all are guided")
 
 
 @on()
@@ -305,6 +344,46 @@ def test_the_papers_values_are_taken_for_the_model(name, pipe):
         "pixart": (4, 2.5, 0.375),
     }
     assert (strength.phi, strength.tau, strength.alpha) == wanted[name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "steps", "said"),
+    [
+        ({}, (1, 2.5, 0.25), 5, "Auto took the values of Z-Image Turbo (community)"),
+        ({"scale": 4}, (4, 2.5, 0.25), 5, "Auto took the values of Z-Image Turbo (community)"),
+        ({"end": 1}, (1, 2.5, 0.25), 10, "Auto took the values of Z-Image Turbo (community)"),
+        ({"start": 0}, (1, 2.5, 0.25), 10, "Auto took the values of Z-Image Turbo (community)"),
+        ({"preset": "Few-step"}, (1, 2.5, 0.25), 3, "Few-step took the values of Z-Image Turbo (community)"),
+        ({"preset": "Z-Image Turbo (community)"}, (1, 2.5, 0.25), 5, ""),
+        (GIVEN, (4, 2.5, 0.5), 10, ""),
+    ],
+    ids=str,
+)
+@on("z-image")
+def test_the_end_of_autos_row_is_taken_and_the_row_named(name, pipe, settings, values, steps, said):
+    """The library took phi, tau and alpha alone, acted in all steps, and did not say whose they were."""
+    with nag_core.applied(pipe, "blue", **settings) as nag:
+        draw(name, pipe, steps=10)
+    (report,) = nag.reports
+    assert (report.strength.phi, report.strength.tau, report.strength.alpha) == values
+    assert f"× {steps}/10 steps" in nag.report
+    assert (nag.complete, report.problems) == (True, (said,) if said else ())
+
+
+@pytest.mark.parametrize(
+    ("name", "pipe", "steps", "said"),
+    [
+        ("klein", "klein", 8, "Auto took the values of Flux.2 Klein (community)"),
+        ("qwen-image", "qwen-image", 10, "Auto has no values for this model (Qwen-Image) and took Flux's"),
+        ("sd15", "sd15", 10, ""),
+    ],
+    indirect=["pipe"],
+)
+def test_and_so_of_other_models(name, pipe, steps, said):
+    with nag_core.applied(pipe, "blue") as nag:
+        draw(name, pipe, steps=10)
+    assert f"× {steps}/10 steps" in nag.report
+    assert nag.reports[0].problems == ((said,) if said else ())
 
 
 @on("sd15", "flux")

@@ -16,7 +16,7 @@ from tests.diffusers_models import BATCH, CASES
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines
 from tests.unit.test_diffusers_models import Given, entries_of, guided, texts
-from tests.unit.test_diffusers_pipelines import apart, touched
+from tests.unit.test_diffusers_pipelines import GIVEN, apart, touched
 
 pytestmark = needs_pipelines
 EDITING = list(pipelines.EDITING)
@@ -67,12 +67,12 @@ def edited(name, pipe, seed=1, **more):
 @on()
 def test_the_target_is_guided_and_its_share_is_said(name, pipe, cfg):
     plain, before = edited(name, pipe, cfg=cfg), touched(pipe)
-    with nag_core.applied(pipe, "blue", scale=4) as nag:
+    with nag_core.applied(pipe, "blue", **GIVEN) as nag:
         blue = edited(name, pipe, cfg=cfg)
     assert "× 2/2 steps" in nag.report
     assert f", {SHARE[name]} % of the image tokens (the rest are reference images)" in nag.report
     assert (nag.complete, nag.reports[0].problems) == (True, ())
-    with nag_core.applied(pipe, "dark dog", scale=4):
+    with nag_core.applied(pipe, "dark dog", **GIVEN):
         dark = edited(name, pipe, cfg=cfg)
     assert touched(pipe) == before
     assert torch.equal(edited(name, pipe, cfg=cfg), plain)

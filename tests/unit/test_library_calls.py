@@ -183,6 +183,40 @@ def test_one_that_has_nothing_to_do_is_no_second_one(two):
     assert nag.report == "not applied: the negative prompt is empty"
 
 
+@pytest.mark.parametrize(
+    ("name", "pipe", "gone"),
+    [("qwen-image", "qwen-image", "pos_embed"), ("z-image", "z-image", "patchify_and_embed")],
+    indirect=["pipe"],
+)
+def test_a_model_that_lacks_what_is_hooked_is_left_untouched_and_named_every_time(
+    name, pipe, gone, monkeypatch
+):
+    """As a release would that renames it: hooks stayed, and from then on "NAG is applied to this model
+    already" was all that was said.
+    """
+    before, kind = touched(pipe), type(pipe.transformer).__name__
+    has = torch.nn.Module.__getattr__ if gone == "pos_embed" else object.__getattribute__
+    method = "__getattr__" if gone == "pos_embed" else "__getattribute__"
+
+    def lacking(self, wanted):
+        if wanted == gone:
+            raise AttributeError(wanted)
+        return has(self, wanted)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(pipe.transformer), method, lacking, raising=False)
+        for _ in range(2):
+            with (
+                pytest.raises(UnsupportedHost, match=rf"this version of diffusers has no {kind}\.{gone}, "),
+                nag_core.applied(pipe, "blue"),
+            ):
+                pass
+    assert touched(pipe) == before
+    with nag_core.applied(pipe, "blue") as nag:
+        draw(name, pipe)
+    assert nag.reports[0].applied
+
+
 @pytest.mark.parametrize("order", ["before", "after", "between", "within"])
 def test_a_pipeline_without_applied_is_left_alone_beside_one_with(two, order):
     a, b = two

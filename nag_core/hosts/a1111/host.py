@@ -20,6 +20,7 @@ from nag_core.hosts.a1111.hooked import HookedCall, Step
 from nag_core.hosts.base import Host
 from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.method.autocast import without_autocast
 from nag_core.method.rows import Batch
 from nag_core.passes.session import Session
 
@@ -61,7 +62,9 @@ class A1111(Host):
         """
         q, k, v = (split_heads(x, extra["n_heads"]) for x in (q, k, v))
         if getattr(_options(), "upcast_attn", False):
-            out = nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+            with without_autocast(q):
+                wide = q.float(), k.float(), v.float()
+                out = nn.functional.scaled_dot_product_attention(*wide).to(q.dtype)
         else:
             out = nn.functional.scaled_dot_product_attention(q, k, v)
         return out.transpose(1, 2).flatten(2)

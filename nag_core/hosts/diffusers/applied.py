@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from nag_core.hosts.diffusers.families import preset_of
 from nag_core.hosts.diffusers.guided import Guiding, guided
 from nag_core.passes import report
 from nag_core.passes.report import PassReport
+from nag_core.settings import strength
 from nag_core.settings.parse import Settings, parse
 from nag_core.settings.reading import quoted
 from nag_core.settings.weighted import parse_negatives
@@ -52,16 +54,21 @@ def applied(pipe: Any, negative: str | Sequence[str], **settings: Any) -> Iterat
 
 
 def _asked(pipe: Any, negative: str | Sequence[str], settings: Settings) -> Guiding:
+    """With the End that Auto's row has for the pipeline's model, as in a WebUI."""
     if not _is_text(negative):
         raise ValueError(
             f"the negative is a text, or a list with one for each prompt; not {quoted(negative)}"
         )
+    family = preset_of(pipe)
+    settings = strength.ended(settings, family)
+    said = strength.remarks(settings, family) if family else ()
     several = [one for one in parse_negatives(settings.negatives) if one.weight > 0]
     if not several:
-        return Guiding(pipe, negative, settings)
+        return Guiding(pipe, negative, settings, on_values=said)
     if any(text.strip() for text in ([negative] if isinstance(negative, str) else negative)):
         raise ValueError("several negatives take the place of the negative: leave that empty")
-    return Guiding(pipe, [one.text for one in several], settings, weights=[one.weight for one in several])
+    texts, weights = [one.text for one in several], [one.weight for one in several]
+    return Guiding(pipe, texts, settings, weights=weights, on_values=said)
 
 
 def _is_text(negative: Any) -> bool:

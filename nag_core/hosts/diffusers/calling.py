@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -22,6 +22,23 @@ def caller() -> Any | None:
 def images_per_prompt() -> int:
     """How many images the pipeline call around makes of each prompt."""
     return int(_call().get("num_images_per_prompt") or 1)
+
+
+class Own(NamedTuple):
+    """What a pipeline's call has of its own CFG: whether it guides by it, None where it does not say; and the
+    encoded negative and prompt that it holds, None without.
+    """
+
+    cfg: bool | None
+    negative: Any = None
+    prompt: Any = None
+
+
+def own_cfg() -> Own:
+    """Of the pipeline's call around."""
+    call, name = _call(), "do_classifier_free_guidance"
+    cfg = call.get(name, getattr(call.get("self"), name, None))
+    return Own(cfg, call.get("negative_prompt_embeds"), call.get("prompt_embeds"))
 
 
 def _call() -> Mapping[str, Any]:

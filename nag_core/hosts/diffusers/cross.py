@@ -106,10 +106,14 @@ class CrossCall:
         """K and V of a negative (1, tokens, channels), from the processor's own code: with one query, stopped
         at its attention. So fused projections, norms and adapters need nothing.
         """
-        if context.shape[1] > WAN_TEXT and running.with_image:
-            each = [self._keys_and_values(running, one, dim) for one in context.split(WAN_TEXT, dim=1)]
-            return torch.cat([k for k, _ in each], dim), torch.cat([v for _, v in each], dim)
         text = self._embedded(context)
+        if text.shape[1] <= WAN_TEXT or not running.with_image:
+            return self._projected(running, text, dim)
+        each = [self._projected(running, one, dim) for one in text.split(WAN_TEXT, dim=1)]
+        return torch.cat([k for k, _ in each], dim), torch.cat([v for _, v in each], dim)
+
+    def _projected(self, running: _Running, text: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """The same of an embedded text, which for Wan's I2V is one negative's."""
         tokens = text.shape[1]
         if running.with_image:
             # The pads are there once; they are equal, so any number of them is made from that one.
@@ -127,7 +131,8 @@ class CrossCall:
         return k.narrow(dim, 0, tokens).clone(), v.narrow(dim, 0, tokens).clone()
 
     def _embedded(self, context: Tensor) -> Tensor:
-        # By identity: the session's cache holds the context for as long as this.
+        # By identity: the session's cache holds the context for as long as this. A view of it, which nobody
+        # holds, would leave its id to another one.
         if id(context) not in self.embedded:
             self.embedded[id(context)] = self.network.family.embed(self.network.model, context)
         return self.embedded[id(context)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt
+from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt, own_cfg
 from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
 from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of
 from nag_core.hosts.diffusers.families import models_of
@@ -20,6 +20,7 @@ from nag_core.hosts.diffusers.prompts import (
     Contexts,
     Encoded,
     Reading,
+    conditional,
     context_of,
     has_syntax,
     mixed_negative,
@@ -42,6 +43,7 @@ from nag_core.settings.parse import Settings
 logger = logging.getLogger("nag")
 
 CHANGED = "the text reached the model other than encode_prompt had made it"
+ALL_THE_PROMPT = "all rows have the prompt, and which of them are CFG's is not known: all are guided"
 NOT_SAMPLED = "no step was sampled"
 NOT_ENCODED = "the prompt came encoded, and the pipeline encoded none; give it the text"
 
@@ -56,6 +58,7 @@ class Guiding:
         if there is something to do. `as_words` says afterwards whether the texts were taken as they are
         written.
     interrupted: whether the call was ended early; by default the pipeline's own mark of that.
+    on_values: what is to be said of the settings' values if anything is guided.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Guiding:
         weights: Sequence[float] = (),
         read: Callable[[], Reading | None] = lambda: None,
         interrupted: Callable[[], bool] | None = None,
+        on_values: Sequence[str] = (),
     ) -> None:
         self.pipe, self.negative, self.settings = pipe, negative, settings
         self.pass_name, self.strict, self.weights = pass_name, strict, weights
@@ -78,6 +82,7 @@ class Guiding:
         self.waiting: list[tuple[dict[str, Any], Any, Encoded]] = []
         self.current: tuple[Encoded, Session] | None = None
         self.ended: list[PassReport] = []
+        self.on_values = on_values
         self.remarks: list[str] = []  # on the texts
         self.steps = Steps()
         self.step: tuple[int, Batch | None] | None = None  # under way: its number, and whom it guides
@@ -153,7 +158,10 @@ class Guiding:
         if self.current is None:
             return None
         text, session = self.current
-        marks = text.marks(context)
+        own = own_cfg()
+        marks = conditional(text.marks(context), context, own)
+        if (len(marks) > 1 or context is own.negative) and not any(marks) and own.cfg is not False:
+            session.problem(ALL_THE_PROMPT, partly=False)
         if 0 not in marks:
             if not marks:
                 session.problem("a batch layout nobody knows; there the model ran unguided")
@@ -193,9 +201,9 @@ class Guiding:
             curve=self.settings.strength_curve, progress=self._progress, pass_name=self.pass_name,
         )  # fmt: skip
         session = Session(plan, text.negative, None if chosen is None else chosen.blocks)
-        name = family.preset(network.model)
-        said = strength.borrowed(self.settings, name), strength.unread(self.settings)
-        for remark in filter(None, (*said, *self.remarks)):
+        for remark in self.on_values:
+            session.remark(remark)
+        for remark in self.remarks:
             session.problem(remark, partly=False)
         if chosen is not None and chosen.unknown:
             session.problem(no_such_blocks(network.model, chosen), partly=False)

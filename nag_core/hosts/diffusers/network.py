@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from nag_core.hosts import asked
 from nag_core.hosts.diffusers import cross, joint, prefix, zimage
 from nag_core.hosts.diffusers.calls import Arrived, ModelCall, Source
 from nag_core.hosts.diffusers.families import CROSS, Family, family_of
@@ -39,15 +41,17 @@ class Network:
         self.call: ModelCall | None = None
         self.given: dict[str, Any] = {}
         self.again = False
+        # Before anything is hooked: what raises here is not there to be removed.
+        pos_embed = _attribute(model, "pos_embed") if self.family.positioned else None
+        self.lay_out = _attribute(model, self.family.lays_out) if self.family.lays_out else None
         self.handles = [
             model.register_forward_pre_hook(self._entering, with_kwargs=True),
             model.register_forward_hook(self._leaving, with_kwargs=True, always_call=True),
             *(module.register_forward_pre_hook(self._block) for module in self.layers),
         ]
-        if self.family.positioned:
-            self.handles.append(model.pos_embed.register_forward_hook(self._positions))
-        if self.family.lays_out:
-            self.lay_out = getattr(model, self.family.lays_out)
+        if pos_embed is not None:
+            self.handles.append(pos_embed.register_forward_hook(self._positions))
+        if self.lay_out is not None:
             self.before = vars(model).get(self.family.lays_out)
             vars(model)[self.family.lays_out] = self._laid_out
 
@@ -141,6 +145,9 @@ class Network:
         if self.call is None:
             return attention.plain(q, k, v, mask)
         return self.call.attend(attention, q, k, v, mask)
+
+
+_attribute = partial(asked.attribute, whose="diffusers")
 
 
 def serving(model: nn.Module) -> bool:

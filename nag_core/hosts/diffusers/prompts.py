@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nag_core.hosts.diffusers.calling import Own
 from nag_core.hosts.diffusers.families import CROSS, Family
 from nag_core.hosts.diffusers.keys import with_last_repeated, without_pads
 from nag_core.method.alike import alike
@@ -60,6 +62,27 @@ class Encoded:
 
 def _refers(known: weakref.ref, tensor: Tensor) -> bool:
     return known() is tensor
+
+
+def conditional(marks: tuple[int, ...], context: Contexts, own: Own) -> tuple[int, ...]:
+    """The marks of a call, CFG's own rows as 1 also where its negative is the prompt, so that values do not
+    tell them apart; as they are where nothing else does.
+    """
+    if any(marks) or own.cfg is False:
+        return marks
+    if len(marks) == 1:
+        return (int(_same(context, own.negative) and not _same(context, own.prompt)),)
+    if len(marks) == 2 and own.cfg:
+        # Diffusers puts it in front; but lists (Z-Image's), which say whose their tensors are.
+        return (0, 1) if _same(context[len(context) // 2 :], own.negative) else (1, 0)
+    return marks
+
+
+def _same(one: Contexts, other: Any) -> bool:
+    """Whether two are the same objects."""
+    if one is other or not isinstance(one, (list, tuple)) or not isinstance(other, (list, tuple)):
+        return one is other
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def _equal(one: Contexts, other: Contexts) -> bool:
