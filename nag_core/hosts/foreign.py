@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from nag_core.passes.report import REPLACED
+
 _FOLDERS = ("extensions", "extensions-builtin")
 # As a word of its own (`nag_scale`, "forge_neo_nag", "NAGModelWrapper", "NAGuidance"): not "manager".
 _NAG = re.compile(r"(?:^|[^a-z])nag(?:[^a-z]|$|uidance|[A-Z])|NAG|normalized_attention_guidance")
@@ -59,7 +61,7 @@ def owner(function: Any) -> str:
 
 def replaced_by(function: Any) -> str:
     """The sentence for layers whose forward is this one."""
-    return f"{owner(function)} replaced the forward of some attention layers; those are unguided"
+    return f"{owner(function)} {REPLACED}"
 
 
 def doubled(options: Mapping[str, Any]) -> str:

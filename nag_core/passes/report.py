@@ -11,6 +11,7 @@ from nag_core.method.guidance import Method
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
+REPLACED = "replaced the forward of some attention layers; those are unguided"  # whose it is, is in front
 UNKNOWN_PLACES = "the image tokens are arranged in a way that NAG does not know"
 # What a host's update causes: something is not there, or takes something else. What a device, a file or torch
 # says is not among these.
@@ -27,9 +28,9 @@ class PassReport:
     `complete`: all of these, and in them every layer and image that the job asked for. `negatives`: the most
     that were combined, and their tokens. `rule`: what guided in place of NAG. `images`: how many of how many
     had a negative to steer away from; `alike`: of how many it gave what the prompt gave. `bypassed`: NAG was
-    installed for calls, and none of them came to it. `unknown`: something of the host was not as NAG knows
-    it. `picture`: how many of how many image tokens are the picture's; the rest are reference images, which
-    are not guided.
+    installed for calls, and none of them came to it, for no reason that is named. `unknown`: something of the
+    host was not as NAG knows it. `picture`: how many of how many image tokens are the picture's; the rest are
+    reference images, which are not guided.
     """
 
     pass_name: str
@@ -119,10 +120,15 @@ def of(session: Any, clipped: int) -> PassReport:
         images=(counts.guided, counts.images),
         alike=counts.alike,
         problems=(*session.problems, *(session.remarks if session.layers else ())),
-        bypassed=session.armed > 0 and not session.layers,
+        bypassed=session.armed > 0 and not (session.layers or _is_beside(session)),
         unknown=session.unknown,
         picture=session.picture,
     )
+
+
+def _is_beside(session: Any) -> bool:
+    """Whether layers were left to another extension, which is named."""
+    return any(problem.endswith(REPLACED) for problem in session.problems)
 
 
 def _rule(plan: Any) -> str:

@@ -119,8 +119,8 @@ class Job:
             reason = self.unsupported or "this WebUI never announced a sampling pass"
             never = report.aside(FIRST, reason, unknown=not self.unsupported)
             reports = [self.failed or never]
-        # Of what was bypassed without a word another extension is the likelier cause, but not the only one.
-        unknown = any(one.unknown or (one.bypassed and not one.problems) for one in reports)
+        # Of what was bypassed another extension is the likelier cause, but not the only one.
+        unknown = any(one.unknown or one.bypassed for one in reports)
         notes = dict.fromkeys([*self.build.notes, *([asked.to_report()] if unknown else [])])
         return "; ".join([report.summary(reports, self.recorded), *notes]), reports
 

@@ -31,14 +31,14 @@ def compacted(request: Request) -> Request:
     asked = request.settings
     if not asked.mask_image:
         return request
-    if not asked.enabled:
-        return replace(request, settings=replace(asked, mask_image=""))
-    if asked.mask == MASK_OFF:
-        return Request(replace(asked, mask_image=""), (*request.notes, "mask image ignored: Mask is Off"))
+    none = replace(asked, mask_image="")
+    if asked.enabled and asked.mask == MASK_OFF:
+        return Request(none, (*request.notes, "mask image ignored: Mask is Off"))
     try:
-        return Request(replace(asked, mask_image=encoded(decoded(asked.mask_image))), request.notes)
+        small = encoded(decoded(asked.mask_image))
     except ValueError as reason:
-        return Request(replace(asked, mask_image=""), (*request.notes, f"mask image ignored: {reason}"))
+        return Request(none, (*request.notes, f"mask image ignored: {reason}"))
+    return replace(request, settings=replace(asked, mask_image=small) if asked.enabled else none)
 
 
 def decoded(text: str) -> Any:

@@ -240,7 +240,7 @@ def _not_this_pass(settings: Settings, name: str, p: Any) -> str:
     """Why the settings leave this pass out; empty if they do not. An img2img job has no hires pass: its page
     shows no control for one, and "Send to img2img" brings what txt2img had.
     """
-    other = {HIRES_FIRST: HIRES, HIRES_ONLY: FIRST}.get(settings.hires)
-    if name == other and hasattr(p, "enable_hr"):
+    hires_only = settings.hires == HIRES_ONLY and hasattr(p, "enable_hr")
+    if (name == HIRES and settings.hires == HIRES_FIRST) or (name == FIRST and hires_only):
         return f"hires is set to {settings.hires}"
     return ""

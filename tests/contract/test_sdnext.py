@@ -122,6 +122,7 @@ class Job:
         self.prompts, self.negative_prompts, self.seeds = ["a red circle"], ["blue"], [3]
         self.steps, self.cfg_scale, self.is_hr_pass, self.is_refiner_pass = 2, 1.0, False, False
         self.styles, self.extra_generation_params, self.comments = [], {}, {}
+        self.enable_hr = False
         self.cfg_rescale = self.cfg_true = self.scheduler_eta = self.network_data = None
         self.refiner_start, self.refiner_prompt, self.refiner_negative = 0, "", ""
         self.ops, self.task_args, self.clip_skip, self.prompt_attention = [], {}, 1, None
