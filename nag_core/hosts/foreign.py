@@ -12,8 +12,6 @@ from typing import Any
 
 from torch import nn
 
-from nag_core.passes.report import REPLACED
-
 _FOLDERS = ("extensions", "extensions-builtin")
 # As a word of its own (`nag_scale`, "forge_neo_nag", "NAGModelWrapper", "NAGuidance"): not "manager".
 _NAG = re.compile(r"(?:^|[^a-z])nag(?:[^a-z]|$|uidance|[A-Z])|NAG|normalized_attention_guidance")
@@ -61,7 +59,7 @@ def owner(function: Any) -> str:
 
 def replaced_by(function: Any) -> str:
     """The sentence for layers whose forward is this one."""
-    return f"{owner(function)} {REPLACED}"
+    return f"{owner(function)} replaced the forward of some attention layers; those are unguided"
 
 
 def doubled(options: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from nag_core.method.guidance import Method
 from nag_core.settings.presets import Strength
 
 SAME = "prompt and negative gave the same conditioning"
-REPLACED = "replaced the forward of some attention layers; those are unguided"  # whose it is, is in front
 UNKNOWN_PLACES = "the image tokens are arranged in a way that NAG does not know"
 # What a host's update causes: something is not there, or takes something else. What a device, a file or torch
 # says is not among these.
@@ -120,15 +119,10 @@ def of(session: Any, clipped: int) -> PassReport:
         images=(counts.guided, counts.images),
         alike=counts.alike,
         problems=(*session.problems, *(session.remarks if session.layers else ())),
-        bypassed=session.armed > 0 and not (session.layers or _is_beside(session)),
+        bypassed=session.armed > 0 and not (session.layers or session.beside),
         unknown=session.unknown,
         picture=session.picture,
     )
-
-
-def _is_beside(session: Any) -> bool:
-    """Whether layers were left to another extension, which is named."""
-    return any(problem.endswith(REPLACED) for problem in session.problems)
 
 
 def _rule(plan: Any) -> str:

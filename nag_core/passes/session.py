@@ -61,6 +61,7 @@ class Session:
     closed: bool = False
     stopped: bool = False
     may_merge: bool = True  # no kernel with a log-sum-exp has failed in this pass
+    beside: bool = False  # all that was to be guided is another extension's, which is named
     unknown: bool = False  # something of the host was not as NAG knows it
 
     def __post_init__(self) -> None:

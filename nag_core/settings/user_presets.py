@@ -62,7 +62,7 @@ class Store:
         new = clean_name(new)
         with self._writing:
             stored, others = self._read_or_refuse()
-            known, taken = _known(stored, old), _same(stored, new)
+            known, taken = _known(stored, old), _same({**others, **stored}, new)
             if taken not in (None, known):
                 raise ValueError(f"a preset named '{taken}' exists already")
             self._write({new if name == known else name: values for name, values in stored.items()}, others)
@@ -125,13 +125,23 @@ class Store:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False, indent=1)
+                file.write(_as_json(content))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    """To be read by people, too; what is kept of a file may hold what no encoding writes."""
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=1)
+    return text
 
 
 def clean_name(name: Any) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -70,8 +71,12 @@ class Job:
         """Waits for the batch's passes, in a WebUI that announces none to scripts. Never raises."""
         if self.build.host is None:
             return
+        job = weakref.ref(p)  # or p, which the hooks' owner is found by, would be held by them
+
+        def around(call: Any) -> AbstractContextManager:
+            return self.build.guided_call(call, job(), self.passes)
+
         try:
-            around = partial(self.build.guided_call, p=p, reports=self.passes)
             self.stop_waiting = self.build.host.await_calls(p, around)
             if self.stop_waiting is not None:
                 self.build.name_row(p.sd_model)

@@ -46,9 +46,9 @@ class Jobs:
     def inside_another(self, p: Any) -> bool:
         """Whether p is a copy made in the middle of another running job and shares that one's infotext.
 
-        ADetailer runs `process` on copies of p before the outer job's infotexts are written. The plot's cells
-        share one, too, but none runs within another: one that failed is over. `nested` knows the jobs that
-        share nothing.
+        ADetailer runs `process` on copies of p before the outer job's infotexts are written. A plot's cells
+        share one as well, but one after the other: none of them is inside another. `nested` knows the jobs
+        that share nothing.
         """
         parameters = p.extra_generation_params
         outer = [one for one in _running() if one is not p and self.of(one) is not None]
@@ -58,7 +58,9 @@ class Jobs:
         self.start(p, None)
 
     def _drop(self, key: int) -> None:
-        started = self._jobs.pop(key)
+        started = self._jobs.pop(key, None)  # None: garbage was collected meanwhile, and `_gone` was here
+        if started is None:
+            return
         started.job.close()
         p = started.p()
         if p is not None and not self.inside_another(p):

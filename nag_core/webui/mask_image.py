@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -35,16 +36,29 @@ def compacted(request: Request) -> Request:
     if asked.enabled and asked.mask == MASK_OFF:
         return Request(none, (*request.notes, "mask image ignored: Mask is Off"))
     try:
-        small = encoded(decoded(asked.mask_image))
+        if asked.enabled:
+            return replace(request, settings=replace(asked, mask_image=encoded(decoded(asked.mask_image))))
+        _begun(asked.mask_image)
     except ValueError as reason:
         return Request(none, (*request.notes, f"mask image ignored: {reason}"))
-    return replace(request, settings=replace(asked, mask_image=small) if asked.enabled else none)
+    return replace(request, settings=none)
 
 
 def decoded(text: str) -> Any:
     """The picture (PIL, mode L) in base64 text or a data URL, read as the host reads its own `mask`.
     ValueError if it is none.
     """
+    return _read(text, lambda file: flat(_opened(file)))
+
+
+def _begun(text: str) -> Any:
+    """The picture as its first bytes tell it: that it is one costs little."""
+    from PIL import Image
+
+    return _read(text, Image.open)
+
+
+def _read(text: str, reader: Callable[[io.BytesIO], Any]) -> Any:
     from PIL import Image
 
     if len(text) > LARGEST_TEXT:
@@ -52,7 +66,7 @@ def decoded(text: str) -> Any:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return flat(_opened(io.BytesIO(base64.b64decode(text, validate=False))))
+        return reader(io.BytesIO(base64.b64decode(text, validate=False)))
     except (ValueError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise ValueError("it is no picture in base64") from error
 

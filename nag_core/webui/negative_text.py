@@ -95,7 +95,7 @@ def prepared(request: Request, p: Any) -> Request:
 
 def _prepared(settings: Settings, p: Any, notes: list[str]) -> Settings:
     several = parse_negatives(settings.negatives)
-    lines = [_line(one, p, notes) for one in several]
+    lines = [one for one in (_line(one, p, notes) for one in several) if one.text]
     if lines != several:
         settings = replace(settings, negatives=written(lines))
     if not settings.negative.strip():

@@ -85,6 +85,7 @@ def with_default_negative(request: Request, p: Any, default: str) -> Request:
         or not asked.enabled
         or asked.negative.strip()
         or asked.negatives.strip()
+        or any(text.strip() for text in asked.each_negative)
         or any(_main_negatives(p))
     ):
         return request

@@ -237,10 +237,13 @@ def _cfg(p: Any, name: str) -> Any:
 
 
 def _not_this_pass(settings: Settings, name: str, p: Any) -> str:
-    """Why the settings leave this pass out; empty if they do not. An img2img job has no hires pass: its page
-    shows no control for one, and "Send to img2img" brings what txt2img had.
+    """Why the settings leave this pass out; empty if they do not.
+
+    "Hires only" is not read in img2img without a hires pass (only SD.Next has one there): its page shows no
+    control for it, and "Send to img2img" brings what txt2img had.
     """
-    hires_only = settings.hires == HIRES_ONLY and hasattr(p, "enable_hr")
+    is_img2img = "Img2Img" in type(p).__name__
+    hires_only = settings.hires == HIRES_ONLY and (not is_img2img or getattr(p, "enable_hr", False))
     if (name == HIRES and settings.hires == HIRES_FIRST) or (name == FIRST and hires_only):
         return f"hires is set to {settings.hires}"
     return ""

@@ -237,6 +237,18 @@ def test_texts_that_are_made_before_a_batch_ends_have_their_own_wildcards(host, 
     assert len({text for (text,) in late}) == 4
 
 
+def test_a_wildcard_whose_first_draw_is_empty_is_not_replaced_by_the_default_negative(
+    job, wildcards, options, monkeypatch
+):
+    monkeypatch.setattr(wildcards, "words", ("", "red", "blue", "framed"))
+    asked = [{**ON, "negative": "__colour__"}]
+    _, wanted = job(asked, negative_prompt="", **BATCH)
+    options(nag_default_negative="on gray")
+    _, found = job(asked, negative_prompt="", **BATCH)
+    assert found.infotexts == wanted.infotexts
+    assert "NAG negative: red" in found.infotexts[1]
+
+
 def test_several_negatives_with_a_wildcard_have_the_first_pictures(redrawn, wildcards):
     for text in redrawn({**ON, "negatives": "__colour__ :: 2\nframed"}, batch_size=2, seed=5):
         assert "blue square :: 2" in text

@@ -7,12 +7,14 @@ is for tests/live.
 
 import ast
 import builtins
+import gc
 import inspect
 import itertools
 import math
 import re
 import sys
 import types
+import weakref
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from unittest.mock import MagicMock, patch
@@ -438,10 +440,11 @@ def test_the_hosts_parser_forgets_our_texts_and_is_not_asked_in_vain(draw, monke
         assert Remembers.asked == [["a red circle"]]
 
 
-def test_several_negatives_that_are_blank_when_prepared_are_no_negative(draw):
+def test_several_negatives_of_which_nothing_is_left_leave_the_main_one_as_the_single_box_does(draw):
     p, found = draw([{"scale": 4, "negatives": "<lora:x:1>"}])
-    assert report(p).startswith("not applied: the negative prompt is empty")
-    assert torch.equal(found, draw()[1])
+    assert report(p).startswith("8 layers × 2/2 steps")
+    assert torch.equal(found, draw([{"scale": 4}])[1])
+    assert torch.equal(found, draw([{"scale": 4, "negative": "<lora:x:1>"}])[1])
 
 
 @pytest.mark.parametrize(
@@ -490,6 +493,29 @@ def test_the_hires_pass_is_one_of_its_own(draw, hires, wanted):
     assert wanted[0] in first
     assert wanted[1] in second
     assert ("φ 6" in second) == (hires != "First pass")
+
+
+class JobImg2Img(Job):
+    """It has `enable_hr` there, too."""
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_img2img_reads_hires_only_where_it_has_a_hires_pass(draw, monkeypatch, enabled):
+    monkeypatch.setitem(globals(), "Job", JobImg2Img)
+    p, _ = draw([{"scale": 4, "hires": "Hires only"}], passes=1 + enabled, enable_hr=enabled)
+    assert ("hires is set to" in report(p)) is enabled
+    assert "2/2 steps" in report(p)
+
+
+def test_a_job_that_was_interrupted_is_let_go(draw, script):
+    """What waits for its calls held it."""
+    p, _ = draw([{"scale": 4, "negative": "blue"}])
+    job = weakref.ref(p)
+    script.process(p, {"scale": 4, "negative": "blue"})
+    script.process_batch(p, batch_number=0, prompts=p.prompts, seeds=p.seeds, subseeds=[])
+    del p
+    gc.collect()
+    assert job() is None
 
 
 def test_another_pipeline_object_over_the_same_model_is_followed(draw, sdnext, monkeypatch):

@@ -131,11 +131,15 @@ def test_a_jobs_own_default_negative_counts_as_any_other_setting_of_its_own(job,
     assert "not applied: the negative prompt is empty" in processed.infotexts[0]
 
 
-@pytest.mark.parametrize("written", ["<lora:x:1>", "  "])
-def test_the_default_negative_stands_in_where_nothing_is_left_of_the_own_one(job, options, written):
+@pytest.mark.parametrize(
+    "own",
+    [{"negative": "<lora:x:1>"}, {"negative": "  "}, {"negatives": "<lora:x:1>\n<lora:x:1> :: 2"}],
+    ids=str,
+)
+def test_the_default_negative_stands_in_where_nothing_is_left_of_the_own_one(job, options, own):
     options(nag_default_negative="blue")
     _, blue = job([{"negative": "blue"}], negative_prompt="")
-    _, processed = job([{"negative": written}], negative_prompt="")
+    _, processed = job([own], negative_prompt="")
     assert processed.images[0].tobytes() == blue.images[0].tobytes()
     assert "the default negative of the settings is used" in processed.infotexts[0]
 

@@ -143,6 +143,22 @@ def test_what_is_no_preset_any_more_stays_in_the_file_and_is_said_once(file, cap
     assert kept == {"SDXL": FULL, "Mine ": SOFT, "two": FULL, "list": [1], "Other": SOFT}
 
 
+def test_what_no_encoding_writes_does_not_keep_a_preset_from_being_saved(file):
+    file.write_text('{"\\ud800": {"scale": 1}, "Two": {}}')
+    store = Store(file)
+    store.save("Neü", SOFT)
+    assert [*store.load()] == ["Two", "Neü"]
+    assert "\ud800" in json.loads(file.read_text())
+    assert [*file.parent.iterdir()] == [file]
+
+
+def test_a_preset_is_not_renamed_to_an_entry_that_is_kept(file):
+    file.write_text(json.dumps({"Foo": SOFT, "foo": FULL}))
+    with pytest.raises(ValueError, match="a preset named 'foo' exists already"):
+        Store(file).rename("Foo", "foo")
+    assert json.loads(file.read_text()) == {"Foo": SOFT, "foo": FULL}
+
+
 def test_a_file_that_notepad_has_written_is_read(file):
     file.write_text(json.dumps({"ok": SOFT}), encoding="utf-8-sig")
     assert Store(file).load() == {"ok": SOFT}

@@ -51,11 +51,12 @@ class HookedCall:
         session = self.step.session
         stack.callback(network.register_forward_pre_hook(self._begin).remove)
         stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
-        for key, layer in cross_attention_layers(network).items():
-            if not session.chosen(key[:2]):
-                continue
-            if theirs := replaced_forward(layer):
-                self._enter_beside(theirs, stack, key, layer)
+        chosen = {k: one for k, one in cross_attention_layers(network).items() if session.chosen(k[:2])}
+        theirs = [replaced_forward(layer) for layer in chosen.values()]
+        session.beside = bool(theirs) and all(one is not None and not is_negpip(one) for one in theirs)
+        for (key, layer), other in zip(chosen.items(), theirs, strict=True):
+            if other:
+                self._enter_beside(other, stack, key, layer)
                 continue
             for projection in (layer.to_q, layer.to_k) if session.plan.method.needs_lse else (layer.to_q,):
                 stack.callback(projection.register_forward_hook(self._take).remove)
@@ -72,8 +73,8 @@ class HookedCall:
     def _begin(self, _: nn.Module, arguments: tuple) -> None:
         """Which rows these are: the host goes through them in order. Anything else is nobody's guess.
 
-        What comes behind all of them is another extension's call. It is known only as a whole: SAG's has the
-        uncond's rows alone.
+        What comes behind all of them is another extension's call. Only one of all rows is taken for another
+        round of the host's: SAG's has the uncond's alone.
         """
         rows = arguments[0].shape[0]
         if self.done == rows == len(self.images):

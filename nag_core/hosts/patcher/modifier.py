@@ -110,6 +110,7 @@ def _guided(
         # Such a forward finds the prompt's tokens by their number, and the negative's would come before them.
         theirs = foreign.replaced_within(module for _, module in joint.blocks) if begins else None
         if theirs is not None:
+            step.session.beside = True
             step.session.stop(foreign.replaced_by(theirs))
             return given
         cond, uncond, options, _ = told_apart(given)

@@ -62,6 +62,7 @@ def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tup
     for key, module in replaced.items():
         if key not in negpips:  # a term of its own (IP-Adapter's) would stay in z+ - z-
             step.session.problem(replaced_by(replaced_forward(module)))
+    step.session.beside = not negpips and len(replaced) == len(layers)
     texts = None if replaced else _texts(given[2], step, unet, progress)
     cond, uncond, options, provenance = told_apart(given, texts or (None, None))
     options = patch_attn2(options, layers, step)
