@@ -522,6 +522,28 @@ def test_a_block_cache_is_refused(name, pipe):
         pipe.transformer.disable_cache()
 
 
+@pytest.mark.parametrize("marked", ["transformer", "pipeline"])
+@on("flux")
+def test_the_caches_of_cache_dit_and_paraattention_are_refused(name, pipe, marked):
+    """The report claimed all steps where a third of the block runs took place. Their marks on the pipeline's
+    class say nothing of this pipeline.
+    """
+    owner = pipe.transformer if marked == "transformer" else pipe
+    owner._is_cached = True
+    try:
+        with pytest.raises(UnsupportedHost, match="block outputs"), nag_core.applied(pipe, "blue"):
+            pass
+    finally:
+        del owner._is_cached
+    type(pipe)._is_cached = True
+    try:
+        with nag_core.applied(pipe, "blue", scale=4) as nag:
+            draw(name, pipe)
+        assert nag.complete
+    finally:
+        del type(pipe)._is_cached
+
+
 @pytest.mark.slow
 @on("sana", "flux")
 def test_a_compiled_model_runs_as_it_was_written(name, pipe):

@@ -47,13 +47,16 @@ def no_such_blocks(model: nn.Module, chosen: Choice) -> str:
 CACHES = ("cache", "fbc_", "pyramid", "taylor")
 
 
-def refuse_caches(model: nn.Module) -> None:
+def refuse_caches(pipe: Any, model: nn.Module) -> None:
     """First-block cache, pyramid attention broadcast, TeaCache and their like hold results of unguided
     calls.
+
+    Cache-DiT and ParaAttention mark the model, and the pipeline's class as well: for every pipeline of it.
     """
     registries = (getattr(part, "_diffusers_hook", None) for part in model.modules())
     names = [name for registry in registries for name in getattr(registry, "hooks", ())]
     enabled = getattr(model, "is_cache_enabled", False) or getattr(model, "enable_teacache", False)
+    enabled = enabled or getattr(model, "_is_cached", False) or vars(pipe).get("_is_cached", False)
     if enabled or any(part in name for name in names for part in CACHES):
         raise UnsupportedHost("the model keeps block outputs over the steps; disable that cache first")
 

@@ -286,7 +286,7 @@ def guided(guiding: Guiding) -> Iterator[None]:
             stack.enter_context(listening(pipe, guiding.heard))
             stack.enter_context(as_written(pipe))
             for number, model in enumerate(models):
-                refuse_caches(model)
+                refuse_caches(pipe, model)
                 guiding.networks.append(Network(model, guiding, number))
                 stack.callback(guiding.networks[-1].remove)
             stack.push(lambda _kind, error, _trace: guiding.end_pass(error))
