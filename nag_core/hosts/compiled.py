@@ -21,8 +21,14 @@ def original(model: nn.Module) -> nn.Module:
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether the model or one of its parts is run by torch.compile."""
-    parts = original(model).modules()
-    return original(model) is not model or any(getattr(part, "_compiled_call_impl", None) for part in parts)
+    return original(model) is not model or any(map(_runs_compiled, original(model).modules()))
+
+
+def _runs_compiled(part: nn.Module) -> bool:
+    """By `part.compile()`, `torch.compile(part)`, or `part.forward = torch.compile(part.forward)`."""
+    forward = vars(part).get("forward")
+    compiled = getattr(part, "_compiled_call_impl", None) is not None or "_orig_mod" in part._modules
+    return compiled or hasattr(forward, "_torchdynamo_orig_callable")
 
 
 def why_compiled_only() -> str:

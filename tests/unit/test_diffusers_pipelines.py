@@ -595,6 +595,37 @@ def test_compiled_code_does_not_run_under_nag_but_afterwards(name, pipe, whole, 
         original.transformer_blocks[0]._compiled_call_impl = None
 
 
+@pytest.mark.parametrize("how", ["its forward", "a block in its list"])
+@on("sd15")
+def test_a_model_compiled_in_place_runs_as_it_was_written(name, pipe, how):
+    """It read "another extension took the attention or the model call over"."""
+    with nag_core.applied(pipe, "blue", scale=4):
+        wanted = draw(name, pipe)
+    ran, unet = [], pipe.unet
+    block = unet.down_blocks[0]
+
+    def backend(graph, inputs):
+        return lambda *args: ran.append(1) or graph.forward(*args)
+
+    torch._dynamo.reset()
+    try:
+        if how == "its forward":
+            unet.forward = torch.compile(unet.forward, backend=backend)
+        else:
+            unet.down_blocks[0] = torch.compile(block, backend=backend)
+        draw(name, pipe)
+        assert ran
+        ran.clear()
+        with nag_core.applied(pipe, "blue", scale=4) as nag:
+            found = draw(name, pipe)
+    finally:
+        vars(unet).pop("forward", None)
+        unet.down_blocks[0] = block
+        torch._dynamo.reset()
+    assert (ran, nag.complete) == ([], True)
+    assert torch.equal(found, wanted)
+
+
 @on("pixart")
 def test_a_model_that_is_not_compiled_needs_nothing_of_the_kind(name, pipe, caplog, monkeypatch):
     monkeypatch.delattr(torch.compiler, "set_stance")
