@@ -318,6 +318,25 @@ def test_a_text_that_was_changed_on_the_way_still_is_said(name, pipe, monkeypatc
     assert nag.report == "not applied: the text reached the model other than encode_prompt had made it"
 
 
+@on("sd15")
+def test_a_call_whose_text_was_changed_is_reported_before_one_whose_was_not(name, pipe):
+    """The report had the second call only, and was complete."""
+
+    def changed(model, args, kwargs):
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"] + 1}
+
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        handle = pipe.unet.register_forward_pre_hook(changed, with_kwargs=True, prepend=True)
+        try:
+            draw(name, pipe)
+        finally:
+            handle.remove()
+        draw(name, pipe)
+    assert [one.applied for one in nag.reports] == [False, True]
+    assert "other than encode_prompt had made it; 4 layers" in nag.report
+    assert not nag.complete
+
+
 @pytest.mark.parametrize("negative", [None, 3, ["blue", None], [], b"blue", {"a": 1}, {"blue"}, [["blue"]]])
 @on("sd15")
 def test_a_negative_that_is_no_text_is_named(name, pipe, negative):

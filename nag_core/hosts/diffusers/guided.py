@@ -98,7 +98,7 @@ class Guiding:
         """encode_prompt was called. Pipelines may do so several times before their first model call, once for
         their own negative; which call was the prompt's, that model call tells.
         """
-        if self.current is not None:
+        if self.called:  # also where no model call was over a text of the earlier pipeline call's
             self.end_pass()
         try:
             self._encode(encode, arguments, result)
