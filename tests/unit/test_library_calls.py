@@ -337,6 +337,31 @@ def test_a_call_whose_text_was_changed_is_reported_before_one_whose_was_not(name
     assert not nag.complete
 
 
+@on("z-image")
+def test_a_call_with_an_encoded_prompt_is_a_call_of_its_own(name, pipe):
+    """It ran as part of the first one's pass: unguided, in one report that was complete."""
+    device = torch.device("cpu")
+    first, second = (
+        pipe.encode_prompt(text, do_classifier_free_guidance=False, device=device)[0]
+        for text in ("a red circle", "green dog")
+    )
+    plain = draw(name, pipe, prompt=None, prompt_embeds=second)
+    with nag_core.applied(pipe, "blue", scale=4, end=1) as nag:
+        drawn = draw(name, pipe, steps=3)
+        found = draw(name, pipe, prompt=None, prompt_embeds=second)
+        draw(name, pipe, prompt=None, prompt_embeds=second)
+    assert torch.equal(found, plain)
+    assert "× 3/3 steps" in nag.reports[0].sentence()
+    encoded = "the prompt came encoded, and the pipeline encoded none; give it the text"
+    assert [one.reason for one in nag.reports] == ["", encoded, encoded]
+    assert [one.complete for one in nag.reports] == [True, False, False]
+    with nag_core.applied(pipe, "blue", scale=4, end=1) as nag:
+        draw(name, pipe, steps=3)
+        again = draw(name, pipe, prompt=None, prompt_embeds=first, steps=3)
+    assert torch.equal(again, drawn), "guided, as the text is the first call's"
+    assert (len(nag.reports), nag.complete) == (2, True)
+
+
 @pytest.mark.parametrize("negative", [None, 3, ["blue", None], [], b"blue", {"a": 1}, {"blue"}, [["blue"]]])
 @on("sd15")
 def test_a_negative_that_is_no_text_is_named(name, pipe, negative):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Any, NamedTuple
 
 from torch import nn
+
+_MARK = "nag_call"
 
 
 def caller() -> Any | None:
@@ -22,6 +24,16 @@ def caller() -> Any | None:
 def images_per_prompt() -> int:
     """How many images the pipeline call around makes of each prompt."""
     return int(_call().get("num_images_per_prompt") or 1)
+
+
+def mark() -> object | None:
+    """Stands for the pipeline call around: the same in all of that call, and never in another; None where
+    none runs.
+
+    Kept among the call's own locals, so that nothing of a call outlives it: its frame would hold its latents.
+    """
+    call = _call()
+    return call.setdefault(_MARK, object()) if call else None
 
 
 class Own(NamedTuple):
@@ -41,7 +53,7 @@ def own_cfg() -> Own:
     return Own(cfg, call.get("negative_prompt_embeds"), call.get("prompt_embeds"))
 
 
-def _call() -> Mapping[str, Any]:
+def _call() -> MutableMapping[str, Any]:
     """What the pipeline's `__call__` nearest around has at hand; empty where none runs."""
     frame = sys._getframe(1)
     while frame is not None:

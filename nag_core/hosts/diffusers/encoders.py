@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from nag_core.hosts import asked
 from nag_core.hosts.unsupported import UnsupportedHost
 
@@ -77,6 +79,21 @@ def texts_of(negative: str | Sequence[str], arguments: dict[str, Any]) -> list[s
     if len(negative) != count:
         raise ValueError(f"{len(negative)} negatives for {count} prompts")
     return list(negative)
+
+
+def without_texts(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of encode_prompt's arguments those that are no texts."""
+    return {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
+
+
+def _is_text(name: str) -> bool:
+    return "prompt" in name and not name.startswith("num_")
+
+
+def _comparable(value: Any) -> Any:
+    """A value that == takes; others (images) stand for themselves."""
+    plain = (str, int, float, list, torch.device, torch.dtype, type(None))
+    return value if isinstance(value, plain) else id(value)
 
 
 def encoded(encode: Callable[..., Any], arguments: dict[str, Any], texts: Sequence[str]) -> Any:

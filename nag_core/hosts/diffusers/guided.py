@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt, own_cfg
+from nag_core.hosts.diffusers import ends
+from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt, mark, own_cfg
 from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
-from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of
+from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of, without_texts
 from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network, serving
 from nag_core.hosts.diffusers.padding import of_pipeline
@@ -42,10 +42,7 @@ from nag_core.settings.parse import Settings
 
 logger = logging.getLogger("nag")
 
-CHANGED = "the text reached the model other than encode_prompt had made it"
 ALL_THE_PROMPT = "all rows have the prompt, and which of them are CFG's is not known: all are guided"
-NOT_SAMPLED = "no step was sampled"
-NOT_ENCODED = "the prompt came encoded, and the pipeline encoded none; give it the text"
 
 
 class Guiding:
@@ -86,7 +83,10 @@ class Guiding:
         self.remarks: list[str] = []  # on the texts
         self.steps = Steps()
         self.step: tuple[int, Batch | None] | None = None  # under way: its number, and whom it guides
-        self.called = False  # the model, since the pipeline encoded its prompt
+        self.called = False  # the model, since the last pass ended
+        self.call: object | None = None  # of the pipeline, by its mark
+        self.said = False  # why its prompt was not encoded
+        self.total = 0  # steps of the pass
 
     @property
     def reports(self) -> list[PassReport]:
@@ -100,6 +100,7 @@ class Guiding:
         """
         if self.called:  # also where no model call was over a text of the earlier pipeline call's
             self.end_pass()
+        self.call, self.said = mark(), False
         try:
             self._encode(encode, arguments, result)
         except Exception as error:
@@ -108,6 +109,7 @@ class Guiding:
             logger.debug("NAG: the negative could not be encoded", exc_info=error)
             reason = f"the negative could not be encoded ({type(error).__name__}: {str(error)[:120]})"
             self.ended.append(report.aside(self.pass_name, reason))
+            self.said = True
 
     def _encode(self, encode: Callable[..., Any], arguments: dict[str, Any], result: Any) -> None:
         contexts = context_of(result)
@@ -118,7 +120,7 @@ class Guiding:
         texts = list(self.negative) if self.weights else texts_of(self.negative, arguments)
         made = self._encoded(encode, arguments, texts) if self.reading is None else self.reading
         text = Encoded(context_of(result), self._negative(texts, made, result))
-        self.waiting.append((_others(arguments), made, text))
+        self.waiting.append((without_texts(arguments), made, text))
         if self.reading is not None:
             text.later = self.reading.prompts
             self.as_words = has_syntax(texts) and self._reads_words(encode, arguments, texts)
@@ -133,7 +135,7 @@ class Guiding:
 
     def _encoded(self, encode: Callable[..., Any], arguments: dict[str, Any], texts: list[str]) -> Any:
         """By the pipeline; once where it encodes its prompt several times before its first model call."""
-        others = _others(arguments)
+        others = without_texts(arguments)
         made = next((made for known, made, _ in self.waiting if known == others), None)
         if made is None or len(context_of(made)) != len(texts):
             made = encoded(encode, arguments, texts)
@@ -152,7 +154,7 @@ class Guiding:
     def arrived(self, context: Contexts | None) -> Arrived | None:
         if context is None or caller() not in (None, self.pipe):
             return None
-        self.called = True
+        self._in_call(mark(), context)
         if self.waiting:
             self._begin(context)
         if self.current is None:
@@ -168,6 +170,17 @@ class Guiding:
             return None
         batch = self._of_step(session)
         return None if batch is None or session.stopped else Arrived(session, batch, marks)
+
+    def _in_call(self, call: object | None, context: Contexts) -> None:
+        """Ends the pass where a model call comes from another pipeline call, which encoded nothing (Z-Image,
+        given prompt_embeds); the text is this one's too if the model call is over it.
+        """
+        if self.called and call is not self.call:
+            text = None if self.current is None else self.current[0]
+            self.end_pass()
+            if text is not None and 0 in text.marks(context):
+                self.waiting.append(({}, None, text))
+        self.call, self.called = call, True
 
     def _of_step(self, session: Session) -> Batch | None:
         """Whom the step under way guides, None for nobody: the same in all of its model calls."""
@@ -190,6 +203,7 @@ class Guiding:
             self.waiting.clear()
             self.current, self.step = (found, self._session(found)), None
             self.steps.begin(getattr(self.pipe, "scheduler", None))
+            self.total = self._progress().total
 
     def _session(self, text: Encoded) -> Session:
         network = self.networks[0]
@@ -223,50 +237,24 @@ class Guiding:
 
         error: what ended the pipeline call.
         """
-        why = f"{type(error).__name__}: {str(error)[:120]}" if isinstance(error, Exception) else ""
+        why = ends.named(error)
         if self.current is not None:
             session = self.current[1]
-            total = self._progress().total
-            self._note_end(session, total, error, why)
+            ends.note(session, self.total, error is not None or self.interrupted(), why)
             session.close()
             self.ended.append(session.report())
             self.current = None
         elif self.waiting:
-            reason = f"the call ended with {why}" if why else CHANGED if self.called else NOT_SAMPLED
+            without = ends.CHANGED if self.called else ends.NOT_SAMPLED
+            reason = f"the call ended with {why}" if why else without
             self.ended.append(report.aside(self.pass_name, reason))
         elif why and not self.ended:
             self.ended.append(report.aside(self.pass_name, f"{why}, before a prompt was encoded"))
-        elif self.called and not self.ended:
-            self.ended.append(report.aside(self.pass_name, NOT_ENCODED))
+        elif self.called and not self.said:
+            self.ended.append(report.aside(self.pass_name, ends.NOT_ENCODED))
         self.waiting.clear()
         self.steps.end()
-        self.called = False
-
-    def _note_end(self, session: Session, total: int, error: BaseException | None, why: str) -> None:
-        """Whether the pass came to its end over this prompt, and what ended it else."""
-        steps = f"{session.calls} of {total} steps"
-        if session.calls >= total:
-            if why:
-                session.problem(f"the call ended with {why}")
-        elif error is not None or self.interrupted():
-            session.problem(f"ended early, after {steps}{f' ({why})' if why else ''}")
-        elif not session.stopped:
-            session.problem(f"only {session.calls} of the call's {total} steps were over this prompt")
-
-
-def _others(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Of encode_prompt's arguments those that are no texts."""
-    return {name: _comparable(value) for name, value in arguments.items() if not _is_text(name)}
-
-
-def _is_text(name: str) -> bool:
-    return "prompt" in name and not name.startswith("num_")
-
-
-def _comparable(value: Any) -> Any:
-    """A value that == takes; others (images) stand for themselves."""
-    plain = (str, int, float, list, torch.device, torch.dtype, type(None))
-    return value if isinstance(value, plain) else id(value)
+        self.called = self.said = False
 
 
 @contextmanager
