@@ -362,6 +362,24 @@ def test_a_call_with_an_encoded_prompt_is_a_call_of_its_own(name, pipe):
     assert (len(nag.reports), nag.complete) == (2, True)
 
 
+@pytest.mark.parametrize("negative", ["blue", ["blue", "green"]], ids=["one", "one each"])
+@on("flux", "qwen-image")
+def test_a_pipelines_own_negative_may_be_one_text_for_several_prompts(name, pipe, negative):
+    """One negative each ended the call ("2 negatives for 1 prompts"); one for all was "a batch layout nobody
+    knows", and not complete.
+    """
+    prompts = ["a red circle", "green dog"]
+    with nag_core.applied(pipe, negative, scale=4, tau=2.5, alpha=0.5, end=1) as nag:
+        found = draw(name, pipe, prompts, cfg=True, negative_prompt="dark")
+    assert (nag.complete, nag.reports[0].problems, nag.reports[0].images) == (True, (), (2, 2))
+    with nag_core.applied(pipe, negative, scale=4, tau=2.5, alpha=0.5, end=1):
+        each = draw(name, pipe, prompts, cfg=True, negative_prompt=["dark", "dark"])
+    assert apart(found, each) < 1e-5
+    applied = nag_core.applied(pipe, ["blue"] * 3, scale=4)
+    with pytest.raises(ValueError, match="3 negatives for 2 prompts"), applied:
+        draw(name, pipe, prompts, cfg=True, negative_prompt="dark")
+
+
 @pytest.mark.parametrize("negative", [None, 3, ["blue", None], [], b"blue", {"a": 1}, {"blue"}, [["blue"]]])
 @on("sd15")
 def test_a_negative_that_is_no_text_is_named(name, pipe, negative):

@@ -69,15 +69,19 @@ def _by_name(signature: inspect.Signature, args: tuple, kwargs: dict) -> dict[st
     return arguments
 
 
+class CountMismatchError(ValueError):
+    """The negatives are not as many as the prompts."""
+
+
 def texts_of(negative: str | Sequence[str], arguments: dict[str, Any]) -> list[str]:
-    """One negative for each prompt of the call."""
+    """One negative for each prompt of the call; else `CountMismatchError`."""
     prompt = arguments.get("prompt")
     embeds = arguments.get("prompt_embeds")
     count = 1 if isinstance(prompt, str) else len(embeds if prompt is None else prompt)
     if isinstance(negative, str):
         return [negative] * count
     if len(negative) != count:
-        raise ValueError(f"{len(negative)} negatives for {count} prompts")
+        raise CountMismatchError(f"{len(negative)} negatives for {count} prompts")
     return list(negative)
 
 

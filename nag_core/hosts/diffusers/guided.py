@@ -12,7 +12,7 @@ from torch import Tensor
 from nag_core.hosts.diffusers import ends
 from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt, mark, own_cfg
 from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
-from nag_core.hosts.diffusers.encoders import encoded, listening, texts_of, without_texts
+from nag_core.hosts.diffusers.encoders import CountMismatchError, encoded, listening, texts_of, without_texts
 from nag_core.hosts.diffusers.families import models_of
 from nag_core.hosts.diffusers.network import Arrived, Network, serving
 from nag_core.hosts.diffusers.padding import of_pipeline
@@ -104,6 +104,8 @@ class Guiding:
         try:
             self._encode(encode, arguments, result)
         except Exception as error:
+            if self.waiting and isinstance(error, CountMismatchError):
+                return  # the prompt, which pipelines encode first, had as many: this is their own negative
             if self.strict:
                 raise
             logger.debug("NAG: the negative could not be encoded", exc_info=error)

@@ -51,6 +51,8 @@ class Encoded:
 
     def _compared(self, context: Contexts) -> tuple[int, ...]:
         images = len(self.prompt)
+        if len(context) == 1 < images:  # the pipeline's own negative: one text for all images
+            return (1,)
         if len(context) % images:
             return ()
         chunks = (context[first : first + images] for first in range(0, len(context), images))
