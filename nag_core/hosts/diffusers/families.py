@@ -114,7 +114,12 @@ def _unet(model: nn.Module) -> str:
 
 
 def _unet_text(model: nn.Module, text: Tensor) -> Tensor:
-    """The context as it is; an IP-Adapter's image projection sits in the same place and takes no text."""
+    """The context as it is, or as the UNet projects it; an IP-Adapter's projection of images takes that one's
+    place, and the text's moves beside it (Kolors).
+    """
+    moved = getattr(model, "text_encoder_hid_proj", None)
+    if moved is not None:
+        return moved(text)
     by_text = getattr(model.config, "encoder_hid_dim_type", None) == "text_proj"
     return model.encoder_hid_proj(text) if by_text else text
 
