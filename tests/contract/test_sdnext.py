@@ -253,6 +253,30 @@ def report(p):
     return p.extra_generation_params["NAG report"]
 
 
+def test_a_refine_pass_of_the_last_picture_is_guided(draw, sdnext, script):
+    """It goes on with the processing object of the job before: nothing was guided, and the report asked for
+    one to us.
+    """
+    first, plain = draw()
+    sdnext.last_p = first
+
+    def again(state):
+        p = Job(state=state)
+        script.process(p, *ON)
+        script.process_batch(p, *ON, batch_number=0, prompts=p.prompts, seeds=p.seeds, subseeds=[])
+        output = sdnext.process_base(first)
+        script.postprocess_batch(p, [], batch_number=0)
+        script.postprocess(p, None, *ON)
+        return p, output.images
+
+    p, refined = again("reprocess_refine")
+    assert report(p).startswith("8 layers × 2/2 steps")
+    assert not torch.equal(refined, plain)
+    assert untouched(sdnext, Job.sd_model)
+    p, other = again("")
+    assert torch.equal(other, plain), "another job's call"
+
+
 def test_a_job_is_guided_and_leaves_nothing_behind(draw, sdnext):
     _, plain = draw()
     p, blue = draw(ON)

@@ -140,7 +140,7 @@ def await_calls(p: Any, around: Around) -> Callable[[], None]:
             arguments = before(*args, **kwargs)
         running.close()
         given = signature.bind(*args, **kwargs).arguments
-        if given.get("p") is job():
+        if _is_of(given.get("p"), job(), module):
             read = readers[-1] if readers and "prompt_embeds" in arguments else None
             running.enter_context(around(_call(given, read)))
         return arguments
@@ -160,6 +160,14 @@ def await_calls(p: Any, around: Around) -> Callable[[], None]:
     setattr(module, BEFORE, prepared)
     setattr(module, AFTER, tidied)
     return remove
+
+
+def _is_of(called: Any, job: Any, module: Any) -> bool:
+    """Whether a pipeline call is the job's. "Refine & HiRes pass" goes on with the processing object of
+    the job before (restore_state).
+    """
+    again = str(getattr(job, "state", None) or "").startswith("reprocess")
+    return called is job or (again and called is not None and called is getattr(module, "last_p", None))
 
 
 def interrupted() -> bool:
