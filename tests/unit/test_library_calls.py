@@ -362,6 +362,72 @@ def test_a_call_with_an_encoded_prompt_is_a_call_of_its_own(name, pipe):
     assert (len(nag.reports), nag.complete) == (2, True)
 
 
+@on("sd15", "flux")
+def test_an_interrupted_call_is_said_to_be_one_when_another_follows(name, pipe):
+    """The second call takes the pipeline's mark away; it read "only 2 of the call's 4 steps were over this
+    prompt".
+    """
+
+    def stop(pipe, step, _time, tensors):
+        pipe._interrupt = step == 1
+        return tensors
+
+    with nag_core.applied(pipe, "blue", scale=4) as nag:
+        draw(name, pipe, steps=4, callback_on_step_end=stop)
+        draw(name, pipe, steps=4)
+    first, second = nag.reports
+    assert "ended early, after 2 of 4 steps" in first.problems
+    assert (second.complete, second.problems) == (True, ())
+
+
+@pytest.mark.parametrize("where", ["behind the call", "in the call", "of the call's"])
+@on("sd15", "qwen-image")
+def test_an_error_is_only_that_calls_in_which_it_was_raised(name, pipe, where):
+    """One of the user's own behind a call that had returned made its report incomplete."""
+
+    def fail(_pipe, step, _time, tensors):
+        if step == 1 and where != "behind the call":
+            raise SomeError("mine")
+        return tensors
+
+    def draw_and_fail():
+        try:
+            draw(name, pipe, callback_on_step_end=fail)
+        except SomeError as error:
+            if where == "of the call's":
+                raise KeyError("mine, too") from error
+            raise
+        raise SomeError("mine")
+
+    applied = nag_core.applied(pipe, "blue", scale=4)
+    with pytest.raises((SomeError, KeyError)), applied as nag:
+        draw_and_fail()
+    named = {"in the call": "SomeError", "of the call's": "KeyError"}.get(where)
+    assert nag.complete is (named is None)
+    assert (f"the call ended with {named}: " in nag.report) is (named is not None)
+
+
+def test_a_pipeline_without_a_prompt_of_its_own_is_named_before_its_call(pipe_without_prompt):
+    """VisualCloze's: the call ended with a TypeError about a missing argument."""
+    with (
+        pytest.raises(UnsupportedHost, match="the text encoding of Cloze takes no plain prompt"),
+        nag_core.applied(pipe_without_prompt, "blue"),
+    ):
+        pass
+    assert "encode_prompt" not in vars(pipe_without_prompt)
+
+
+@pytest.fixture
+def pipe_without_prompt():
+    from diffusers import FluxPipeline
+
+    class Cloze(FluxPipeline):
+        def encode_prompt(self, layout_prompt, task_prompt, content_prompt, device=None):
+            return super().encode_prompt(content_prompt, None)
+
+    return Cloze(**pipelines.pipeline("flux").components)
+
+
 @pytest.mark.parametrize("negative", ["blue", ["blue", "green"]], ids=["one", "one each"])
 @on("flux", "qwen-image")
 def test_a_pipelines_own_negative_may_be_one_text_for_several_prompts(name, pipe, negative):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any, NamedTuple
 
@@ -34,6 +35,20 @@ def mark() -> object | None:
     """
     call = _call()
     return call.setdefault(_MARK, object()) if call else None
+
+
+def came_out(error: BaseException, call: object | None) -> bool:
+    """Whether the error, or one that it arose from, was raised in the pipeline call of that mark; taken for
+    granted without one.
+    """
+    found: BaseException | None = error
+    seen: list[BaseException] = []  # an error may be its own cause
+    while found is not None and call is not None and found not in seen:
+        seen.append(found)
+        if any(frame.f_locals.get(_MARK) is call for frame, _ in traceback.walk_tb(found.__traceback__)):
+            return True
+        found = found.__cause__ or found.__context__
+    return call is None
 
 
 class Own(NamedTuple):
@@ -79,6 +94,12 @@ class Steps:
     def counts(self) -> bool:
         """Whether there is a scheduler to count by."""
         return self._scheduler is not None
+
+    def fewer_than(self, total: int) -> bool:
+        """Whether fewer were taken, as far as is known: the pipeline's own mark of an interrupt is gone when
+        its next call begins.
+        """
+        return self.counts and self.taken < total
 
     def begin(self, scheduler: Any) -> None:
         """Counts from 0, by this scheduler."""

@@ -42,6 +42,9 @@ def listening(pipe: Any, heard: Callable[[Callable[..., Any], dict[str, Any], An
         raise UnsupportedHost("NAG is applied to this pipeline already")
     front, own = pipe.encode_prompt, own_encoder(pipe)
     signature = _signature(own)
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    if "prompt" not in signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise UnsupportedHost(f"the text encoding of {type(pipe).__name__} takes no plain prompt")
 
     @functools.wraps(own)
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:

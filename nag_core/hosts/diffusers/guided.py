@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nag_core.hosts.diffusers import ends
-from nag_core.hosts.diffusers.calling import Steps, caller, images_per_prompt, mark, own_cfg
+from nag_core.hosts.diffusers.calling import Steps, caller, came_out, images_per_prompt, mark, own_cfg
 from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
 from nag_core.hosts.diffusers.encoders import CountMismatchError, encoded, listening, texts_of, without_texts
 from nag_core.hosts.diffusers.families import models_of
@@ -237,12 +237,15 @@ class Guiding:
     def end_pass(self, error: BaseException | None = None) -> None:
         """Ends the pass under way, or notes why a pipeline call has had none.
 
-        error: what ended the pipeline call.
+        error: what ended the block.
         """
+        if error is not None and not came_out(error, self.call):
+            error = None  # raised behind that call
         why = ends.named(error)
         if self.current is not None:
             session = self.current[1]
-            ends.note(session, self.total, error is not None or self.interrupted(), why)
+            early = error is not None or self.interrupted() or self.steps.fewer_than(self.total)
+            ends.note(session, self.total, early, why)
             session.close()
             self.ended.append(session.report())
             self.current = None
