@@ -34,7 +34,7 @@ def pipe():
     return made
 
 
-def load_adapter(unet):
+def load_adapter(unet, count=1):
     weights, number = {}, 1
     for name in unet.attn_processors:
         if name.endswith("attn2.processor"):
@@ -46,9 +46,8 @@ def load_adapter(unet):
         "proj.weight": torch.randn(TOKENS * TEXT, IMAGE), "proj.bias": torch.zeros(TOKENS * TEXT),
         "norm.weight": torch.ones(TEXT), "norm.bias": torch.zeros(TEXT),
     }  # fmt: skip
-    unet._load_ip_adapter_weights(
-        [{"image_proj": projection, "ip_adapter": weights}], low_cpu_mem_usage=False
-    )
+    adapter = {"image_proj": projection, "ip_adapter": weights}
+    unet._load_ip_adapter_weights([adapter] * count, low_cpu_mem_usage=False)
 
 
 def both(pipe, scale=None, **call):
@@ -74,5 +73,23 @@ def test_text_that_the_unet_projects_is_guided_beside_an_image_prompt(pipe):
     assert (nag.complete, nag.reports[0].problems) == (True, ())
     assert apart(found, plain) > 3e-4
     _, found, nag = both(pipe, 0.0, **call)
+    assert nag.complete
+    assert apart(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("adapters", [1, 2])
+def test_image_prompts_with_masks_and_a_scale_each_are_beside_guided_text(pipe, adapters):
+    """Every layer was unguided: without the masks the processor takes no list of scales."""
+    _, wanted, _ = both(pipe)
+    load_adapter(pipe.unet, adapters)
+    masks = [torch.rand(1, 2, 32, 32, generator=torch.Generator().manual_seed(2))] * adapters
+    call = {
+        "ip_adapter_image_embeds": [images(2)[0]] * adapters,
+        "cross_attention_kwargs": {"ip_adapter_masks": masks},
+    }
+    plain, found, nag = both(pipe, [[0.7, 0.4]] * adapters, **call)
+    assert (nag.complete, nag.reports[0].problems) == (True, ())
+    assert apart(found, plain) > 3e-4
+    _, found, nag = both(pipe, [[0.0, 0.0]] * adapters, **call)
     assert nag.complete
     assert apart(found, wanted) < 1e-5

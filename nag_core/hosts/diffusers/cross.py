@@ -20,6 +20,10 @@ from nag_core.passes.guiding import guide, rows_of
 WAN_TEXT = 512
 
 
+class _TakenError(Exception):
+    """Ends a processor that was asked for K and V alone."""
+
+
 @dataclass(slots=True)
 class _Running:
     """A processor at work."""
@@ -82,6 +86,7 @@ class CrossCall:
         if running.taken is not None:
             if running.is_text:
                 running.taken.append((k, v))
+                raise _TakenError  # what follows is for all queries: an image prompt's mask
             return q  # of the right shape; nobody reads it
         chosen = self.arrived.session.chosen(self.network.blocks.get(running.attn))
         if not running.is_text or not chosen:
@@ -125,6 +130,8 @@ class CrossCall:
         self.running.append(asked)
         try:
             running.code(running.processor, running.attn, running.query[:1, :1], encoder_hidden_states=text)
+        except _TakenError:
+            pass
         finally:
             self.running.pop()
         ((k, v),) = asked.taken
