@@ -21,7 +21,7 @@ from nag_core.method.rows import Batch
 from nag_core.passes.plan import Progress
 from nag_core.settings.blocks import listing
 from tests import sessions
-from tests.diffusers_models import BATCH, CASES, WanI2V
+from tests.diffusers_models import BATCH, CASES, SD15, WanI2V
 from tests.diffusers_reference import Cross, Joint, Listed, Parallel, Prefix, image_positions_of_the_prompts
 from tests.extras import needs_any_diffusers
 
@@ -99,7 +99,8 @@ def literal(case, model, dtype, negatives=None, chosen=None):
             for one, its, weight in negatives
         ]
         for name, module in named:
-            if name.endswith(".attn2") and (chosen is None or module in chosen):
+            over_text = name.endswith(".attn2") or getattr(module, "is_cross_attention", False)
+            if over_text and (chosen is None or module in chosen):
                 module.processor = Cross(each, 2, STRENGTH)
         return case.call(model, BATCH, context, mask)
     if case.listed:
@@ -205,6 +206,29 @@ def test_several_negatives_of_different_lengths_are_the_literal_reference(name, 
         for one, its, weight in given
     ]
     compared(found, literal(case, model, dtype, both), plain, dtype)
+
+
+class OnlyCross(SD15):
+    """As SD's x4 upscaler: on some levels the first attention of a block is over the text, too."""
+
+    def build(self):
+        return super().build(only_cross_attention=(True, False))
+
+
+def test_a_unets_first_attention_is_guided_where_it_is_over_the_text():
+    """It was left unguided, and the report was complete."""
+    case = OnlyCross()
+    model = case.model(torch.float64)
+    context, _, negative, _ = texts(case, torch.float64)
+    plain, source = case.call(model, BATCH, context), Given(entries_of(model, negative, None))
+    found = guided(case, model, source, context)
+    assert source.failures == source.session.problems == []
+    firsts = [one for name, one in model.named_modules() if name.endswith("attn1") and one.is_cross_attention]
+    seconds = [one for name, one in model.named_modules() if name.endswith("attn2")]
+    assert firsts
+    assert len(source.session.layers) == len(firsts) + len(seconds)
+    assert set(family_of(model).blocks(model)) == set(family_of(model).layers(model)) > set(firsts)
+    compared(found, literal(case, model, torch.float64), plain, torch.float64)
 
 
 class DeepWanI2V(WanI2V):

@@ -52,7 +52,7 @@ class Family(NamedTuple):
         numbers: dict[str, int] = {}
         for name, module in model.named_modules():
             for start, end, kind in self.attentions:
-                if name.startswith(start) and name.endswith(end) and hasattr(module, "processor"):
+                if name.startswith(start) and name.endswith(end) and _is_over_text(name, module):
                     numbers[kind] = numbers.get(kind, -1) + 1
                     found[module] = (kind, numbers[kind])
         return found
@@ -81,6 +81,12 @@ class Family(NamedTuple):
         }
 
 
+def _is_over_text(name: str, module: nn.Module) -> bool:
+    """A UNet's first attention is, too, where it is built with only_cross_attention (SD's x4 upscaler)."""
+    first = name.endswith("attn1")
+    return hasattr(module, "processor") and (not first or getattr(module, "is_cross_attention", False))
+
+
 def _unet_blocks(model: nn.Module) -> dict[nn.Module, Block]:
     """By the numbers that the original UNet's lists have: the first input block is the convolution at the
     entrance, and each downsampling is a block of its own; upsampling is in the block before it.
@@ -101,7 +107,7 @@ def _unet_blocks(model: nn.Module) -> dict[nn.Module, Block]:
         module: block
         for block, part in named
         for name, module in (() if part is None else part.named_modules())
-        if name.endswith("attn2") and hasattr(module, "processor")
+        if name.endswith(("attn1", "attn2")) and _is_over_text(name, module)
     }
 
 
@@ -145,7 +151,9 @@ _SINGLE = ("single_transformer_blocks.", ".attn", "single")
 _JOINT = ("transformer_blocks.", ".attn", "joint")
 _TEXT = (("transformer_blocks.", ".attn2", ""),)
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": Family(CROSS, (("", ".attn2", ""),), _unet_text),
+    "UNet2DConditionModel": Family(
+        CROSS, (("", ".attn1", ""), ("", ".attn2", "")), _unet_text
+    ),
     "PixArtTransformer2DModel": Family(
         CROSS, _TEXT, _caption, mask_at=1, crops=True
     ),
