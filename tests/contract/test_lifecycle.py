@@ -141,31 +141,30 @@ def test_an_error_in_the_middle_of_a_step_leaves_everything_as_it_was(job, model
     assert after.infotexts == before.infotexts
 
 
-def test_a_job_that_ended_in_an_error_is_let_go_at_the_next_one(job, model, script, monkeypatch):
-    """`postprocess` is not reached after an exception, and the pass was not closed."""
+@pytest.fixture
+def failed(job, model, monkeypatch):
+    """The exception of a job that failed while it was sampled; its traceback holds the job."""
 
     def apply_model(self, *args, **kwargs):
         raise ThrownError
 
     with monkeypatch.context() as patched:
         patched.setattr(type(model.forge_objects.unet.model), "apply_model", apply_model)
-        with pytest.raises(ThrownError):
+        with pytest.raises(ThrownError) as raised:
             job(ON)
-    gc.collect()
+    return raised.value
+
+
+def test_a_job_that_ended_in_an_error_is_let_go_at_the_next_one(failed, job, script):
+    """`postprocess` is not reached after an exception, and the pass was not closed."""
+    assert len(script.jobs._jobs) == 1
     job()
     assert not script.jobs._jobs
 
 
-def test_a_job_that_failed_is_let_go_as_soon_as_nothing_holds_it(job, model, script, monkeypatch):
+def test_a_job_that_failed_is_let_go_as_soon_as_nothing_holds_it(failed, script):
     """Its keys and values waited for the next job of the same tab."""
-
-    def apply_model(self, *args, **kwargs):
-        raise ThrownError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(type(model.forge_objects.unet.model), "apply_model", apply_model)
-        with pytest.raises(ThrownError):
-            job(ON)
+    failed.__traceback__ = None
     gc.collect()
     assert not script.jobs._jobs
 
