@@ -36,7 +36,7 @@ class RefusedError(ValueError):
 
 
 def load(folder: Path = RESULTS, repository: Path = ROOT) -> list[Result]:
-    """The result files. `RefusedError` for one of a commit that the repository does not have, for one whose
+    """The result files. `RefusedError` for one of a commit that HEAD does not descend from, for one whose
     server ran other code than the tests knew, and for a run of a part of a suite.
     """
     results = [
@@ -50,9 +50,9 @@ def load(folder: Path = RESULTS, repository: Path = ROOT) -> list[Result]:
 
 
 def check(name: str, one: Result, repository: Path = ROOT) -> None:
-    """`RefusedError` where the commit is not in the repository, or the server ran code that was not known."""
+    """`RefusedError` where the commit is not in the history, or the server ran code that was not known."""
     if _known(one["commit"], repository) is False:
-        raise RefusedError(f"{name}: commit {one['commit'] or '(none)'} is not in this repository")
+        raise RefusedError(f"{name}: commit {one['commit'] or '(none)'} is not in this history")
     if one["code"] != one["tests"]:
         ran = one["code"] or "(unknown)"
         raise RefusedError(f"{name}: the server ran code {ran}, the tests knew {one['tests']}")
@@ -88,7 +88,11 @@ def _cell(one: Result, code: str) -> str:
 
 
 def _known(commit: str, repository: Path) -> bool | None:
-    """Whether the repository has the commit; None where nobody can tell (no git, or a shallow clone)."""
+    """Whether HEAD descends from the commit; None where nobody can tell (no git, or a shallow clone).
+
+    That the repository has it is not enough: after a rebase the old commits stay where it was made, and
+    there alone.
+    """
 
     def git(*arguments: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -101,7 +105,7 @@ def _known(commit: str, repository: Path) -> bool | None:
         return None
     if shallow.stdout.strip() != "false":
         return None
-    return bool(commit) and git("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+    return bool(commit) and git("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
 
 
 def short(results: Sequence[Result], code: str | None = None) -> str:

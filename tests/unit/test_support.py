@@ -16,21 +16,21 @@ ONE = {
 }  # fmt: skip
 
 
+def git(root, *arguments):
+    """What git prints."""
+    identity_of = ("-c", "user.name=a", "-c", "user.email=a@b")
+    command = ["git", *identity_of, *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 @pytest.fixture
 def repository(tmp_path):
     """A git repository with one commit: (folder for results, folder, commit)."""
-
-    def git(*arguments):
-        identity_of = ("-c", "user.name=a", "-c", "user.email=a@b")
-        done = subprocess.run(
-            ["git", *identity_of, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    git("init", "-q")
-    git("commit", "-q", "--allow-empty", "-m", "one")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
     (tmp_path / "results").mkdir()
-    return tmp_path / "results", tmp_path, git("rev-parse", "HEAD")
+    return tmp_path / "results", tmp_path, git(tmp_path, "rev-parse", "HEAD")
 
 
 def put(folder, **changes):
@@ -67,8 +67,8 @@ def test_failures_are_shown(repository):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"commit": "0" * 40}, "commit 0000000000000000000000000000000000000000 is not in this repository"),
-        ({"commit": ""}, r"commit \(none\) is not in this repository"),
+        ({"commit": "0" * 40}, "commit 0000000000000000000000000000000000000000 is not in this history"),
+        ({"commit": ""}, r"commit \(none\) is not in this history"),
         ({"code": "bbb"}, "the server ran code bbb, the tests knew aaa"),
         ({"code": ""}, r"the server ran code \(unknown\)"),
         ({"whole": False}, "only a part of the suite was run"),
@@ -79,6 +79,15 @@ def test_what_does_not_count_is_refused(repository, changes, said):
     folder, root, commit = repository
     put(folder, **{"commit": commit, **changes})
     with pytest.raises(support.RefusedError, match=said):
+        support.load(folder, root)
+
+
+def test_a_commit_that_was_rewritten_is_refused_where_it_was_made_too(repository):
+    """There the repository still has it, so that the table passed here and failed in every clone."""
+    folder, root, commit = repository
+    git(root, "commit", "-q", "--allow-empty", "--amend", "-m", "another word")
+    put(folder, commit=commit)
+    with pytest.raises(support.RefusedError, match="is not in this history"):
         support.load(folder, root)
 
 
