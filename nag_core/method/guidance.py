@@ -40,9 +40,7 @@ class Method(str, Enum):
 
 
 class Guided(NamedTuple):
-    """`out`: the guided attention output. `clipped`: 0-dim int64, how many tokens tau shrank (still on the
-    device).
-    """
+    """`out`: the guided attention output. `clipped`: 0-dim int64 on the device, tokens that tau shrank."""
 
     out: Tensor
     clipped: Tensor

@@ -206,16 +206,14 @@ class _Guided:
         """By a kernel that knows no reference images: those behind the picture are kept from it, those in
         front of it are more of the prompt's queries to it.
         """
-        rule, layout, own, pos = self.rule, self.layout, self.layout.unguided_part, self.layout.pos_part
+        layout, own, pos = self.layout, self.layout.unguided_part, self.layout.pos_part
         shown = slice(0, layout.total - layout.behind)
         to_image, to_neg = (Part(out[:, :, shown], lse[:, :, shown]) for out, lse in (to_image, to_neg))
         (neg,) = layout.neg_parts(self.group)
         spans = (
             pos.start, pos.stop + layout.before, neg.start, neg.stop, own.start, own.stop - layout.behind,
         )  # fmt: skip
-        fused.merge_and_guide(
-            to_image, to_pos, to_neg, self.out[:, shown], spans, rule.strength, rule.method, rule.counter
-        )
+        self.rule.merge_and_guide(fused, to_image, to_pos, to_neg, self.out[:, shown], spans)
 
     def by_calls(self, plain: Plain, mask: Tensor | None) -> None:
         """The same by the host's attention alone: once over prompt and image, once over each negative and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,8 @@ from nag_core.method.sign_flip import flip
 class Rule:
     """The guidance rule of one pass, as the attention applies it.
 
-    phi, tau, alpha: eq. 7-10. counter: 0-dim int64 on the device of the tensors; gains the tokens that tau
-        shrank, so that counting them needs no launch and no wait. may_fuse: off for comparisons. offset:
-        VSF's.
+    phi, tau, alpha: eq. 7-10. counter: 0-dim int64 on the tensors' device; gains the tokens that tau shrank,
+        so that counting needs no launch and no wait. may_fuse: off for comparisons. offset: VSF's.
     """
 
     phi: float
@@ -49,6 +49,10 @@ class Rule:
     def fused(self, like: Tensor) -> Chain | None:
         """What merges and guides in one call for tensors like `like`; None where that is done apart."""
         return chain(like, self.may_fuse, self.method)
+
+    def merge_and_guide(self, best: Chain, *parts: Any) -> None:
+        """`lean.merge_and_guide` by `best`, the answer of `fused`. parts: what that takes up to the spans."""
+        best.merge_and_guide(*parts, self.strength, self.method, self.counter)
 
     def guide(self, pos: Tensor, neg: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`pos` guided away from `neg`, both (B, N, C) attention outputs; in `dtype`, else that of `pos`."""

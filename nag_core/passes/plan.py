@@ -50,4 +50,5 @@ class Plan:
 
     def phi(self, progress: Progress) -> float:
         """The strength at this place of the pass; 0 outside of the window."""
-        return self.curve.phi(self.strength.phi, progress.call, progress.total, self.window)
+        found = self.curve.at(progress.call, progress.total, self.window)
+        return found if self.curve.points else self.strength.phi * found

@@ -39,9 +39,8 @@ class Session:
     heat: HeatMap | None = None
     cache: KeyValueCache = field(default_factory=KeyValueCache)
     batches: dict[Hashable, Batch] = field(default_factory=dict)  # arrangements seen, by what they hold for
-    places: dict[Hashable, tuple[int, int]] = field(
-        default_factory=dict
-    )  # reference images' tokens before and behind the picture's, by model call
+    # Reference images' tokens before and behind the picture's, by model call.
+    places: dict[Hashable, tuple[int, int]] = field(default_factory=dict)
     at_close: list[Callable[[], None]] = field(default_factory=list)  # free what a host keeps for the pass
     counts: Counts = field(default_factory=Counts)  # of the negative's images
     phi: float = 0.0  # of the running call
@@ -88,7 +87,6 @@ class Session:
 
     def batch(self, entries: tuple, tiled: bool = False, regional: bool = False) -> Batch | None:
         """The images of the call that has begun, and their negatives; None where there is nobody to guide.
-
         Kept for the pass: an index tensor made anew in every step would stall a GPU.
         """
         if not any(entries):

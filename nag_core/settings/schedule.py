@@ -62,8 +62,10 @@ class Curve:
         """Whether it is 0 everywhere."""
         return bool(self.points) and not any(phi for _, phi in self.points)
 
-    def phi(self, phi: float, call: int, total: int, window: Window) -> float:
-        """The strength of call number `call` of `total`; 0 outside of the window."""
+    def at(self, call: int, total: int, window: Window) -> float:
+        """At call number `call` of `total` the strength that the points give, or the share of phi that the
+        shape leaves, 1 for all of it; 0 outside of the window.
+        """
         call = min(max(call, 0), total - 1)
         calls = window.calls(total)
         if call not in calls:
@@ -72,8 +74,8 @@ class Curve:
             return self._between(call / total)
         done = (call - calls.start) / len(calls)
         if self.shape == LINEAR:
-            return phi * (1 - done)
-        return phi * (1 + math.cos(math.pi * done)) / 2 if self.shape == COSINE else phi
+            return 1 - done
+        return (1 + math.cos(math.pi * done)) / 2 if self.shape == COSINE else 1.0
 
     def _between(self, place: float) -> float:
         # As in Window.calls: 3 / 10 must be at the point "0.3".

@@ -2,13 +2,20 @@
 
 import pytest
 
+from nag_core.method.guidance import Method
+from nag_core.passes.plan import Plan, Progress
+from nag_core.settings.presets import Strength
 from nag_core.settings.schedule import Curve, Window, parse_curve
 
 WHOLE = Window()
 
 
 def sampled(text, total, phi=4.0, window=WHOLE):
-    return [parse_curve(text).phi(phi, call, total, window) for call in range(total)]
+    plan = Plan(
+        strength=Strength(phi, 2.5, 0.5), method=Method.NAG, progress=Progress, window=window,
+        curve=parse_curve(text),
+    )  # fmt: skip
+    return [plan.phi(Progress(call, total)) for call in range(total)]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +105,7 @@ def test_a_curve_that_drops_to_zero_equals_that_end(end, total):
 
 
 def test_samplers_that_run_past_the_total_keep_the_last_calls_strength():
-    assert parse_curve("linear").phi(4, 9, 4, WHOLE) == 1
+    assert parse_curve("linear").at(9, 4, WHOLE) == 0.25
 
 
 def test_points_compose_with_start_and_end():

@@ -166,6 +166,48 @@ def test_the_rooms_are_those_of_the_readme_and_so_is_where_things_went():
         assert old not in files
 
 
+def the_way():
+    """The README's table of the way of φ: the files of each column, and those that hand it on unopened."""
+    text = (ROOT / "nag_core" / "README.md").read_text(encoding="utf-8")
+    table, _, beside = text.split("## The way of φ")[1].split("## ")[0].partition("Between these")
+    rows = [line.split("|")[2:-1] for line in table.splitlines() if line.startswith("|") and "`" in line]
+    ways = [re.findall(r"`([\w/]+)`", " ".join(column)) for column in zip(*rows, strict=True)]
+    return ways, re.findall(r"`((?:passes|method)/\w+)`", beside)
+
+
+def source(name):
+    """A file as the README names it."""
+    return next(one for one in (ROOT / f"{name}.py", ROOT / "nag_core" / f"{name}.py") if one.is_file())
+
+
+def named(text):
+    """Every name that stands in the code, also as an attribute, a parameter or a keyword."""
+    kinds = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.keyword: "arg"}
+    return {getattr(node, kinds[type(node)]) for node in ast.walk(ast.parse(text)) if type(node) in kinds}
+
+
+def test_phi_goes_through_ten_files_and_each_once():
+    ways, _ = the_way()
+    assert len(ways) == 2
+    for way in ways:
+        assert len(way) <= 10
+        assert len(set(way)) == len(way)
+        assert len({source(name).parent for name in way}) <= 6
+        for name in way[4:]:  # before these it is one of many settings
+            assert {"phi", "strength"} & named(source(name).read_text(encoding="utf-8")), name
+
+
+def test_what_hands_phi_on_never_names_it():
+    ways, beside = the_way()
+    assert sorted(beside) == ["method/cross", "method/focus", "method/joint", "passes/guiding"]
+    # checks says beforehand which settings ask for nothing.
+    hooks = [path for path in ROOT.glob("nag_core/hosts/*/*.py") if path.stem != "checks"]
+    known = {source(name) for way in ways for name in way}
+    for path in {*hooks, *map(source, beside)} - known:
+        assert not {"phi", "strength"} & named(path.read_text(encoding="utf-8")), path
+    assert named("f(a.phi, b=c)\ndef g(d): pass") == {"f", "a", "phi", "b", "c", "d"}
+
+
 def test_nothing_that_a_webui_loads_imports_a_program():
     for path in SOURCES:
         assert not [name for name in imports(path)[1] if name.split(".")[1] in PROGRAMS], path
