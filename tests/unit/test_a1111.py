@@ -372,6 +372,20 @@ def test_negpips_own_forward_is_guided(at_once):
     assert all(calls == ([4] if at_once else [2, 2]) for *_, calls in theirs), "it counts its calls"
 
 
+def test_another_extensions_call_beside_negpip_is_no_layout_that_nobody_knows():
+    """With SAG's call the report said of NegPiP's layers that their rows could not be told, and no "fully"."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    for layer in network.attentions():
+        layer.forward = like_negpip(layer, 1)[0]
+    x, cond, uncond = tensors(1)
+    plain, found = network(x, None, uncond), []
+    denoiser.denoised = lambda: found.append(network(x, None, uncond))
+    denoiser(x, cond, uncond)
+    assert torch.equal(found[0], plain)
+    assert used.complete
+    assert used.report().problems == ("another extension's own call of the model is left unguided",)
+
+
 def test_attention_that_another_extension_replaced_is_left_to_it():
     """Its own term (IP-Adapter's) would be in z+, and not in z-."""
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))

@@ -80,7 +80,7 @@ class HookedCall:
         if self.done == rows == len(self.images):
             self.done = 0
         is_further = self.done >= len(self.images)
-        part = self.images[self.done : self.done + rows]
+        part = [None] * rows if is_further else self.images[self.done : self.done + rows]
         self.done, self.size = self.done + rows, tuple(arguments[0].shape[-2:])
         self.arrangement, self.part = None, part if len(part) == rows else ()
         if is_further:
