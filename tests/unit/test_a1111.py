@@ -9,6 +9,7 @@ from torch import nn
 
 from nag_core.hosts import which
 from nag_core.hosts.a1111.host import A1111
+from nag_core.hosts.compiled import RUNS_UNCOMPILED
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative, Scheduled
@@ -16,6 +17,7 @@ from nag_core.passes.plan import Progress
 from nag_core.settings.schedule import Window
 from tests import reference
 from tests.sessions import replan
+from tests.unit.test_compiled import counting
 from tests.unit.test_joint import STRENGTH, error, normal, session
 
 WIDTH, CONTEXT, HEADS = 16, 12, 2
@@ -58,16 +60,21 @@ class UNet(nn.Module):
             transformer.transformer_blocks = nn.ModuleList([inner])
             return nn.ModuleList([transformer])
 
-        self.input_blocks, self.output_blocks = nn.ModuleList([block()]), nn.ModuleList([block()])
+        self.input_blocks = nn.ModuleList([block()])
         self.middle_block = block()
+        self.output_blocks = nn.ModuleList([block()])
         self.double().requires_grad_(False)
+
+    def inner(self):
+        blocks = *self.input_blocks, self.middle_block, *self.output_blocks
+        return [block[0].transformer_blocks[0] for block in blocks]
 
     def attentions(self):
         return [m for m in self.modules() if isinstance(m, CrossAttention)]
 
     def forward(self, x, timesteps, context):
-        for attention in self.attentions():
-            x = x + attention(x, context)
+        for inner in self.inner():
+            x = x + inner.attn2(x, context)
         return x
 
 
@@ -373,7 +380,7 @@ def test_negpips_own_forward_is_guided(at_once):
 
 
 def test_another_extensions_call_beside_negpip_is_no_layout_that_nobody_knows():
-    """With SAG's call the report said of NegPiP's layers that their rows could not be told, and no "fully"."""
+    """With SAG's call the report said that NegPiP's layers had rows nobody knows, and no "fully"."""
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
     for layer in network.attentions():
         layer.forward = like_negpip(layer, 1)[0]
@@ -396,6 +403,60 @@ def test_attention_that_another_extension_replaced_is_left_to_it():
     assert used.problems == [
         "another extension replaced the forward of some attention layers; those are unguided"
     ]
+
+
+def whole(network, backend):
+    network.compile(backend=backend)
+
+
+def modules_in_place(network, backend):
+    for layer in network.attentions():
+        layer.compile(backend=backend)
+
+
+def modules_wrapped(network, backend):
+    for inner in network.inner():
+        inner.attn2 = torch.compile(inner.attn2, backend=backend)
+
+
+def forwards(network, backend):
+    for layer in network.attentions():
+        layer.forward = torch.compile(layer.forward, backend=backend)
+
+
+@pytest.fixture
+def graphs():
+    """Counts what torch.compile has made and run."""
+    torch._dynamo.reset()
+    yield SimpleNamespace(made=0, ran=0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("compile_", [whole, modules_in_place, modules_wrapped, forwards])
+def test_a_compiled_network_is_guided_as_it_was_written_and_its_graphs_stay_what_they_were(graphs, compile_):
+    """Code made without NAG ran on, unguided; code made under NAG would have gone on guiding."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    compile_(network, counting(graphs))
+    x, cond, uncond = tensors(1)
+    rows = torch.cat([x, x]), None, torch.cat([cond, uncond])
+    plain, made, ran = network(*rows), graphs.made, graphs.ran
+    found = denoiser(x, cond, uncond)
+    wanted = literal(network, x, cond, entry(5, 5)), literal(network, x, uncond, None)
+    assert error(found, torch.cat(wanted)) <= 1e-12
+    assert used.report().problems == (RUNS_UNCOMPILED,)
+    assert len(used.layers) == 3
+    assert torch.equal(network(*rows), plain)
+    assert (graphs.made, graphs.ran) == (made, 2 * ran)
+
+
+def test_a_compiled_network_is_left_alone_by_a_pytorch_that_cannot_run_it_uncompiled(graphs, monkeypatch):
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    whole(network, counting(graphs))
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    x, cond, uncond = tensors(1)
+    assert error(denoiser(x, cond, uncond)[:1], literal(network, x, cond, None)) <= 1e-12
+    assert "this PyTorch cannot run it uncompiled" in used.problems[0]
+    assert not used.report().bypassed
 
 
 def test_an_error_of_ours_costs_the_guidance_not_the_picture(monkeypatch):

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Hashable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from nag_core.hosts import asked
 from nag_core.hosts.a1111.hooked import HookedCall, Step
 from nag_core.hosts.base import Host
+from nag_core.hosts.compiled import RUNS_UNCOMPILED, is_compiled, uncompiled, why_compiled_only
 from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.autocast import without_autocast
@@ -45,6 +47,13 @@ class _Installed:
     def __init__(self, session: Session, network: nn.Module, denoiser: nn.Module) -> None:
         self.session, self.network, self.stack = session, network, ExitStack()
         self.handle = denoiser.register_forward_hook(lambda *_: self.stack.close(), always_call=True)
+
+    @cached_property
+    def compiled(self) -> bool:
+        """Compiled code does not see hooks, or keeps those it was made with. Looked at once: it walks the
+        model.
+        """
+        return is_compiled(self.network)
 
     def remove(self) -> None:
         self.stack.close()
@@ -114,6 +123,8 @@ class A1111(Host):
             session.stop(_FOREIGN_SAMPLING)
         elif getattr(sd_model, "cond_stage_key", "") == "edit":
             session.stop("models that edit a picture (InstructPix2Pix) have rows of a third kind")
+        elif current.compiled and (obstacle := why_compiled_only()):
+            session.stop(obstacle)
         else:
             self._hook(current, session.batch(entries), parts)
 
@@ -124,6 +135,9 @@ class A1111(Host):
         rows = [image for image, count in enumerate(parts) for _ in range(count)]
         step = Step(current.session, batch, self.weights(current.network))
         call = HookedCall(step, [*rows, *[None] * len(parts)], _projected)
+        if current.compiled:
+            current.stack.enter_context(uncompiled())
+            current.session.remark(RUNS_UNCOMPILED)
         call.enter(current.stack, current.network)
 
 
