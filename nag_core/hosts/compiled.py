@@ -20,6 +20,13 @@ def original(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The model's modules without what torch.compile put around some, by the names they had before."""
+    for name, module in model.named_modules():
+        if original(module) is module:
+            yield name.replace("._orig_mod", ""), module
+
+
 def original_function(function: Any) -> Any:
     """The function that torch.compile was given, else itself."""
     return getattr(function, "_torchdynamo_orig_callable", function)
