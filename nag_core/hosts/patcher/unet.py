@@ -65,7 +65,7 @@ def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tup
     step.session.beside = not negpips and len(replaced) == len(layers)
     texts = None if replaced else _texts(given[2], step, unet, progress)
     cond, uncond, options, provenance = told_apart(given, texts or (None, None))
-    options = patch_attn2(options, layers, step)
+    options = patch_attn2(options, {key: one for key, one in layers.items() if key not in replaced}, step)
     if negpips:
         options = patch_replaced(options, negpips, step)
     elif texts:
@@ -86,21 +86,19 @@ def _texts(options: dict, step: Step, unet: Unet, progress: Progress) -> tuple[H
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], step: Step) -> dict:
-    """A copy of `model_options` in which every attn2 runs under NAG; the original is not touched.
+    """A copy of `model_options` in which these attn2 run under NAG; the original is not touched.
 
-    A replacer that is already there (IP-Adapter) is wrapped, under its three- or two-part key: called for z+
-    and for z-, so that its own term cancels in z+ - z-. A layer with a forward of somebody else is left out:
-    a replace would switch that off. Closures only: the patchers deep-copy anything else.
+    layers: none with a forward of somebody else, which a replace would switch off. A replacer that is already
+    there (IP-Adapter) is wrapped, under its three- or two-part key: called for z+ and for z-, so that its own
+    term cancels in z+ - z-. Closures only: the patchers deep-copy anything else.
     """
     options = model_options.copy()
     transformer_options = options["transformer_options"] = options.get("transformer_options", {}).copy()
     replaces = transformer_options["patches_replace"] = transformer_options.get("patches_replace", {}).copy()
     attn2 = replaces["attn2"] = dict(replaces.get("attn2", {}))
-    left_out = _replaced(model_options, layers)
     for key, module in layers.items():
-        if key not in left_out:
-            theirs = attn2.get(key) or attn2.get(key[:2])
-            attn2[key] = _guided_attention(key, module, theirs, step)
+        theirs = attn2.get(key) or attn2.get(key[:2])
+        attn2[key] = _guided_attention(key, module, theirs, step)
     return options
 
 
