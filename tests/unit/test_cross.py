@@ -6,6 +6,7 @@ from torch import nn
 
 from nag_core.hosts.foreign import replaced_forward
 from nag_core.hosts.ldm_unet import cross_attention_layers
+from nag_core.hosts.patcher.provenance import Provenance
 from nag_core.hosts.patcher.unet import Step, Unet, guided_unet, patch_attn2
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
@@ -292,7 +293,7 @@ def test_a_forward_put_on_the_module_by_someone_else_is_left_in_charge():
     module.forward = lambda *a, **k: None
     assert replaced_forward(module)
     unet, step = Unet(layers={KEY: module}), Step(session(), Batch((entry(),)), "w")
-    _, _, patched = guided_unet((None, None, {}), step, unet, Progress())
+    patched = guided_unet({}, Provenance(), step, unet, Progress())
     assert patched["transformer_options"]["patches_replace"]["attn2"] == {}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nag_core.hosts.foreign import replaced_forward
 from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, projected, split_heads
-from nag_core.hosts.patcher.provenance import marks_of, told_apart
+from nag_core.hosts.patcher.provenance import Provenance, marks_of
 from nag_core.hosts.patcher.replaced import patch_replaced
 from nag_core.hosts.patcher.reuse import KeyValueReuse, patch_reuse
 from nag_core.hosts.patcher.step import Step
@@ -51,25 +51,22 @@ class Unet:
         self.reuse.clear()
 
 
-def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tuple:
-    """Conditions and options of a call with NAG in the chosen layers, and with the prompt's keys and values
-    kept over the steps where nothing may have changed them.
+def guided_unet(options: dict, provenance: Provenance, step: Step, unet: Unet, progress: Progress) -> dict:
+    """The options of a call with NAG in the chosen layers, and with the prompt's keys and values kept over
+    the steps where nothing may have changed them.
     """
     layers = {key: layer for key, layer in unet.layers.items() if step.session.chosen(key[:2])}
     if not layers:
-        return given
-    forwards = _forwards(given[2], layers)
+        return options
+    forwards = _forwards(options, layers)
     others = left_alone(step.session, forwards)
     own = {key: layer for key, layer in layers.items() if forwards[key] is None}
     negpips = {key: layer for key, layer in layers.items() if forwards[key] and key not in others}
-    texts = _texts(given[2], step, unet, progress) if len(own) == len(layers) else None
-    cond, uncond, options, provenance = told_apart(given, texts or (None, None))
+    texts = _texts(options, step, unet, progress) if len(own) == len(layers) else None
     options = patch_attn2(options, own, step)
     if negpips:
-        options = patch_replaced(options, negpips, step)
-    elif texts:
-        options = patch_reuse(options, unet.network, unet.reuse, provenance)
-    return cond, uncond, options
+        return patch_replaced(options, negpips, step)
+    return patch_reuse(options, unet.network, unet.reuse, provenance, texts) if texts else options
 
 
 def _texts(options: dict, step: Step, unet: Unet, progress: Progress) -> tuple[Hashable, Hashable] | None:
