@@ -1,6 +1,8 @@
 """The A1111 adapter on a small UNet whose attention modules and CFG denoiser have the host's outside."""
 
+import gc
 import sys
+import weakref
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -212,6 +214,25 @@ def test_nothing_is_on_the_network_between_calls_nor_after_one_that_failed():
     with pytest.raises(RuntimeError, match="no room"):
         denoiser(x, cond, uncond)
     assert hooks(network) == own
+
+
+def test_what_an_interrupt_in_the_middle_of_a_call_leaves_there_goes_with_the_pass(graphs):
+    """torch runs no hook after what is no Exception, as the host's own interrupt is none: ours stayed on the
+    network.
+    """
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    whole(network, counting(graphs))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    denoiser.denoised = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        denoiser(*tensors(1))
+    used.close()
+    assert hooks(network) == 0
+    network(*tensors(1)[:1], None, tensors(1)[1])
+    assert graphs.ran, "the whole process ran uncompiled from then on"
 
 
 def test_keys_and_values_of_the_negative_are_made_once_for_the_pass():
@@ -482,6 +503,17 @@ def test_a_second_install_replaces_the_first_and_a_refiner_is_noticed():
     assert len(denoiser._forward_hooks) == 1
     refiner = SimpleNamespace(model=SimpleNamespace(diffusion_model=UNet()))
     assert not host.installed(p, refiner, other)
+
+
+def test_the_model_before_a_refiner_is_not_held_until_the_pass_is_closed():
+    denoiser, network, used, p, sd_model = prepared([entry(5, 5)], (1,))
+    denoiser(*tensors(1))
+    held = weakref.ref(network)
+    denoiser.network = sd_model.model.diffusion_model = UNet()
+    A1111().install(p, sd_model, used)
+    del network
+    gc.collect()
+    assert held() is None
 
 
 def test_outside_the_window_nothing_is_hooked():

@@ -45,7 +45,8 @@ class _Installed:
     """What the denoiser of a pass carries: the session, the hook to take off, and what is on the network."""
 
     def __init__(self, session: Session, network: nn.Module, denoiser: nn.Module) -> None:
-        self.session, self.network, self.stack = session, network, ExitStack()
+        self.session, self.stack = session, ExitStack()
+        self.network: nn.Module | None = network
         self.handle = denoiser.register_forward_hook(lambda *_: self.stack.close(), always_call=True)
 
     @cached_property
@@ -58,6 +59,7 @@ class _Installed:
     def remove(self) -> None:
         self.stack.close()
         self.handle.remove()
+        self.network = None  # the session may go on with a refiner, and keeps this until it is closed
 
 
 class A1111(Host):
@@ -100,6 +102,7 @@ class A1111(Host):
         if previous is not None:
             previous.remove()
         denoiser.nag_installed = _Installed(session, self.network(sd_model), denoiser)
+        session.at_close.append(denoiser.nag_installed.remove)  # after an interrupt in the middle of a call
 
     def installed(self, p: Any, sd_model: Any, session: Session) -> bool:
         current = getattr(p.sampler.model_wrap_cfg, "nag_installed", None)
