@@ -29,6 +29,8 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def original_function(function: Any) -> Any:
     """The function that torch.compile was given, else itself."""
+    if getattr(function, "_torchdynamo_disable", False):  # kept out of compiled code, and marked alike
+        return function
     return getattr(function, "_torchdynamo_orig_callable", function)
 
 
