@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,20 @@ def original(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The model's modules without what torch.compile put around some, by the names they had before."""
+    for name, module in model.named_modules():
+        if original(module) is module:
+            yield name.replace("._orig_mod", ""), module
+
+
+def original_function(function: Any) -> Any:
+    """The function that torch.compile was given, else itself."""
+    if getattr(function, "_torchdynamo_disable", False):  # kept out of compiled code, and marked alike
+        return function
+    return getattr(function, "_torchdynamo_orig_callable", function)
+
+
 def is_compiled(model: nn.Module) -> bool:
     """Whether the model or one of its parts is run by torch.compile."""
     return original(model) is not model or any(map(_runs_compiled, original(model).modules()))
@@ -28,7 +43,7 @@ def _runs_compiled(part: nn.Module) -> bool:
     """By `part.compile()`, `torch.compile(part)`, or `part.forward = torch.compile(part.forward)`."""
     forward = vars(part).get("forward")
     compiled = getattr(part, "_compiled_call_impl", None) is not None or "_orig_mod" in part._modules
-    return compiled or hasattr(forward, "_torchdynamo_orig_callable")
+    return compiled or original_function(forward) is not forward
 
 
 def why_compiled_only() -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from nag_core.hosts.compiled import original, original_function
+
 _FOLDERS = ("extensions", "extensions-builtin")
 # As a word of its own (`nag_scale`, "forge_neo_nag", "NAGModelWrapper", "NAGuidance"): not "manager".
 _NAG = re.compile(r"(?:^|[^a-z])nag(?:[^a-z]|$|uidance|[A-Z])|NAG|normalized_attention_guidance")
@@ -24,11 +26,13 @@ def replaced_forward(module: nn.Module) -> Callable | None:
     """The `forward` that someone put on this module (NegPiP); None where it is the class's own.
 
     An object patch of the host leaves the class's own method behind as an instance attribute; that one is
-    harmless.
+    harmless. So is torch.compile's, of a module or of its forward.
     """
     forward = module.__dict__.get("forward")
-    own = forward is None or getattr(forward, "__func__", None) is type(module).forward
-    return None if own else forward
+    if forward is None or original(module) is not module:
+        return None
+    forward = original_function(forward)
+    return None if getattr(forward, "__func__", None) is type(module).forward else forward
 
 
 def replaced_within(modules: Iterable[nn.Module]) -> Callable | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nag_core.hosts.compiled import original
+
 LayerKey = tuple[str, int, int]  # block kind, block number, transformer block: the hosts' patch key
 
 
@@ -21,7 +23,7 @@ def cross_attention_layers(diffusion_model: nn.Module) -> dict[LayerKey, nn.Modu
             for transformer in (m for m in block if hasattr(m, "transformer_blocks")):
                 for index, inner in enumerate(transformer.transformer_blocks):
                     if getattr(inner, "attn2", None) is not None:
-                        layers[(name, number, index)] = inner.attn2
+                        layers[(name, number, index)] = original(inner.attn2)
     return layers
 
 

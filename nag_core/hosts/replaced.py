@@ -1,13 +1,13 @@
-"""NAG on an attention layer whose forward another extension replaced (NegPiP).
+"""NAG on attention layers whose forward another extension replaced: within NegPiP's, and within no other.
 
-The forward runs, once, as it is: hooks take the queries from `to_q`, and guide what `to_out` is about to
+NegPiP's runs, once, as it is: hooks take the queries from `to_q`, and guide what `to_out` is about to
 project. z- is made beside it, from the same queries and the negative's own keys and values; the forward is
 not called for it, since it may count its calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import replaced_by
+from nag_core.hosts.foreign import is_negpip, replaced_by
 from nag_core.hosts.ldm_unet import LayerKey, projected, split_heads
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
@@ -97,6 +97,18 @@ class Replaced:
         if hasattr(self.module, "attn_precision"):  # reForge
             options["attn_precision"] = self.module.attn_precision
         return lambda q, k, v, _: self.session.plan.attention(q, k, v, options)
+
+
+def left_alone(session: Session, forwards: Mapping[LayerKey, Callable | None]) -> set[LayerKey]:
+    """The layers on which another extension's forward runs, other than NegPiP's; it is noted that they are
+    unguided, and whether all are. forwards: of all that are to be guided, None where it is the class's own.
+    """
+    # A term of its own (IP-Adapter's) would stay in z+ - z-.
+    others = {key: one for key, one in forwards.items() if one is not None and not is_negpip(one)}
+    for one in others.values():
+        session.problem(replaced_by(one))
+    session.beside = 0 < len(others) == len(forwards)
+    return set(others)
 
 
 def rows_within(part: Tensor, whole: Tensor) -> slice | None:

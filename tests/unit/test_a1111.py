@@ -1,6 +1,8 @@
 """The A1111 adapter on a small UNet whose attention modules and CFG denoiser have the host's outside."""
 
+import gc
 import sys
+import weakref
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 
 from nag_core.hosts import which
 from nag_core.hosts.a1111.host import A1111
+from nag_core.hosts.compiled import RUNS_UNCOMPILED
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.guidance import Method
 from nag_core.method.negative import Entry, Negative, Scheduled
@@ -16,6 +19,7 @@ from nag_core.passes.plan import Progress
 from nag_core.settings.schedule import Window
 from tests import reference
 from tests.sessions import replan
+from tests.unit.test_compiled import counting
 from tests.unit.test_joint import STRENGTH, error, normal, session
 
 WIDTH, CONTEXT, HEADS = 16, 12, 2
@@ -58,16 +62,21 @@ class UNet(nn.Module):
             transformer.transformer_blocks = nn.ModuleList([inner])
             return nn.ModuleList([transformer])
 
-        self.input_blocks, self.output_blocks = nn.ModuleList([block()]), nn.ModuleList([block()])
+        self.input_blocks = nn.ModuleList([block()])
         self.middle_block = block()
+        self.output_blocks = nn.ModuleList([block()])
         self.double().requires_grad_(False)
+
+    def inner(self):
+        blocks = *self.input_blocks, self.middle_block, *self.output_blocks
+        return [block[0].transformer_blocks[0] for block in blocks]
 
     def attentions(self):
         return [m for m in self.modules() if isinstance(m, CrossAttention)]
 
     def forward(self, x, timesteps, context):
-        for attention in self.attentions():
-            x = x + attention(x, context)
+        for inner in self.inner():
+            x = x + inner.attn2(x, context)
         return x
 
 
@@ -205,6 +214,25 @@ def test_nothing_is_on_the_network_between_calls_nor_after_one_that_failed():
     with pytest.raises(RuntimeError, match="no room"):
         denoiser(x, cond, uncond)
     assert hooks(network) == own
+
+
+def test_what_an_interrupt_in_the_middle_of_a_call_leaves_there_goes_with_the_pass(graphs):
+    """torch runs no hook after what is no Exception, as the host's own interrupt is none: ours stayed on the
+    network.
+    """
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    whole(network, counting(graphs))
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    denoiser.denoised = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        denoiser(*tensors(1))
+    used.close()
+    assert hooks(network) == 0
+    network(*tensors(1)[:1], None, tensors(1)[1])
+    assert graphs.ran, "the whole process ran uncompiled from then on"
 
 
 def test_keys_and_values_of_the_negative_are_made_once_for_the_pass():
@@ -372,6 +400,20 @@ def test_negpips_own_forward_is_guided(at_once):
     assert all(calls == ([4] if at_once else [2, 2]) for *_, calls in theirs), "it counts its calls"
 
 
+def test_another_extensions_call_beside_negpip_is_no_layout_that_nobody_knows():
+    """With SAG's call the report said that NegPiP's layers had rows nobody knows, and no "fully"."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    for layer in network.attentions():
+        layer.forward = like_negpip(layer, 1)[0]
+    x, cond, uncond = tensors(1)
+    plain, found = network(x, None, uncond), []
+    denoiser.denoised = lambda: found.append(network(x, None, uncond))
+    denoiser(x, cond, uncond)
+    assert torch.equal(found[0], plain)
+    assert used.complete
+    assert used.report().problems == ("another extension's own call of the model is left unguided",)
+
+
 def test_attention_that_another_extension_replaced_is_left_to_it():
     """Its own term (IP-Adapter's) would be in z+, and not in z-."""
     denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
@@ -382,6 +424,60 @@ def test_attention_that_another_extension_replaced_is_left_to_it():
     assert used.problems == [
         "another extension replaced the forward of some attention layers; those are unguided"
     ]
+
+
+def whole(network, backend):
+    network.compile(backend=backend)
+
+
+def modules_in_place(network, backend):
+    for layer in network.attentions():
+        layer.compile(backend=backend)
+
+
+def modules_wrapped(network, backend):
+    for inner in network.inner():
+        inner.attn2 = torch.compile(inner.attn2, backend=backend)
+
+
+def forwards(network, backend):
+    for layer in network.attentions():
+        layer.forward = torch.compile(layer.forward, backend=backend)
+
+
+@pytest.fixture
+def graphs():
+    """Counts what torch.compile has made and run."""
+    torch._dynamo.reset()
+    yield SimpleNamespace(made=0, ran=0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("compile_", [whole, modules_in_place, modules_wrapped, forwards])
+def test_a_compiled_network_is_guided_as_it_was_written_and_its_graphs_stay_what_they_were(graphs, compile_):
+    """Code made without NAG ran on, unguided; code made under NAG would have gone on guiding."""
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    compile_(network, counting(graphs))
+    x, cond, uncond = tensors(1)
+    rows = torch.cat([x, x]), None, torch.cat([cond, uncond])
+    plain, made, ran = network(*rows), graphs.made, graphs.ran
+    found = denoiser(x, cond, uncond)
+    wanted = literal(network, x, cond, entry(5, 5)), literal(network, x, uncond, None)
+    assert error(found, torch.cat(wanted)) <= 1e-12
+    assert used.report().problems == (RUNS_UNCOMPILED,)
+    assert len(used.layers) == 3
+    assert torch.equal(network(*rows), plain)
+    assert (graphs.made, graphs.ran) == (made, 2 * ran)
+
+
+def test_a_compiled_network_is_left_alone_by_a_pytorch_that_cannot_run_it_uncompiled(graphs, monkeypatch):
+    denoiser, network, used, *_ = prepared([entry(5, 5)], (1,))
+    whole(network, counting(graphs))
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    x, cond, uncond = tensors(1)
+    assert error(denoiser(x, cond, uncond)[:1], literal(network, x, cond, None)) <= 1e-12
+    assert "this PyTorch cannot run it uncompiled" in used.problems[0]
+    assert not used.report().bypassed
 
 
 def test_an_error_of_ours_costs_the_guidance_not_the_picture(monkeypatch):
@@ -407,6 +503,17 @@ def test_a_second_install_replaces_the_first_and_a_refiner_is_noticed():
     assert len(denoiser._forward_hooks) == 1
     refiner = SimpleNamespace(model=SimpleNamespace(diffusion_model=UNet()))
     assert not host.installed(p, refiner, other)
+
+
+def test_the_model_before_a_refiner_is_not_held_until_the_pass_is_closed():
+    denoiser, network, used, p, sd_model = prepared([entry(5, 5)], (1,))
+    denoiser(*tensors(1))
+    held = weakref.ref(network)
+    denoiser.network = sd_model.model.diffusion_model = UNet()
+    A1111().install(p, sd_model, used)
+    del network
+    gc.collect()
+    assert held() is None
 
 
 def test_outside_the_window_nothing_is_hooked():

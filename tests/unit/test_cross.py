@@ -6,7 +6,8 @@ from torch import nn
 
 from nag_core.hosts.foreign import replaced_forward
 from nag_core.hosts.ldm_unet import cross_attention_layers
-from nag_core.hosts.patcher.unet import Step, patch_attn2
+from nag_core.hosts.patcher.provenance import Provenance
+from nag_core.hosts.patcher.unet import Step, Unet, guided_unet, patch_attn2
 from nag_core.method.negative import Entry, Negative
 from nag_core.method.rows import Batch
 from nag_core.passes.plan import Progress
@@ -291,7 +292,8 @@ def test_a_forward_put_on_the_module_by_someone_else_is_left_in_charge():
     module = Attention(torch.float32)
     module.forward = lambda *a, **k: None
     assert replaced_forward(module)
-    patched = patch_attn2({}, {KEY: module}, Step(session(), Batch((entry(),)), "w"))
+    unet, step = Unet(layers={KEY: module}), Step(session(), Batch((entry(),)), "w")
+    patched = guided_unet({}, Provenance(), step, unet, Progress())
     assert patched["transformer_options"]["patches_replace"]["attn2"] == {}
 
 

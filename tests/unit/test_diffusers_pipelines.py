@@ -595,14 +595,17 @@ def test_compiled_code_does_not_run_under_nag_but_afterwards(name, pipe, whole, 
         original.transformer_blocks[0]._compiled_call_impl = None
 
 
-@pytest.mark.parametrize("how", ["its forward", "a block in its list"])
+@pytest.mark.parametrize("how", ["its forward", "a block in its list", "an attention"])
 @on("sd15")
 def test_a_model_compiled_in_place_runs_as_it_was_written(name, pipe, how):
-    """It read "another extension took the attention or the model call over"."""
+    """It read "another extension took the attention or the model call over"; of a single attention module,
+    which stayed unguided, nothing was said.
+    """
     with nag_core.applied(pipe, "blue", scale=4):
         wanted = draw(name, pipe)
     ran, unet = [], pipe.unet
-    block = unet.down_blocks[0]
+    block, inner = unet.down_blocks[0], unet.mid_block.attentions[0].transformer_blocks[0]
+    attention = inner.attn2
 
     def backend(graph, inputs):
         return lambda *args: ran.append(1) or graph.forward(*args)
@@ -611,6 +614,8 @@ def test_a_model_compiled_in_place_runs_as_it_was_written(name, pipe, how):
     try:
         if how == "its forward":
             unet.forward = torch.compile(unet.forward, backend=backend)
+        elif how == "an attention":
+            inner.attn2 = torch.compile(attention, backend=backend)
         else:
             unet.down_blocks[0] = torch.compile(block, backend=backend)
         draw(name, pipe)
@@ -620,7 +625,7 @@ def test_a_model_compiled_in_place_runs_as_it_was_written(name, pipe, how):
             found = draw(name, pipe)
     finally:
         vars(unet).pop("forward", None)
-        unet.down_blocks[0] = block
+        unet.down_blocks[0], inner.attn2 = block, attention
         torch._dynamo.reset()
     assert (ran, nag.complete) == ([], True)
     assert torch.equal(found, wanted)

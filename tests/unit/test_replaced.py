@@ -146,6 +146,24 @@ def test_a_forward_inside_a_block_is_found_and_a_linears_is_not():
     assert foreign.replaced_within([block]) is theirs
 
 
+def test_what_torch_compile_put_there_is_nobody_elses():
+    """A model compiled block by block was left alone, as another extension's."""
+
+    class Own(Layer):
+        def forward(self, x):
+            return x
+
+    block = nn.ModuleDict({"attn": Own(), "wrapped": torch.compile(Own())})
+    block["attn"].forward = torch.compile(block["attn"].forward)
+    assert foreign.replaced_within([block]) is None
+
+    def theirs(x):
+        return x
+
+    block["attn"].forward = torch.compile(theirs)
+    assert foreign.replaced_within([block]) is theirs
+
+
 def manager(managed, onagain):
     return managed
 

@@ -13,7 +13,7 @@ from nag_core.hosts.patcher.texts import may_change
 from nag_core.hosts.patcher.unet import Unet
 from tests.unit.test_cross import session
 
-P, N = Origin(0, "prompt"), Origin(1, "negative")
+P, N = 0, 1
 
 
 class Condition:
@@ -46,7 +46,7 @@ def test_a_joined_context_is_known_by_its_texts_and_only_that_tensor():
     provenance = Provenance()
     (prompt,), (negative,) = traced(conds(1.0), P, provenance), traced(conds(2.0), N, provenance)
     joined = context(negative, prompt)
-    assert provenance.of(joined) == (N, P)
+    assert provenance.of(joined) == (Origin(N), Origin(P))
     assert provenance.of(joined.clone()) is None
     assert provenance.of(None) is None
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import is_negpip, replaced_by, replaced_forward
+from nag_core.hosts.foreign import replaced_forward
 from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, split_heads
-from nag_core.hosts.replaced import Replaced
+from nag_core.hosts.replaced import Replaced, left_alone
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
 from nag_core.method.rows import Arrangement, Batch
@@ -52,23 +52,17 @@ class HookedCall:
         stack.callback(network.register_forward_pre_hook(self._begin).remove)
         stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
         chosen = {k: one for k, one in cross_attention_layers(network).items() if session.chosen(k[:2])}
-        theirs = [replaced_forward(layer) for layer in chosen.values()]
-        session.beside = bool(theirs) and all(one is not None and not is_negpip(one) for one in theirs)
-        for (key, layer), other in zip(chosen.items(), theirs, strict=True):
-            if other:
-                self._enter_beside(other, stack, key, layer)
+        forwards = {key: replaced_forward(layer) for key, layer in chosen.items()}
+        others = left_alone(session, forwards)
+        for key, layer in chosen.items():
+            if key in others:
+                continue
+            if forwards[key]:  # NegPiP's
+                Replaced(key, layer, session, self.step.weights, self._rows, lambda: self.size).enter(stack)
                 continue
             for projection in (layer.to_q, layer.to_k) if session.plan.method.needs_lse else (layer.to_q,):
                 stack.callback(projection.register_forward_hook(self._take).remove)
             stack.callback(layer.to_out[0].register_forward_pre_hook(partial(self._guide, key, layer)).remove)
-
-    def _enter_beside(self, theirs: Callable, stack: ExitStack, key: LayerKey, layer: nn.Module) -> None:
-        """The same on a layer whose forward is another extension's."""
-        session = self.step.session
-        if is_negpip(theirs):
-            Replaced(key, layer, session, self.step.weights, self._rows, lambda: self.size).enter(stack)
-        else:
-            session.problem(replaced_by(theirs))
 
     def _begin(self, _: nn.Module, arguments: tuple) -> None:
         """Which rows these are: the host goes through them in order. Anything else is nobody's guess.
@@ -80,7 +74,7 @@ class HookedCall:
         if self.done == rows == len(self.images):
             self.done = 0
         is_further = self.done >= len(self.images)
-        part = self.images[self.done : self.done + rows]
+        part = [None] * rows if is_further else self.images[self.done : self.done + rows]
         self.done, self.size = self.done + rows, tuple(arguments[0].shape[-2:])
         self.arrangement, self.part = None, part if len(part) == rows else ()
         if is_further:

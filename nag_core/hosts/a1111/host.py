@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Hashable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from nag_core.hosts import asked
 from nag_core.hosts.a1111.hooked import HookedCall, Step
 from nag_core.hosts.base import Host
+from nag_core.hosts.compiled import RUNS_UNCOMPILED, is_compiled, uncompiled, why_compiled_only
 from nag_core.hosts.ldm_unet import split_heads
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.method.autocast import without_autocast
@@ -43,12 +45,21 @@ class _Installed:
     """What the denoiser of a pass carries: the session, the hook to take off, and what is on the network."""
 
     def __init__(self, session: Session, network: nn.Module, denoiser: nn.Module) -> None:
-        self.session, self.network, self.stack = session, network, ExitStack()
+        self.session, self.stack = session, ExitStack()
+        self.network: nn.Module | None = network
         self.handle = denoiser.register_forward_hook(lambda *_: self.stack.close(), always_call=True)
+
+    @cached_property
+    def compiled(self) -> bool:
+        """Compiled code does not see hooks, or keeps those it was made with. Looked at once: it walks the
+        model.
+        """
+        return is_compiled(self.network)
 
     def remove(self) -> None:
         self.stack.close()
         self.handle.remove()
+        self.network = None  # the session may go on with a refiner, and keeps this until it is closed
 
 
 class A1111(Host):
@@ -91,6 +102,7 @@ class A1111(Host):
         if previous is not None:
             previous.remove()
         denoiser.nag_installed = _Installed(session, self.network(sd_model), denoiser)
+        session.at_close.append(denoiser.nag_installed.remove)  # after an interrupt in the middle of a call
 
     def installed(self, p: Any, sd_model: Any, session: Session) -> bool:
         current = getattr(p.sampler.model_wrap_cfg, "nag_installed", None)
@@ -114,6 +126,8 @@ class A1111(Host):
             session.stop(_FOREIGN_SAMPLING)
         elif getattr(sd_model, "cond_stage_key", "") == "edit":
             session.stop("models that edit a picture (InstructPix2Pix) have rows of a third kind")
+        elif current.compiled and (obstacle := why_compiled_only()):
+            session.stop(obstacle)
         else:
             self._hook(current, session.batch(entries), parts)
 
@@ -124,6 +138,9 @@ class A1111(Host):
         rows = [image for image, count in enumerate(parts) for _ in range(count)]
         step = Step(current.session, batch, self.weights(current.network))
         call = HookedCall(step, [*rows, *[None] * len(parts)], _projected)
+        if current.compiled:
+            current.stack.enter_context(uncompiled())
+            current.session.remark(RUNS_UNCOMPILED)
         call.enter(current.stack, current.network)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nag_core.hosts.compiled import original
+from nag_core.hosts.compiled import named_modules, original
 from nag_core.hosts.diffusers.places import Place, by_ids, by_shapes, whole
 from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import families
@@ -50,7 +50,7 @@ class Family(NamedTuple):
         """The attention modules over text, each with (kind, running number within its kind)."""
         found: dict[nn.Module, tuple[str, int]] = {}
         numbers: dict[str, int] = {}
-        for name, module in model.named_modules():
+        for name, module in named_modules(model):
             for start, end, kind in self.attentions:
                 if name.startswith(start) and name.endswith(end) and _is_over_text(name, module):
                     numbers[kind] = numbers.get(kind, -1) + 1
@@ -62,7 +62,7 @@ class Family(NamedTuple):
         start, end = self.refiner
         return frozenset(
             module
-            for name, module in model.named_modules()
+            for name, module in named_modules(model)
             if start and name.startswith(start) and name.endswith(end)
         )
 
@@ -106,7 +106,7 @@ def _unet_blocks(model: nn.Module) -> dict[nn.Module, Block]:
     return {
         module: block
         for block, part in named
-        for name, module in (() if part is None else part.named_modules())
+        for name, module in (() if part is None else named_modules(part))
         if name.endswith(("attn1", "attn2")) and _is_over_text(name, module)
     }
 

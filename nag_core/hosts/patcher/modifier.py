@@ -100,9 +100,8 @@ def _guided(
     given: tuple, host: Host, step: Step, unet: Unet, network: nn.Module, progress: Progress
 ) -> tuple:
     """Conditions and options of the call with NAG in them, by the mechanism that the network has."""
-    options = given[2]
     begins = step.session.armed == 1  # others install theirs before the sampling, and looking walks the model
-    twice = foreign.doubled(options) if begins else ""
+    twice = foreign.doubled(given[2]) if begins else ""
     if twice:
         step.session.problem(twice, partly=False)
     joint, crossing = host.joint_model(network), host.cross_model(network)
@@ -113,12 +112,13 @@ def _guided(
             step.session.beside = True
             step.session.stop(foreign.replaced_by(theirs))
             return given
-        cond, uncond, options, _ = told_apart(given)
-        return cond, uncond, patch_model_call(options, joint, step.session, step.batch)
-    if crossing is not None:
-        cond, uncond, options, _ = told_apart(given)
-        return cond, uncond, patch_cross_call(options, crossing, step)
-    if not unet.of(network):
+    cond, uncond, options, provenance = told_apart(given)
+    if joint is not None:
+        options = patch_model_call(options, joint, step.session, step.batch)
+    elif crossing is not None:
+        options = patch_cross_call(options, crossing, step)
+    elif unet.of(network):
+        options = guided_unet(options, provenance, step, unet, progress)
+    else:
         step.session.problem(no_attention(network))
-        return given
-    return guided_unet(given, step, unet, progress)
+    return cond, uncond, options

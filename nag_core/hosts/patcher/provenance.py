@@ -1,4 +1,4 @@
-"""Where the context of a model call came from: the prompt or the uncond, and which of their texts.
+"""Where the context of a model call came from: the prompt or the uncond, and which of their parts.
 
 The host's marks (`cond_or_uncond`) say in whose place rows are computed, which is not always whose they are:
 self-attention guidance (SAG) has the uncond computed in the prompt's place. Tensors are never compared:
@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -25,12 +25,11 @@ MARKS = "nag_cond_or_uncond"
 
 
 class Origin(NamedTuple):
-    """Of one chunk of a context. mark: as the host's, 0 of the prompt, 1 of the uncond. text: a name of its
-    text, None where nobody can tell. place: in the list of conditions (AND).
+    """Of one chunk of a context. mark: as the host's, 0 of the prompt, 1 of the uncond. place: in the list of
+    conditions (AND).
     """
 
     mark: int
-    text: Hashable = None
     place: int = 0
 
 
@@ -49,35 +48,34 @@ class Provenance:
         return next((origins for seen, origins in known if seen() is context), None)
 
 
-def told_apart(given: tuple, texts: tuple = (None, None)) -> tuple[Any, Any, dict, Provenance]:
+def told_apart(given: tuple) -> tuple[Any, Any, dict, Provenance]:
     """Copies of a denoiser call's conditions, unconditions and options, whose model calls know by their
     context which rows are the prompt's; and what tells where a context came from.
 
     given: (cond, uncond, model_options), as the host has them; returned as they are where they cannot be
-        traced. texts: names of the texts of both.
+        traced.
     """
     cond, uncond, options = given
     provenance = Provenance()
     try:
-        cond, uncond = (
-            traced(cond, Origin(0, texts[0]), provenance),
-            traced(uncond, Origin(1, texts[1]), provenance),
-        )
+        cond, uncond = traced(cond, 0, provenance), traced(uncond, 1, provenance)
     except Exception as error:  # the host's marks remain, and nothing is reused
         logger.debug("NAG: the origin of the texts cannot be told here", exc_info=error)
         return (*given, Provenance())
     return cond, uncond, _marked(options, provenance), provenance
 
 
-def traced(conds: list[dict] | None, origin: Origin, provenance: Provenance) -> list[dict] | None:
-    """Copies of the host's compiled conditions whose joined context `provenance` will recognise."""
+def traced(conds: list[dict] | None, mark: int, provenance: Provenance) -> list[dict] | None:
+    """Copies of the host's compiled conditions whose joined context `provenance` will recognise. mark: as in
+    `Origin`.
+    """
     if conds is None:
         return None
     copies = []
     for place, cond in enumerate(conds):
         parts = cond["model_conds"]
         condition = _traced_kind(type(parts["c_crossattn"]))(parts["c_crossattn"].cond)
-        condition.origin, condition.provenance = origin._replace(place=place), provenance
+        condition.origin, condition.provenance = Origin(mark, place), provenance
         condition.made_from = condition.cond
         copies.append({**cond, "model_conds": {**parts, "c_crossattn": condition}})
     return copies

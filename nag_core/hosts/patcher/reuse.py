@@ -102,16 +102,21 @@ class KeyValueReuse:
 
 
 def patch_reuse(
-    model_options: dict, network: nn.Module, reuse: KeyValueReuse, provenance: Provenance
-) -> dict:
-    """A copy of `model_options` whose model calls reuse K+ and V+ where `provenance` knows the context."""
+    model_options: dict, network: nn.Module, reuse: KeyValueReuse, provenance: Provenance,
+    texts: tuple[Hashable, Hashable],
+) -> dict:  # fmt: skip
+    """A copy of `model_options` whose model calls reuse K+ and V+ where `provenance` knows the context.
+
+    texts: names of what the keys and values of prompt and uncond depend on.
+    """
 
     def run(apply: ApplyModel, x: Tensor, timestep: Tensor, c: dict[str, Any]) -> Tensor:
         context = c.get("c_crossattn")
-        texts = provenance.of(context)
-        if texts is None:
+        origins = provenance.of(context)
+        if origins is None:
             return apply(x, timestep, **c)
-        with reuse.during(network, texts, context.shape):
+        names = tuple((texts[origin.mark], origin.place) for origin in origins)
+        with reuse.during(network, names, context.shape):
             return apply(x, timestep, **c)
 
     return wrapped(model_options, run)

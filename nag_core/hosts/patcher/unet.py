@@ -9,13 +9,14 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from nag_core.hosts.foreign import is_negpip, replaced_by, replaced_forward
+from nag_core.hosts.foreign import replaced_forward
 from nag_core.hosts.ldm_unet import LayerKey, cross_attention_layers, projected, split_heads
-from nag_core.hosts.patcher.provenance import marks_of, told_apart
+from nag_core.hosts.patcher.provenance import Provenance, marks_of
 from nag_core.hosts.patcher.replaced import patch_replaced
 from nag_core.hosts.patcher.reuse import KeyValueReuse, patch_reuse
 from nag_core.hosts.patcher.step import Step
 from nag_core.hosts.patcher.texts import may_change
+from nag_core.hosts.replaced import left_alone
 from nag_core.method.cross import Layer
 from nag_core.method.negative import Entry
 from nag_core.passes.guiding import guide, rows_of
@@ -50,27 +51,22 @@ class Unet:
         self.reuse.clear()
 
 
-def guided_unet(given: tuple, step: Step, unet: Unet, progress: Progress) -> tuple:
-    """Conditions and options of a call with NAG in the chosen layers, and with the prompt's keys and values
-    kept over the steps where nothing may have changed them.
+def guided_unet(options: dict, provenance: Provenance, step: Step, unet: Unet, progress: Progress) -> dict:
+    """The options of a call with NAG in the chosen layers, and with the prompt's keys and values kept over
+    the steps where nothing may have changed them.
     """
     layers = {key: layer for key, layer in unet.layers.items() if step.session.chosen(key[:2])}
     if not layers:
-        return given
-    replaced = _replaced(given[2], layers)
-    negpips = {key: module for key, module in replaced.items() if is_negpip(replaced_forward(module))}
-    for key, module in replaced.items():
-        if key not in negpips:  # a term of its own (IP-Adapter's) would stay in z+ - z-
-            step.session.problem(replaced_by(replaced_forward(module)))
-    step.session.beside = not negpips and len(replaced) == len(layers)
-    texts = None if replaced else _texts(given[2], step, unet, progress)
-    cond, uncond, options, provenance = told_apart(given, texts or (None, None))
-    options = patch_attn2(options, layers, step)
+        return options
+    forwards = _forwards(options, layers)
+    others = left_alone(step.session, forwards)
+    own = {key: layer for key, layer in layers.items() if forwards[key] is None}
+    negpips = {key: layer for key, layer in layers.items() if forwards[key] and key not in others}
+    texts = _texts(options, step, unet, progress) if len(own) == len(layers) else None
+    options = patch_attn2(options, own, step)
     if negpips:
-        options = patch_replaced(options, negpips, step)
-    elif texts:
-        options = patch_reuse(options, unet.network, unet.reuse, provenance)
-    return cond, uncond, options
+        return patch_replaced(options, negpips, step)
+    return patch_reuse(options, unet.network, unet.reuse, provenance, texts) if texts else options
 
 
 def _texts(options: dict, step: Step, unet: Unet, progress: Progress) -> tuple[Hashable, Hashable] | None:
@@ -86,32 +82,30 @@ def _texts(options: dict, step: Step, unet: Unet, progress: Progress) -> tuple[H
 
 
 def patch_attn2(model_options: dict, layers: dict[LayerKey, nn.Module], step: Step) -> dict:
-    """A copy of `model_options` in which every attn2 runs under NAG; the original is not touched.
+    """A copy of `model_options` in which these attn2 run under NAG; the original is not touched.
 
-    A replacer that is already there (IP-Adapter) is wrapped, under its three- or two-part key: called for z+
-    and for z-, so that its own term cancels in z+ - z-. A layer with a forward of somebody else is left out:
-    a replace would switch that off. Closures only: the patchers deep-copy anything else.
+    layers: none with a forward of somebody else, which a replace would switch off. A replacer that is already
+    there (IP-Adapter) is wrapped, under its three- or two-part key: called for z+ and for z-, so that its own
+    term cancels in z+ - z-. Closures only: the patchers deep-copy anything else.
     """
     options = model_options.copy()
     transformer_options = options["transformer_options"] = options.get("transformer_options", {}).copy()
     replaces = transformer_options["patches_replace"] = transformer_options.get("patches_replace", {}).copy()
     attn2 = replaces["attn2"] = dict(replaces.get("attn2", {}))
-    left_out = _replaced(model_options, layers)
     for key, module in layers.items():
-        if key not in left_out:
-            theirs = attn2.get(key) or attn2.get(key[:2])
-            attn2[key] = _guided_attention(key, module, theirs, step)
+        theirs = attn2.get(key) or attn2.get(key[:2])
+        attn2[key] = _guided_attention(key, module, theirs, step)
     return options
 
 
-def _replaced(model_options: dict, layers: dict[LayerKey, nn.Module]) -> dict[LayerKey, nn.Module]:
-    """The layers on which a forward of somebody else runs; not where a replacer keeps it from running."""
-    replaces = model_options.get("transformer_options", {}).get("patches_replace", {})
-    attn2 = replaces.get("attn2", {})
+def _forwards(options: dict, layers: dict[LayerKey, nn.Module]) -> dict[LayerKey, Callable | None]:
+    """The forwards of somebody else, None for every other layer: also where a replacer keeps them from
+    running.
+    """
+    attn2 = options.get("transformer_options", {}).get("patches_replace", {}).get("attn2", {})
     return {
-        key: module
+        key: None if attn2.get(key) or attn2.get(key[:2]) else replaced_forward(module)
         for key, module in layers.items()
-        if replaced_forward(module) and not (attn2.get(key) or attn2.get(key[:2]))
     }
 
 
