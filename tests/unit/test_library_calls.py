@@ -1,5 +1,7 @@
 """`nag_core.applied`: at which steps it acts, on whose calls, and what it says when a call goes wrong."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
@@ -405,6 +407,27 @@ def test_an_error_is_only_that_calls_in_which_it_was_raised(name, pipe, where):
     named = {"in the call": "SomeError", "of the call's": "KeyError"}.get(where)
     assert nag.complete is (named is None)
     assert (f"the call ended with {named}: " in nag.report) is (named is not None)
+
+
+@on("sd15", "qwen-image")
+def test_a_call_that_failed_before_its_first_step_leaves_nothing_to_the_next(name, pipe, monkeypatch):
+    """After one that ran out of memory, a call with another number of prompts ran unguided: "the text reached
+    the model other than encode_prompt had made it".
+    """
+
+    def fail(*_, **__):
+        raise SomeError("no room")
+
+    def draw_twice():
+        with monkeypatch.context() as patched, suppress(SomeError):
+            patched.setattr(pipe, "prepare_latents", fail)
+            draw(name, pipe, ["a red circle", "green dog"])
+        draw(name, pipe, ["a red circle", "green dog", "blue cat"])
+
+    applied = nag_core.applied(pipe, ["blue", "green"], scale=4)
+    with pytest.raises(ValueError, match="2 negatives for 3 prompts"), applied as nag:
+        draw_twice()
+    assert nag.report == "not applied: no step was sampled"
 
 
 def test_a_pipeline_without_a_prompt_of_its_own_is_named_before_its_call(pipe_without_prompt):
