@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import nag_core
+from nag_core.hosts.diffusers import guided
 from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Network
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings.parse import parse
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines, often
@@ -428,6 +430,31 @@ def test_a_call_that_failed_before_its_first_step_leaves_nothing_to_the_next(nam
     with pytest.raises(ValueError, match="2 negatives for 3 prompts"), applied as nag:
         draw_twice()
     assert nag.report == "not applied: no step was sampled"
+
+
+@on("flux", "qwen-image")
+def test_why_the_negative_was_not_encoded_is_the_last_word_on_that_call(name, pipe, monkeypatch):
+    """These encode the prompt first and their own negative behind it. With no room beside the one and room
+    beside the other, the reason gave way to "only 0 of the call's 2 steps were over this prompt".
+    """
+    cfg = {"cfg": True, "negative_prompt": "dark"}
+    plain, tried, encode = draw(name, pipe, **cfg), [], guided.encoded
+
+    def once_full(*args):
+        tried.append(1)
+        if len(tried) == 1:
+            raise SomeError("no room")
+        return encode(*args)
+
+    monkeypatch.setattr(guided, "encoded", once_full)
+    guiding = guided.Guiding(pipe, "blue", parse([{"scale": 4}]).settings, strict=False)
+    with guided.guided(guiding):
+        found = draw(name, pipe, **cfg)
+        draw(name, pipe, **cfg)
+    first, second = guiding.reports
+    assert first.sentence() == "not applied: the negative could not be encoded (SomeError: no room)"
+    assert torch.equal(found, plain)
+    assert second.complete
 
 
 def test_a_pipeline_without_a_prompt_of_its_own_is_named_before_its_call(pipe_without_prompt):

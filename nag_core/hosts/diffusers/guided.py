@@ -107,9 +107,12 @@ class Guiding:
         their own negative; which call was the prompt's, that model call tells.
         """
         # Also where no model call was over a text of the earlier pipeline call's, or it came to none.
-        if self.called or (self.waiting and self.call is not None and is_over(self.call)):
+        if self.called or (self.call is not None and is_over(self.call)):
             self.end_pass()
-        self.call, self.said = mark(), False
+        self.call = mark()
+        if self.said and self.call is not None:
+            return  # what a pipeline encodes behind its prompt is its own negative
+        self.said = False
         try:
             self._encode(encode, arguments, result)
         except Exception as error:
