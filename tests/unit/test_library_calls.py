@@ -87,20 +87,39 @@ def test_the_window_counts_steps_where_layers_are_skipped(name, pipe, guided_at,
     assert "of the call's" not in report
 
 
-@pytest.mark.parametrize(("settings", "wanted"), [({"end": 0.25}, 2), ({"start": 0.5}, 4), ({}, 8)], ids=str)
-@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
-@on("sd15")
-def test_and_where_a_second_call_guides_by_self_attention(name, pipe, guided_at, settings, wanted, cfg):
+@pytest.fixture
+def by_self_attention(pipe):
+    """A pipeline on the same parts, which calls the model a second time in each step, with CFG over CFG's own
+    text.
+    """
     from diffusers import StableDiffusionSAGPipeline
 
     parts = {key: part for key, part in pipe.components.items() if key != "image_encoder"}
     other = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
     other.set_progress_bar_config(disable=True)
     before = dict(pipe.unet.attn_processors)
-    try:
-        seen, report = guided_at(other, settings, "sd15", steps=8, cfg=cfg, sag_scale=0.75)
-    finally:
-        pipe.unet.set_attn_processor(before)
+    yield other
+    pipe.unet.set_attn_processor(before)
+
+
+@pytest.mark.parametrize("negative", ["dark", "a red circle"], ids=["another text", "the prompt"])
+@on("sd15")
+def test_a_second_call_over_cfgs_own_text_is_not_guided(name, pipe, guided_at, by_self_attention, negative):
+    """It was where that text is the prompt."""
+    call = {"steps": 4, "cfg": True, "negative_prompt": negative, "sag_scale": 0.75}
+    seen, report = guided_at(by_self_attention, {}, "sd15", **call)
+    assert seen == [0, 1, 2, 3]
+    assert "4 layers × 4/4 steps" in report
+
+
+@pytest.mark.parametrize(("settings", "wanted"), [({"end": 0.25}, 2), ({"start": 0.5}, 4), ({}, 8)], ids=str)
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@on("sd15")
+def test_and_where_a_second_call_guides_by_self_attention(
+    name, pipe, guided_at, by_self_attention, settings, wanted, cfg
+):
+    call = {"steps": 8, "cfg": cfg, "sag_scale": 0.75}
+    seen, report = guided_at(by_self_attention, settings, "sd15", **call)
     first = 8 - wanted if settings.get("start") else 0
     assert sorted(set(seen)) == list(range(first, first + wanted))
     assert f"× {wanted}/8 steps" in report
