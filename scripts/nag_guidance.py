@@ -70,7 +70,7 @@ class NagScript(scripts.Script):
 
     @spared.spared("presets and the default negative of this machine are not known to others")
     def setup(self, p, *args) -> None:
-        sender.taken_along(p, self.args_from, self.args_to, PRESETS.load())
+        sender.taken_along(p, self.args_from, self.args_to, PRESETS.load)
 
     @spared.hook(spared.NOT_APPLIED)
     def process(self, p, *args) -> None:

@@ -27,6 +27,7 @@ class Host(Protocol):
     )
     records_by_image: bool = True  # whether a list among a job's parameters has an entry for each image
     announces_sampling: bool = True  # to scripts; else see `await_calls`
+    no_pass: str = ""  # why a job may come to no pass although nothing is wrong
     confirms_axes: bool = True  # whether the user sees what an axis of X/Y/Z raises before the plot begins
 
     def await_calls(self, p: Any, around: Around) -> Callable[[], None] | None:

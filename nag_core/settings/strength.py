@@ -84,7 +84,8 @@ def _of_row(settings: Settings, family: str, mechanism: str) -> str:
     row = presets.auto(family, mechanism)
     if not presets.asks_model(settings.preset) or row == family:
         return ""
-    given = settings.explicit | ({"end"} if "start" in settings.explicit else set())
+    given = settings.explicit | presets.values(settings.preset).keys()  # Few-step has an End of its own
+    given |= {"end"} if "start" in settings.explicit else set()
     if not presets.values(row).keys() & {*READS[settings.method], "end"} - given:
         return ""
     if row in presets.COMMUNITY:

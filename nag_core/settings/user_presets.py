@@ -69,10 +69,15 @@ class Store:
         return new
 
     def delete(self, name: str) -> None:
-        """Removes a preset."""
+        """Removes a preset, and what the file has of that name in another case: it would come up in its
+        place.
+        """
         with self._writing:
             stored, others = self._read_or_refuse()
-            del stored[_known(stored, name)]
+            known = _known(stored, name)
+            del stored[known]
+            while (namesake := _same(others, known)) is not None:
+                del others[namesake]
             self._write(stored, others)
 
     def _read_or_refuse(self) -> tuple[dict[str, Values], Values]:

@@ -121,8 +121,9 @@ class Job:
         ended = self.passes.values()
         reports = [current.session.report() if isinstance(current, Pass) else current for current in ended]
         if not reports:
-            reason = self.unsupported or "this WebUI never announced a sampling pass"
-            never = report.aside(FIRST, reason, unknown=not self.unsupported)
+            known = self.unsupported or (self.build.host or Host).no_pass
+            reason = known or "this WebUI never announced a sampling pass"
+            never = report.aside(FIRST, reason, unknown=not known)
             reports = [self.failed or never]
         # Of what was bypassed another extension is the likelier cause, but not the only one.
         unknown = any(one.unknown or one.bypassed for one in reports)

@@ -50,9 +50,12 @@ class Jobs:
         share one as well, but one after the other: none of them is inside another. `nested` knows the jobs
         that share nothing.
         """
-        parameters = p.extra_generation_params
-        outer = [one for one in _running() if one is not p and self.of(one) is not None]
-        return any(one.extra_generation_params is parameters for one in outer)
+        parameters, running = p.extra_generation_params, _running()
+        # One in another thread may be waiting for this one.
+        others = [one.p() for one in list(self._jobs.values()) if not one.is_over(running)]
+        return any(
+            one.extra_generation_params is parameters for one in others if one is not None and one is not p
+        )
 
     def end(self, p: Any) -> None:
         self.start(p, None)

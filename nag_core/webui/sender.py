@@ -9,7 +9,7 @@ is not asked what is saved here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nag_core.settings.parse import OVERRIDES_SLOT, SENDER, parse
@@ -41,12 +41,17 @@ def of(args: Sequence[Any], saved: Presets) -> Sender:
     )
 
 
-def taken_along(p: Any, start: int, end: int, saved: Presets) -> None:
+def taken_along(p: Any, start: int, end: int, load: Callable[[], Presets]) -> None:
     """Puts this machine into the job's arguments from `start` to `end`, which are a script's, where NAG is on
-    and they bring no sender. With NAG off nothing is touched.
+    and they bring no sender. With NAG off nothing is touched, and no file is read.
+
+    load: gives the presets that are saved here.
     """
     args = list(p.script_args)
-    if SENDER not in _overrides(args[start:end]) and note(p, args, start, end, saved):
+    own = args[start:end]
+    if SENDER in _overrides(own) or not parse(own).settings.enabled:
+        return
+    if note(p, args, start, end, load()):
         p.script_args = tuple(args) if isinstance(p.script_args, tuple) else args
 
 

@@ -202,6 +202,16 @@ def test_off_is_off_and_no_argument_is_touched(host, script, shared, saved, opti
     assert sent == defaults[script.args_from : script.args_to]
 
 
+def test_with_nag_off_no_preset_is_read_for_other_machines(script, prepared, saved, monkeypatch):
+    read, load = [], Store.load
+    monkeypatch.setattr(Store, "load", lambda store: read.append(store) or load(store))
+    for nag, times in (([], 0), ([{"enabled": False, "preset": "Mine"}], 0), ([{"preset": "Mine"}], 1)):
+        read.clear()
+        with prepared(nag) as p:
+            script.setup(p)
+        assert len(read) == times, nag
+
+
 @pytest.mark.parametrize("has_nag", [True, False])
 @pytest.mark.parametrize("n_iter", [1, 2])
 def test_p4_what_is_written_into_another_machines_picture_is_not_our_report(shared, has_nag, n_iter):

@@ -3,6 +3,7 @@
 import sys
 from contextlib import contextmanager
 from copy import copy
+from threading import Thread
 from types import ModuleType
 
 import pytest
@@ -416,16 +417,27 @@ def test_a_model_that_cannot_be_guided_after_the_swap_is_tried_once(host, job, m
     assert "off after the refiner switch" in processed.infotexts[0]
 
 
-def test_adetailers_inner_jobs_leave_the_outer_pictures_report_alone(host, job, script, monkeypatch):
+@pytest.mark.parametrize("in_a_thread", [False, True], ids=["here", "in a thread"])
+def test_adetailers_inner_jobs_leave_the_outer_pictures_report_alone(
+    host, job, script, monkeypatch, in_a_thread
+):
     """It calls process and postprocess on copies of p before the outer infotexts are written."""
     runner = type(host.scripts.scripts_txt2img)
     original = runner.postprocess_image
 
-    def postprocess_image(self, p, *args, **kwargs):
+    def draw_again(p):
         inner = copy(p)
         script.process(inner, {"enabled": True, "scale": 9})
         script.postprocess_batch(inner)
         script.postprocess(inner, None)
+
+    def postprocess_image(self, p, *args, **kwargs):
+        if in_a_thread:
+            thread = Thread(target=draw_again, args=(p,))
+            thread.start()
+            thread.join()
+        else:
+            draw_again(p)
         return original(self, p, *args, **kwargs)
 
     monkeypatch.setattr(runner, "postprocess_image", postprocess_image)

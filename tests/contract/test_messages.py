@@ -8,7 +8,11 @@ import torch
 from fastapi.testclient import TestClient
 
 import nag_core
+from nag_core.hosts.diffusers.sdnext import SDNext
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings.parse import parse
+from nag_core.webui.job import Job
+from nag_core.webui.passes import Passes
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines
@@ -302,6 +306,10 @@ def unknown_arrangement(**_):
     return nag.report
 
 
+def drawn_by_others(**_):
+    return Job(Passes(parse([ON]).settings, [], SDNext())).end_batch(None)
+
+
 MADE_BY = {
     "`not applied: the negative prompt is empty`": empty,
     "`not applied: … has no attention over text that NAG knows`": no_attention,
@@ -331,6 +339,7 @@ MADE_BY = {
     "422 `Script 'NAG' not found`": not_found,
 }
 MADE_BY_PIPELINES = {
+    "`not applied: SD.Next sampled nothing of this job itself`": drawn_by_others,
     "`… the attention processor … is none that NAG can reach into`": processor,
     "`ended early, after 3 of 99 steps`": ended_early,
     "`only 1 of the call's 3 steps were over this prompt`": prompt_changed,

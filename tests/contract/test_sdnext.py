@@ -238,7 +238,7 @@ def draw(sdnext, script):
         if not interrupted or p.keep_incomplete:
             script.postprocess_batch(p, [], batch_number=0)
             script.postprocess(p, None, *args)
-        return p, None if interrupted else outputs[-1].images
+        return p, None if interrupted or not outputs else outputs[-1].images
 
     return run
 
@@ -275,6 +275,18 @@ def test_a_refine_pass_of_the_last_picture_is_guided(draw, sdnext, script):
     assert untouched(sdnext, Job.sd_model)
     p, other = again("")
     assert torch.equal(other, plain), "another job's call"
+
+
+def test_a_job_that_others_draw_asks_for_no_bug_report(draw):
+    """ "Detail" has the detailer draw parts of the last picture, in jobs within this one; a plot that is an
+    always-on script hands over its grid.
+    """
+    p, _ = draw(ON, passes=0)
+    assert report(p) == (
+        "not applied: SD.Next sampled nothing of this job itself: "
+        "a script or the detailer drew, or nobody did"
+    )
+    assert p.extra_generation_params["NAG applied"] == "no"
 
 
 def test_a_job_is_guided_and_leaves_nothing_behind(draw, sdnext):
@@ -533,7 +545,8 @@ def test_img2img_reads_hires_only_where_it_has_a_hires_pass(draw, monkeypatch, e
 
 def test_a_job_that_was_interrupted_is_let_go(draw, script):
     """What waits for its calls held it."""
-    p, _ = draw([{"scale": 4, "negative": "blue"}])
+    draw([{"scale": 4, "negative": "blue"}])
+    p = Job()  # another one, as what stands in for a checkout's modules keeps what it was called with
     job = weakref.ref(p)
     script.process(p, {"scale": 4, "negative": "blue"})
     script.process_batch(p, batch_number=0, prompts=p.prompts, seeds=p.seeds, subseeds=[])

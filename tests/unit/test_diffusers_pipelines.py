@@ -355,6 +355,7 @@ def test_the_papers_values_are_taken_for_the_model(name, pipe):
         ({"start": 0}, (1, 2.5, 0.25), 10, "Auto took the values of Z-Image Turbo (community)"),
         ({"preset": "Few-step"}, (1, 2.5, 0.25), 3, "Few-step took the values of Z-Image Turbo (community)"),
         ({"preset": "Z-Image Turbo (community)"}, (1, 2.5, 0.25), 5, ""),
+        ({"preset": "Few-step", "scale": 4, "tau": 2.5, "alpha": 0.5}, (4, 2.5, 0.5), 3, ""),  # its own End
         (GIVEN, (4, 2.5, 0.5), 10, ""),
     ],
     ids=str,

@@ -1,12 +1,16 @@
 """`nag_core.applied`: at which steps it acts, on whose calls, and what it says when a call goes wrong."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
 import nag_core
+from nag_core.hosts.diffusers import guided
 from nag_core.hosts.diffusers.families import family_of
 from nag_core.hosts.diffusers.network import Network
 from nag_core.hosts.unsupported import UnsupportedHost
+from nag_core.settings.parse import parse
 from tests import diffusers_pipelines as pipelines
 from tests.diffusers_pipelines import draw
 from tests.extras import needs_pipelines, often
@@ -83,20 +87,39 @@ def test_the_window_counts_steps_where_layers_are_skipped(name, pipe, guided_at,
     assert "of the call's" not in report
 
 
-@pytest.mark.parametrize(("settings", "wanted"), [({"end": 0.25}, 2), ({"start": 0.5}, 4), ({}, 8)], ids=str)
-@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
-@on("sd15")
-def test_and_where_a_second_call_guides_by_self_attention(name, pipe, guided_at, settings, wanted, cfg):
+@pytest.fixture
+def by_self_attention(pipe):
+    """A pipeline on the same parts, which calls the model a second time in each step, with CFG over CFG's own
+    text.
+    """
     from diffusers import StableDiffusionSAGPipeline
 
     parts = {key: part for key, part in pipe.components.items() if key != "image_encoder"}
     other = StableDiffusionSAGPipeline(**parts, requires_safety_checker=False)
     other.set_progress_bar_config(disable=True)
     before = dict(pipe.unet.attn_processors)
-    try:
-        seen, report = guided_at(other, settings, "sd15", steps=8, cfg=cfg, sag_scale=0.75)
-    finally:
-        pipe.unet.set_attn_processor(before)
+    yield other
+    pipe.unet.set_attn_processor(before)
+
+
+@pytest.mark.parametrize("negative", ["dark", "a red circle"], ids=["another text", "the prompt"])
+@on("sd15")
+def test_a_second_call_over_cfgs_own_text_is_not_guided(name, pipe, guided_at, by_self_attention, negative):
+    """It was where that text is the prompt."""
+    call = {"steps": 4, "cfg": True, "negative_prompt": negative, "sag_scale": 0.75}
+    seen, report = guided_at(by_self_attention, {}, "sd15", **call)
+    assert seen == [0, 1, 2, 3]
+    assert "4 layers × 4/4 steps" in report
+
+
+@pytest.mark.parametrize(("settings", "wanted"), [({"end": 0.25}, 2), ({"start": 0.5}, 4), ({}, 8)], ids=str)
+@pytest.mark.parametrize("cfg", [False, True], ids=["no CFG", "CFG"])
+@on("sd15")
+def test_and_where_a_second_call_guides_by_self_attention(
+    name, pipe, guided_at, by_self_attention, settings, wanted, cfg
+):
+    call = {"steps": 8, "cfg": cfg, "sag_scale": 0.75}
+    seen, report = guided_at(by_self_attention, settings, "sd15", **call)
     first = 8 - wanted if settings.get("start") else 0
     assert sorted(set(seen)) == list(range(first, first + wanted))
     assert f"× {wanted}/8 steps" in report
@@ -405,6 +428,52 @@ def test_an_error_is_only_that_calls_in_which_it_was_raised(name, pipe, where):
     named = {"in the call": "SomeError", "of the call's": "KeyError"}.get(where)
     assert nag.complete is (named is None)
     assert (f"the call ended with {named}: " in nag.report) is (named is not None)
+
+
+@on("sd15", "qwen-image")
+def test_a_call_that_failed_before_its_first_step_leaves_nothing_to_the_next(name, pipe, monkeypatch):
+    """After one that ran out of memory, a call with another number of prompts ran unguided: "the text reached
+    the model other than encode_prompt had made it".
+    """
+
+    def fail(*_, **__):
+        raise SomeError("no room")
+
+    def draw_twice():
+        with monkeypatch.context() as patched, suppress(SomeError):
+            patched.setattr(pipe, "prepare_latents", fail)
+            draw(name, pipe, ["a red circle", "green dog"])
+        draw(name, pipe, ["a red circle", "green dog", "blue cat"])
+
+    applied = nag_core.applied(pipe, ["blue", "green"], scale=4)
+    with pytest.raises(ValueError, match="2 negatives for 3 prompts"), applied as nag:
+        draw_twice()
+    assert nag.report == "not applied: no step was sampled"
+
+
+@on("flux", "qwen-image")
+def test_why_the_negative_was_not_encoded_is_the_last_word_on_that_call(name, pipe, monkeypatch):
+    """These encode the prompt first and their own negative behind it. With no room beside the one and room
+    beside the other, the reason gave way to "only 0 of the call's 2 steps were over this prompt".
+    """
+    cfg = {"cfg": True, "negative_prompt": "dark"}
+    plain, tried, encode = draw(name, pipe, **cfg), [], guided.encoded
+
+    def once_full(*args):
+        tried.append(1)
+        if len(tried) == 1:
+            raise SomeError("no room")
+        return encode(*args)
+
+    monkeypatch.setattr(guided, "encoded", once_full)
+    guiding = guided.Guiding(pipe, "blue", parse([{"scale": 4}]).settings, strict=False)
+    with guided.guided(guiding):
+        found = draw(name, pipe, **cfg)
+        draw(name, pipe, **cfg)
+    first, second = guiding.reports
+    assert first.sentence() == "not applied: the negative could not be encoded (SomeError: no room)"
+    assert torch.equal(found, plain)
+    assert second.complete
 
 
 def test_a_pipeline_without_a_prompt_of_its_own_is_named_before_its_call(pipe_without_prompt):

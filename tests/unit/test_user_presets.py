@@ -159,6 +159,13 @@ def test_a_preset_is_not_renamed_to_an_entry_that_is_kept(file):
     assert json.loads(file.read_text()) == {"Foo": SOFT, "foo": FULL}
 
 
+def test_a_deleted_preset_does_not_come_back_in_another_case(file):
+    file.write_text(json.dumps({"Foo": SOFT, "foo": FULL, "FOO": 3, "bar": SOFT, "SDXL": FULL}))
+    Store(file).delete("foo")
+    assert list(Store(file).load()) == ["bar"]
+    assert json.loads(file.read_text()) == {"bar": SOFT, "SDXL": FULL}
+
+
 def test_a_file_that_notepad_has_written_is_read(file):
     file.write_text(json.dumps({"ok": SOFT}), encoding="utf-8-sig")
     assert Store(file).load() == {"ok": SOFT}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from types import FrameType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -35,6 +36,11 @@ def mark() -> object | None:
     """
     call = _call()
     return call.setdefault(_MARK, object()) if call else None
+
+
+def is_over(call: object) -> bool:
+    """Whether the pipeline call of that mark has ended."""
+    return not any(frame.f_locals.get(_MARK) is call for frame in _frames())
 
 
 def came_out(error: BaseException, call: object | None) -> bool:
@@ -70,14 +76,18 @@ def own_cfg() -> Own:
 
 def _call() -> MutableMapping[str, Any]:
     """What the pipeline's `__call__` nearest around has at hand; empty where none runs."""
+    return next((frame.f_locals for frame in _frames()), {})
+
+
+def _frames() -> Iterator[FrameType]:
+    """Those of the pipelines' calls around, the nearest first."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "__call__":
             owner = frame.f_locals.get("self")
             if hasattr(owner, "encode_prompt") and not isinstance(owner, nn.Module):
-                return frame.f_locals
+                yield frame
         frame = frame.f_back
-    return {}
 
 
 class Steps:

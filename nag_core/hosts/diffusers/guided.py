@@ -10,7 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from nag_core.hosts.diffusers import ends
-from nag_core.hosts.diffusers.calling import Steps, caller, came_out, images_per_prompt, mark, own_cfg
+from nag_core.hosts.diffusers.calling import (
+    Steps,
+    caller,
+    came_out,
+    images_per_prompt,
+    is_over,
+    mark,
+    own_cfg,
+)
 from nag_core.hosts.diffusers.checks import as_written, chosen_blocks, no_such_blocks, refuse_caches, why_not
 from nag_core.hosts.diffusers.encoders import CountMismatchError, encoded, listening, texts_of, without_texts
 from nag_core.hosts.diffusers.families import models_of
@@ -98,9 +106,13 @@ class Guiding:
         """encode_prompt was called. Pipelines may do so several times before their first model call, once for
         their own negative; which call was the prompt's, that model call tells.
         """
-        if self.called:  # also where no model call was over a text of the earlier pipeline call's
+        # Also where no model call was over a text of the earlier pipeline call's, or it came to none.
+        if self.called or (self.call is not None and is_over(self.call)):
             self.end_pass()
-        self.call, self.said = mark(), False
+        self.call = mark()
+        if self.said and self.call is not None:
+            return  # what a pipeline encodes behind its prompt is its own negative
+        self.said = False
         try:
             self._encode(encode, arguments, result)
         except Exception as error:

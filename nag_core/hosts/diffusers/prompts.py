@@ -73,7 +73,8 @@ def conditional(marks: tuple[int, ...], context: Contexts, own: Own) -> tuple[in
     if any(marks) or own.cfg is False:
         return marks
     if len(marks) == 1:
-        return (int(_same(context, own.negative) and not _same(context, own.prompt)),)
+        of_cfg = _same(context, own.negative) and not _same(context, own.prompt)
+        return (int(of_cfg or bool(own.cfg and _is_front_half(context, own.prompt))),)
     if len(marks) == 2 and own.cfg:
         # Diffusers puts it in front; but lists (Z-Image's), which say whose their tensors are.
         return (0, 1) if _same(context[len(context) // 2 :], own.negative) else (1, 0)
@@ -85,6 +86,15 @@ def _same(one: Contexts, other: Any) -> bool:
     if one is other or not isinstance(one, (list, tuple)) or not isinstance(other, (list, tuple)):
         return one is other
     return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _is_front_half(context: Contexts, both: Any) -> bool:
+    """Whether the context is a view of the first of two equal halves, where diffusers has CFG's own rows
+    (self-attention guidance calls the model over these alone).
+    """
+    if not isinstance(context, Tensor) or not isinstance(both, Tensor) or len(both) != 2 * len(context):
+        return False
+    return context.data_ptr() == both.data_ptr() and torch.equal(*both.chunk(2))
 
 
 def _equal(one: Contexts, other: Contexts) -> bool:

@@ -101,6 +101,8 @@ class SDNext(Host):
     )
     records_by_image = False
     announces_sampling = confirms_axes = False
+    # "Detail", the plot that is an always-on script, and scripts with a pipeline of their own (modules/face).
+    no_pass = "SD.Next sampled nothing of this job itself: a script or the detailer drew, or nobody did"
 
     def await_calls(self, p: Any, around: Around) -> Callable[[], None]:
         return await_calls(p, around)
