@@ -20,8 +20,8 @@ from nag_core.settings.fields import (
     OVERRIDES_SLOT,
     Field,
 )
-from nag_core.settings.reading import json_object, quoted, reader
 from nag_core.settings.schedule import Curve, Window, parse_curve
+from nag_core.settings.values import json_object, quoted, reader
 
 __all__ = [
     "ALIASES", "FIELD", "FIELDS", "HIRES_BOTH", "HIRES_FIRST", "HIRES_ONLY", "MASK_INSIDE", "MASK_OFF",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nag_core.settings.parse import FIELD, HIRES_FIRST, HIRES_ONLY, named
-from nag_core.settings.reading import number
+from nag_core.settings.values import number
 from nag_core.webui import infotext, sigmas
 
 logger = logging.getLogger("nag")

@@ -17,7 +17,7 @@ from nag_core.hosts.unsupported import UnsupportedHost
 from nag_core.settings import presets
 from nag_core.settings.parse import FIELDS, Field
 from nag_core.settings.user_presets import Store
-from nag_core.webui import auto
+from nag_core.webui import auto_line
 from nag_core.webui.status import Status
 
 _STRENGTHS = ("scale", "tau", "alpha")
@@ -37,7 +37,7 @@ def register(demo: Any, app: Any, store: Store, status: Status) -> None:
         "schema": lambda: schema(store.load()),
         "presets": lambda: listing(store.load()),
         "status": lambda: status.last,
-        "auto": auto.answer,
+        "auto": auto_line.answer,
     }
     for name, answer in answers.items():
         app.add_api_route(

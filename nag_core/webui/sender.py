@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nag_core.settings.parse import OVERRIDES_SLOT, SENDER, parse
-from nag_core.settings.reading import json_object
+from nag_core.settings.values import json_object
 from nag_core.webui import options
 
 Presets = Mapping[str, Mapping[str, Any]]

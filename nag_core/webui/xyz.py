@@ -18,7 +18,7 @@ from nag_core.settings import presets
 from nag_core.settings.assignments import NotAssignmentsError, assignments, cells
 from nag_core.settings.parse import ALIASES, FIELD, FIELDS, OVERRIDES_SLOT, SENDER, Field, parse
 from nag_core.settings.presets import STRENGTHS
-from nag_core.settings.reading import json_object
+from nag_core.settings.values import json_object
 from nag_core.webui import sender, spared
 
 logger = logging.getLogger("nag")

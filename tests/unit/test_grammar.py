@@ -12,7 +12,7 @@ from nag_core.settings.assignments import NotAssignmentsError, assignments, cell
 from nag_core.settings.fields import FIELDS, OVERRIDES_SLOT
 from nag_core.settings.parse import parse
 from nag_core.settings.presets import Strength
-from nag_core.settings.reading import json_object, number, switch
+from nag_core.settings.values import json_object, number, switch
 from tests.odd_arguments import JUNK, NUMBERS, TEXTS, WORDS, patient
 
 FLUX = Strength(4, 2.5, 0.25)

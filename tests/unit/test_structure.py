@@ -169,7 +169,7 @@ def test_the_rooms_are_those_of_the_readme_and_so_is_where_things_went():
 def the_way():
     """The README's table of the way of φ: the files of each column, and those that hand it on unopened."""
     text = (ROOT / "nag_core" / "README.md").read_text(encoding="utf-8")
-    table, _, beside = text.split("## The way of φ")[1].split("## ")[0].partition("Between these")
+    table, _, beside = text.split("## The way of φ")[1].split("## ")[0].partition("Inside something larger:")
     rows = [line.split("|")[2:-1] for line in table.splitlines() if line.startswith("|") and "`" in line]
     ways = [re.findall(r"`([\w/]+)`", " ".join(column)) for column in zip(*rows, strict=True)]
     return ways, re.findall(r"`((?:passes|method)/\w+)`", beside)

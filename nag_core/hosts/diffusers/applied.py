@@ -13,7 +13,7 @@ from nag_core.passes import report
 from nag_core.passes.report import PassReport
 from nag_core.settings import strength
 from nag_core.settings.parse import Settings, parse
-from nag_core.settings.reading import quoted
+from nag_core.settings.values import quoted
 from nag_core.settings.weighted import parse_negatives
 
 logger = logging.getLogger("nag")

@@ -1,4 +1,4 @@
-"""What Auto takes for the model that is loaded, and what may fit better, for the accordion's header."""
+"""The line in the accordion's header: what Auto takes for the model that is loaded, what may fit better."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nag_core.settings import presets, strength
 from nag_core.settings.fields import FIELD
 from nag_core.settings.hints import hint
 from nag_core.settings.parse import Settings
-from nag_core.settings.reading import number
+from nag_core.settings.values import number
 
 UNKNOWN = "values known after the first picture"
 
