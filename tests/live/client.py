@@ -153,7 +153,7 @@ class WebUI:
 
     def resident(self) -> float:
         """The same after what it does not need has been given back, where the test extension can tell."""
-        answer = self.http.get("/nag-test/v1/walk")
+        answer = self.http.get("/nag-test/v1/memory")
         return answer.json()["resident_mib"] if answer.status_code == 200 else self.memory()
 
     def in_background(self, *args: Any, **more: Any) -> tuple[threading.Thread, list[Result]]:
