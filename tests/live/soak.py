@@ -75,8 +75,9 @@ class Soak:
                 _say(f"{index + 1} jobs, {time.monotonic() - began:.0f} s")
         else:
             walks.append(self._look())
-            outcome.findings += soak_left.findings(walks, self.growth)
-            outcome.memory |= soak_left.memory(walks)
+            levels = outcome.memory["each"]
+            outcome.findings += soak_left.findings(walks, levels, self.growth)
+            outcome.memory |= soak_left.memory(walks, levels)
         outcome.seconds = round(time.monotonic() - began, 1)
         return outcome
 
@@ -85,7 +86,7 @@ class Soak:
         outcome, known = self.outcome, len(self.outcome.findings)
         try:
             self._judge(name, job, self._drawn(job))
-            outcome.memory["each"].append(round(self.webui.memory(), 1))
+            outcome.memory["each"].append(round(self.webui.resident(), 1))
         except (httpx.TransportError, AssertionError) as error:
             outcome.findings.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
             outcome.counts["without an answer"] += 1

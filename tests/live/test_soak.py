@@ -4,6 +4,7 @@ import pytest
 
 from tests.live.soak import Soak, against
 from tests.live.soak_jobs import KINDS, Resources, jobs
+from tests.live.soak_left import grown
 
 SHORT, GROWTH = 48, 30  # four of each kind of the sandbox; MiB
 # Of nag_test_walk.py's LEAVE, what the soak says of it.
@@ -59,6 +60,19 @@ def test_a_soak_finds_what_is_left_behind(webui, leave, has, what):
     leaves_it = {len(planned) // 2: what}
     outcome = Soak(webui, planned, growth=GROWTH).run(lambda i: i in leaves_it and leave(leaves_it[i]))
     assert any(SAID[what] in one for one in outcome.findings), outcome.findings
+
+
+@pytest.mark.parametrize(
+    ("levels", "more"),
+    [
+        ([100, 101, 110, 111, 110, 111, 110, 158], 0),  # one look at reForge saw 48 MiB
+        ([100, 101, 102, 103, 104, 105, 106, 107], 4),
+        ([100, 100, 100, 100, 400, 400, 400, 400], 300),
+    ],
+    ids=["up and down", "a little with every job", "once, for good"],
+)
+def test_memory_counts_where_it_does_not_come_down_again(levels, more):
+    assert grown(levels) == more
 
 
 def test_the_same_seed_gives_the_same_jobs_and_each_has_its_twins():
