@@ -35,6 +35,7 @@ def test_two_clients_at_once_get_their_own(meeting):
     assert outcome.counts["interrupts"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_clients_notice_that_they_get_the_others(webui, meeting):
     """The server gives every job with NAG the settings of the one before it."""
