@@ -49,12 +49,12 @@ class Outcome:
 
 
 class Soak:
-    """The jobs on one WebUI, one after the other. growth: MiB more at the end than after the first twins that
+    """The jobs on one WebUI, one after the other. growth: MiB of memory added, by `soak_left.grown`, that
     are no finding. with_nag: whether NAG's arguments are sent.
     """
 
     def __init__(
-        self, webui: WebUI, planned: list[Job], second: str = "", growth: float = 20, with_nag: bool = True
+        self, webui: WebUI, planned: list[Job], second: str = "", growth: float = 13, with_nag: bool = True
     ) -> None:
         self.webui, self.planned, self.second = webui, planned, second
         self.growth, self.with_nag = growth, with_nag
@@ -75,9 +75,9 @@ class Soak:
                 _say(f"{index + 1} jobs, {time.monotonic() - began:.0f} s")
         else:
             walks.append(self._look())
-            levels = outcome.memory["each"]
-            outcome.findings += soak_left.findings(walks, levels, self.growth)
-            outcome.memory |= soak_left.memory(walks, levels)
+            added = soak_left.memory(walks, outcome.memory["each"])
+            outcome.findings += soak_left.findings(walks, added, self.growth)
+            outcome.memory |= added
         outcome.seconds = round(time.monotonic() - began, 1)
         return outcome
 
@@ -184,9 +184,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write what was seen into this file")
     parser.add_argument("--without-nag", action="store_true", help="the same jobs without NAG's arguments")
     parser.add_argument("--against", type=Path, help="the file of a run on the WebUI without the extension")
-    parser.add_argument(
-        "--growth", type=float, default=20, help="MiB that may be added after the first twins"
-    )
+    parser.add_argument("--growth", type=float, default=13, help="MiB that half of the jobs may add")
     for name in ("checkpoint", "second", "lora", "scheduler"):
         parser.add_argument(f"--{name}", default="")
     return parser.parse_args(argv)

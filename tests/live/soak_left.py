@@ -36,9 +36,9 @@ def look(webui: WebUI, second: str = "") -> Walk:
     return {**walk, "resident_mib": walk.get("resident_mib") or webui.memory(), "pngs": pngs}
 
 
-def findings(walks: list[Walk], levels: Sequence[float], growth: float) -> list[str]:
-    """A sentence for each thing that is at the end and was not there. levels: MiB after each job. growth: MiB
-    that may be added.
+def findings(walks: list[Walk], added: dict[str, Any], growth: float) -> list[str]:
+    """A sentence for each thing that is at the end and was not there. added: by `memory`. growth: MiB that
+    may be added.
     """
     first, last = walks[0], walks[-1]
     found = []
@@ -53,7 +53,6 @@ def findings(walks: list[Walk], levels: Sequence[float], growth: float) -> list[
     for key in ("functions", "torch"):
         changed = {name for name, value in last[key].items() if first[key].get(name, value) != value}
         found += [f"replaced: {name} by {last[key][name]}" for name in sorted(changed)]
-    added = memory(walks, levels)
     if added["growth_mib"] > growth:
         found.append(f"{added['growth_mib']:.0f} MiB of memory added since the second quarter of the jobs")
     if added["tensors_growth_mib"] > TENSORS:
@@ -70,8 +69,8 @@ def grown(levels: Sequence[float]) -> float:
 
 
 def memory(walks: list[Walk], levels: Sequence[float]) -> dict[str, Any]:
-    """MiB that the process held at each walk, and that were added after the first twins. levels: MiB after
-    each job.
+    """MiB that the process held at each walk, and that were added: `grown` of all, and of the tensors what
+    came after the first twins. levels: MiB after each job.
     """
     resident, tensors = ([walk.get(f"{kind}_mib", 0.0) for walk in walks] for kind in ("resident", "tensors"))
     return {

@@ -6,7 +6,7 @@ from tests.live.soak import Soak, against
 from tests.live.soak_jobs import KINDS, Resources, jobs
 from tests.live.soak_left import grown
 
-SHORT, GROWTH = 48, 30  # four of each kind of the sandbox; MiB
+SHORT, GROWTH = 48, 20  # four of each kind of the sandbox; MiB that half of the jobs may add
 # Of nag_test_walk.py's LEAVE, what the soak says of it.
 SAID = {
     "hook": "left on a network: ",
